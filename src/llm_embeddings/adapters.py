@@ -1,0 +1,121 @@
+"""LoRA adapters onto a backbone: merged in order in float32 and rounded once, or left unmerged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def apply_adapters(
+    backbone: PreTrainedModel, directories: Sequence[Path], *, merge: bool
+) -> PreTrainedModel:
+    """Apply LoRA adapters in order.
+
+    Low-rank updates add up: W + s1*B1@A1 + s2*B2@A2. Merged, the sum is taken in float32 and rounded
+    to the weight's dtype once. Quantised weights cannot take it, so there the updates stay beside
+    them (`merge=False`), which is the same function.
+
+    Args:
+        backbone: Decoder without a head; changed in place.
+        directories: Each with adapter_config.json and adapter_model.safetensors.
+        merge: Whether to merge.
+
+    Raises:
+        FileNotFoundError: a directory has no safetensors weights.
+        ValueError: an adapter that is not plain LoRA, or does not fit the backbone.
+    """
+    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+
+    model: PeftModel | None = None
+    names = []
+    for index, directory in enumerate(directories):
+        config = PeftConfig.from_pretrained(str(directory))
+        _check_plain_lora(config, directory)
+        config.inference_mode = True
+        name = f"adapter{index}"
+        try:
+            if model is None:
+                model = PeftModel(backbone, config, adapter_name=name)
+            else:
+                model.add_adapter(name, config)
+            result = set_peft_model_state_dict(model, _weights(directory, backbone), name)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the adapter {directory} does not fit {type(backbone).__name__}: {error}"
+            ) from error
+        lost = [key for key in result.missing_keys if f".{name}." in key] + result.unexpected_keys
+        if lost:
+            raise ValueError(
+                f"the adapter {directory} does not fit {type(backbone).__name__}: "
+                f"{len(lost)} weights have no partner ({', '.join(lost[:3])}, ...)"
+            )
+        names.append(name)
+    if model is None:
+        return backbone
+    if not merge:
+        model.base_model.set_adapter(names, inference_mode=True)
+        return model.base_model.model  # type: ignore[no-any-return]
+    _merge(model, names)
+    return model.unload()  # type: ignore[no-any-return]
+
+
+def _merge(model: torch.nn.Module, names: Sequence[str]) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            weight = layer.get_base_layer().weight
+            total = weight.data.float()
+            for name in names:
+                if name in layer.lora_A:
+                    total += layer.get_delta_weight(name).float()
+            weight.data = total.to(weight.dtype)
+
+
+def _check_plain_lora(config: object, directory: Path) -> None:
+    kind = getattr(config, "peft_type", None)
+    extras = [
+        field
+        for field in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
+        if getattr(config, field, None)
+    ]
+    if getattr(config, "bias", "none") != "none":
+        extras.append("bias")
+    if str(getattr(kind, "value", kind)) != "LORA" or extras:
+        what = f"{kind} with {', '.join(extras)}" if extras else str(kind)
+        raise ValueError(
+            f"the adapter {directory} is {what}; only plain LoRA is applied here. Merge it with "
+            "peft's merge_and_unload() and load the merged model"
+        )
+
+
+def _weights(directory: Path, backbone: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The adapter's tensors, named from the bare decoder.
+
+    Adapters trained on a model with a head carry one more "model." than those trained on the bare
+    decoder, which is what is loaded here.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = directory / "adapter_model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} has no adapter_model.safetensors. Weights in adapter_model.bin can run "
+            "code when read: load them once with peft and save_pretrained(), which writes safetensors"
+        )
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
+    prefix = "base_model.model."
+    head = f"{prefix}{backbone.base_model_prefix}."
+    if not hasattr(backbone, backbone.base_model_prefix) and all(k.startswith(head) for k in tensors):
+        return {prefix + key.removeprefix(head): tensor for key, tensor in tensors.items()}
+    return tensors

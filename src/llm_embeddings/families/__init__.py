@@ -1,0 +1,66 @@
+"""The table of known checkpoints: one file per family, merged here."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+
+from ..recipe import Recipe
+from . import e5_mistral, gritlm, llara, llm2vec, siblings
+
+RECIPES: dict[str, Recipe] = {
+    **llm2vec.RECIPES,
+    **e5_mistral.RECIPES,
+    **llara.RECIPES,
+    **gritlm.RECIPES,
+    **siblings.RECIPES,
+}
+REFUSED: dict[str, str] = siblings.REFUSED
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of the known recipes that match a shell pattern, in the table's order.
+
+    Case does not count: `list_recipes("*mistral*")`.
+    """
+    return [name for name in RECIPES if fnmatch.fnmatch(name.lower(), pattern.lower())]
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of a known checkpoint or a plain recipe ("last-token", "mean").
+
+    Raises:
+        ValueError: the name is refused (with the reason) or unknown (with the nearest names).
+    """
+    found = find_recipe(name)
+    if found is None:
+        raise ValueError(f"unknown recipe {name!r}. {nearest(name)}")
+    return found
+
+
+def find_recipe(name: str) -> Recipe | None:
+    """The recipe listed under `name` (case does not count), or None.
+
+    Raises:
+        ValueError: the checkpoint is known to need behaviour this package lacks.
+    """
+    lower = name.lower()
+    for refused, reason in REFUSED.items():
+        if refused.lower() == lower:
+            raise ValueError(f"{refused} is not supported: {reason}")
+    return next((recipe for known, recipe in RECIPES.items() if known.lower() == lower), None)
+
+
+def nearest(name: str) -> str:
+    """A sentence with the nearest known names and how to go on without one."""
+    by_lower = {known.lower(): known for known in RECIPES}
+    short = {known.split("/")[-1]: by_lower[known] for known in by_lower}
+    wanted = name.lower().rstrip("/").split("/")[-1]
+    near = list(
+        dict.fromkeys(short[hit] for hit in difflib.get_close_matches(wanted, short, n=3, cutoff=0.5))
+    )
+    hint = f"Nearest known: {', '.join(near)}. " if near else ""
+    return (
+        f"{hint}list_recipes() names all; for your own checkpoint pass recipe=Recipe(...) "
+        "or a plain one, recipe='last-token' or recipe='mean'"
+    )

@@ -1,0 +1,109 @@
+"""LLM2Vec (arXiv 2404.05961): bidirectional attention, mean over the text, base -> MNTP -> adapter.
+
+Facts: package llm2vec 0.2.3 (`LLM2Vec.from_pretrained`, `encode`, `tokenize`, `prepare_for_tokenization`),
+the McGill-NLP adapter repositories, and the llm2vec-gen code for the Llama 3.2 and Qwen names.
+The chat template is keyed by the exact name of the base model, as in the reference: Llama 3.1, 3.2,
+Qwen2.5 and Qwen3 get none.
+"""
+
+from ..recipe import Recipe, Template
+
+SEPARATOR = "!@#$%^&*()"
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query:"
+
+PLAIN = Template("{instruction} ")
+INST = Template("[INST] {instruction} ", " [/INST]", bare="[INST] ")
+LLAMA3 = Template(
+    "<|start_header_id|>user<|end_header_id|>\n\n{instruction} ",
+    "<|eot_id|>",
+    bare="<|start_header_id|>user<|end_header_id|>\n\n",
+)
+QWEN2 = Template(
+    "<|im_start|>user\n{instruction} ", "<|im_end|>", bare="<|im_start|>user\n"
+)
+
+# Base models whose chat template the reference applies; any other name gets PLAIN.
+TEMPLATES = {
+    "meta-llama/Meta-Llama-3-8B-Instruct": LLAMA3,
+    "mistralai/Mistral-7B-Instruct-v0.2": INST,
+    "meta-llama/Llama-2-7b-chat-hf": INST,
+    "Qwen/Qwen2-1.5B-Instruct": QWEN2,
+    "Qwen/Qwen2-7B-Instruct": QWEN2,
+}
+
+# (name between "LLM2Vec-" and "-mntp", base model, BOS, stages published on top of MNTP)
+_SIMCSE, _SUPERVISED = "unsup-simcse", "supervised"
+CHECKPOINTS = (
+    ("Sheared-LLaMA", "princeton-nlp/Sheared-LLaMA-1.3B", "<s>", (_SIMCSE, _SUPERVISED)),
+    ("Llama-2-7b-chat-hf", "meta-llama/Llama-2-7b-chat-hf", "<s>", (_SIMCSE, _SUPERVISED)),
+    ("Mistral-7B-Instruct-v2", "mistralai/Mistral-7B-Instruct-v0.2", "<s>", (_SIMCSE, _SUPERVISED)),
+    (
+        "Meta-Llama-3-8B-Instruct",
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        "<|begin_of_text|>",
+        (_SIMCSE, _SUPERVISED),
+    ),
+    (
+        "Meta-Llama-31-8B-Instruct",
+        "meta-llama/Meta-Llama-3.1-8B-Instruct",
+        "<|begin_of_text|>",
+        (_SIMCSE, _SUPERVISED),
+    ),
+    *(
+        (f"Meta-Llama-32-{size}-Instruct", f"meta-llama/Llama-3.2-{size}-Instruct", "<|begin_of_text|>", (_SIMCSE,))
+        for size in ("1B", "3B")
+    ),
+    *(
+        (f"Qwen25-{size.replace('.', '')}-Instruct", f"Qwen/Qwen2.5-{size}-Instruct", False, (_SIMCSE,))
+        for size in ("0.5B", "1.5B", "3B", "7B")
+    ),
+    *(
+        (f"Qwen3-{size.replace('.', '')}", f"Qwen/Qwen3-{size}", False, (_SIMCSE,))
+        for size in ("0.6B", "1.7B", "4B", "8B")
+    ),
+)
+
+
+def recipe(
+    name: str, base_model: str, *, bos: bool | str = True, base: str | None = None
+) -> Recipe:
+    """The LLM2Vec recipe of one checkpoint.
+
+    Args:
+        name: Name of the checkpoint.
+        base_model: Hub id of the raw LLM; decides the chat template.
+        bos: BOS token, see `Recipe.bos`.
+        base: The MNTP checkpoint a second-stage adapter goes on.
+    """
+    template = TEMPLATES.get(base_model, PLAIN)
+    return Recipe(
+        name=name,
+        family="llm2vec",
+        causal=False,
+        pooling="mean",
+        pool_span="text",
+        query=template,
+        document=template,
+        instruction=INSTRUCTION,
+        bos=bos,
+        normalize=False,
+        max_length=512,
+        max_text_length=400,
+        separator=SEPARATOR,
+        base=base,
+        source=f"llm2vec 0.2.3 code; hub McGill-NLP; base model {base_model}",
+    )
+
+
+def _stages() -> dict[str, Recipe]:
+    table = {}
+    for short, base_model, bos, stages in CHECKPOINTS:
+        mntp = f"McGill-NLP/LLM2Vec-{short}-mntp"
+        table[mntp] = recipe(mntp, base_model, bos=bos)
+        for stage in stages:
+            name = f"{mntp}-{stage}"
+            table[name] = recipe(name, base_model, bos=bos, base=mntp)
+    return table
+
+
+RECIPES = _stages()

@@ -1,0 +1,43 @@
+"""A short name for everything that decides a vector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import torch
+
+from .recipe import Recipe, Role
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+_SAMPLES = 256
+
+
+def fingerprint(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    role: Role,
+    instruction: str | None,
+) -> str:
+    """32 hex digits over weights, tokenizer, recipe, role and instruction.
+
+    Of each weight tensor 256 evenly spaced values are read: any training moves some of them.
+    """
+    digest = hashlib.sha256()
+    template = recipe.template(role)
+    prefix = template.render_prefix(recipe.resolve_instruction(role, instruction))
+    facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
+    facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
+    digest.update(json.dumps([facts, prefix, template.suffix], sort_keys=True).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
+    for name, weight in backbone.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        if weight.device.type != "meta":
+            flat = weight.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES]
+            digest.update(sample.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

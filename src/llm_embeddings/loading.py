@@ -1,0 +1,270 @@
+"""A hub id or a directory -> backbone and tokenizer, checked. Knows recipes, not texts.
+
+transformers owns the backbones: stock classes, safetensors only, no remote code unless asked. What
+it would only warn about (weights that are missing, an adapter that does not fit) is an error here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
+
+from . import sidecar
+from .adapters import apply_adapters
+from .families import find_recipe
+from .families.detect import declared, settle
+from .files import Source, find, resolve
+from .probe import check_attention
+from .recipe import Recipe
+from .tokens import special_id, tokenize
+from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How weights are placed; each is what transformers' `from_pretrained` takes."""
+
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype = "auto"
+    attn_implementation: str | None = None
+    quantization: Any = None
+    device_map: str | Mapping[str, Any] | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A checkpoint in memory."""
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe
+    ranges: dict[tuple[int, bool], Vectors]
+
+
+def load(
+    model: str,
+    wanted: Recipe | str | None,
+    adapters: Sequence[str | Path],
+    source: Source,
+    options: LoadOptions,
+) -> Loaded:
+    """Find the recipe and the files, load the weights and merge the adapters in order.
+
+    Raises:
+        FileNotFoundError: a directory, repository, base or weight file is missing.
+        ValueError: no recipe, weights that are incomplete, corrupt or of another shape, or a token
+            the recipe needs is missing.
+    """
+    if wanted is None:
+        find_recipe(model)  # refuses by name what is known not to work, before any download
+    directory = find(model, source)
+    recipe = declared(model, directory, wanted)
+    checkpoint = resolve(directory, adapters, source, base=recipe.base if recipe else None)
+    trusted = isinstance(wanted, Recipe)
+    recipe = settle(model, directory, checkpoint, recipe, trusted=trusted)
+    tokenizer = load_tokenizer(checkpoint.tokenizer)
+    check_tokens(tokenizer, recipe)
+    backbone = load_backbone(checkpoint.root, recipe, options)
+    if checkpoint.adapters:
+        quantized = getattr(backbone, "hf_quantizer", None) is not None
+        backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
+    saved = sidecar.read(directory)
+    return Loaded(backbone, tokenizer, recipe, saved.ranges if saved else {})
+
+
+def prepare(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """Make a loaded backbone serve the recipe, and check that it does."""
+    check_tokens(tokenizer, recipe)
+    set_direction(backbone.config, recipe)
+    backbone.eval()
+    rows = backbone.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer.get_vocab().values())
+    needed = [tokenizer.backend_tokenizer.token_to_id(token) for token in recipe.required_tokens]
+    if highest >= rows and max([*needed, 0]) >= rows:
+        raise ValueError(
+            f"the tokenizer has ids up to {highest} but the model has {rows} embedding rows: they "
+            "are not of one checkpoint"
+        )
+    check_attention(backbone, recipe)
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """The directory's own tokenizer.json.
+
+    `AutoTokenizer` of transformers 5 rebuilds Llama tokenizers and changes ids at leading spaces
+    and after special tokens, so it is not used.
+    """
+    if not (directory / "tokenizer.json").is_file():
+        raise FileNotFoundError(
+            f"{directory} has no tokenizer.json. Convert the tokenizer once with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...) and compare its ids"
+        )
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def check_tokens(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """BOS, EOS and the recipe's own tokens must exist, and a text must leave something to pool.
+
+    Raises:
+        ValueError: one does not; the message names it.
+    """
+    for token in recipe.required_tokens:
+        ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+        if tokenizer.backend_tokenizer.token_to_id(token) is None or len(ids) > 1:
+            raise ValueError(
+                f"recipe {recipe.name!r} needs the token {token!r}, which this tokenizer does not "
+                "have: this is not a checkpoint of that family"
+            )
+    bos = special_id(tokenizer, recipe.bos, "bos")
+    eos = special_id(tokenizer, recipe.eos, "eos")
+    for role, template in (("query", recipe.query), ("document", recipe.document)):
+        row = tokenize(tokenizer, recipe, ["text"], role)[0]  # type: ignore[arg-type]
+        first_and_last = (bos in (None, row.ids[0])) and (eos in (None, row.ids[-1]))
+        if not first_and_last or not row.start < len(row.ids):
+            raise ValueError(f"recipe {recipe.name!r}: the {role} template {template} does not fit")
+
+
+def set_direction(config: PretrainedConfig, recipe: Recipe) -> None:
+    """Write the attention direction into the backbone's own config.
+
+    transformers >= 5.2 reads `is_causal` from there on every forward. The references ignore the
+    sliding window when they attend in both directions, so it goes; causal recipes keep it.
+    """
+    config.is_causal = recipe.causal
+    config.use_cache = False
+    if not recipe.causal and getattr(config, "sliding_window", None) is not None:
+        config.sliding_window = None
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = ["full_attention"] * len(config.layer_types)
+
+
+def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreTrainedModel:
+    """The decoder without its head, in evaluation mode, on its device."""
+    check_weights(directory)
+    config = AutoConfig.from_pretrained(
+        directory, trust_remote_code=options.trust_remote_code, local_files_only=True
+    )
+    set_direction(config, recipe)
+    device = torch.device(options.device or default_device())
+    dtype = resolve_dtype(options.dtype, config, directory, device)
+    try:
+        backbone, report = AutoModel.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            attn_implementation=options.attn_implementation,
+            quantization_config=options.quantization,
+            device_map=options.device_map,
+            use_safetensors=True,
+            trust_remote_code=options.trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the weights in {directory} do not fit its config.json: {error}") from error
+    for problem in ("missing_keys", "mismatched_keys"):
+        if report[problem]:
+            names = ", ".join(sorted(map(str, report[problem]))[:3])
+            raise ValueError(
+                f"{directory}: {len(report[problem])} weights of {type(backbone).__name__} are "
+                f"{problem.removesuffix('_keys')} ({names}, ...): the checkpoint is incomplete or of "
+                "another architecture"
+            )
+    if options.device_map is None and options.quantization is None:
+        backbone = backbone.to(device)
+    return backbone  # type: ignore[no-any-return]
+
+
+def check_weights(directory: Path) -> None:
+    """Every shard must be there and readable.
+
+    Raises:
+        FileNotFoundError: no weights, only .bin weights, or a missing shard.
+        ValueError: a file is not a whole safetensors file.
+    """
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    elif (directory / "model.safetensors").is_file():
+        shards = ["model.safetensors"]
+    else:
+        binary = any(directory.glob("*.bin"))
+        raise FileNotFoundError(
+            f"{directory} has only .bin weights, which can run code when read. Convert them once: "
+            "AutoModel.from_pretrained(path).save_pretrained(new_path) writes safetensors"
+            if binary
+            else f"{directory} holds no model: no model.safetensors and no index of shards"
+        )
+    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{directory} lacks {len(missing)} of {len(shards)} weight files ({', '.join(missing)}): "
+            "the download is incomplete, fetch it again"
+        )
+    for shard in shards:
+        open_safetensors(directory / shard)
+
+
+def open_safetensors(path: Path) -> list[str]:
+    """Names of the tensors in a file; reads the header and compares it with the file's size."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
+
+
+def default_device() -> str:
+    """CUDA, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def resolve_dtype(
+    wanted: str | torch.dtype, config: PretrainedConfig, directory: Path, device: torch.device
+) -> torch.dtype:
+    """The dtype to compute in.
+
+    "auto" is the checkpoint's own; on a CPU a half-precision checkpoint runs in bfloat16 where the
+    processor has it natively and in float32 elsewhere: never in float16.
+    """
+    if isinstance(wanted, torch.dtype):
+        return wanted
+    if wanted != "auto":
+        dtype = getattr(torch, wanted, None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype={wanted!r} is not 'auto', 'float32', 'bfloat16' or 'float16'")
+        return dtype
+    stored = getattr(config, "dtype", None) or _first_dtype(directory)
+    if device.type != "cpu" or stored == torch.float32:
+        return stored
+    return torch.bfloat16 if _has_native_bfloat16() else torch.float32
+
+
+def _has_native_bfloat16() -> bool:
+    flags = torch.cpu.get_capabilities()
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
+
+
+def _first_dtype(directory: Path) -> torch.dtype:
+    shard = min(directory.glob("model*.safetensors"))
+    with safe_open(shard, framework="pt") as file:
+        tensors = (file.get_tensor(name) for name in file.keys())  # noqa: SIM118
+        dtype: torch.dtype = next(t.dtype for t in tensors if t.is_floating_point())
+    return dtype
+

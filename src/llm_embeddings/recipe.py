@@ -1,0 +1,182 @@
+"""Recipe: how one checkpoint turns a text into a vector. Pure data; knows no tensor.
+
+Families of LLM embedders differ in the values below and not in control flow, so one frozen
+dataclass describes them all (`llm_embeddings.families` holds one recipe per checkpoint).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Role = Literal["query", "document"]
+Pooling = Literal["last_token", "mean", "weighted_mean", "first_token", "last_k_mean"]
+PoolSpan = Literal["all", "text"]
+Join = Literal["string", "segments"]
+Truncate = Literal["end", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What stands around a text.
+
+    Attributes:
+        prefix: Put before the text. `{instruction}` in it is replaced by the instruction.
+        suffix: Put after the text.
+        bare: The prefix when there is no instruction; used only if `prefix` has `{instruction}`.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    bare: str = ""
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether the prefix has a place for an instruction."""
+        return "{instruction}" in self.prefix
+
+    def render_prefix(self, instruction: str) -> str:
+        """The prefix for `instruction` ("" = none).
+
+        Raises:
+            ValueError: an instruction is given and the template has no place for it.
+        """
+        if not self.takes_instruction:
+            if instruction:
+                raise ValueError(
+                    f"instruction {instruction!r} has no place in the template {self.prefix!r}: "
+                    "leave it out, or pass a recipe whose template holds '{instruction}'"
+                )
+            return self.prefix
+        return self.prefix.replace("{instruction}", instruction) if instruction else self.bare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a checkpoint turns a text into a vector.
+
+    Attributes:
+        name: Hub id of the checkpoint, or a free name.
+        family: Which file in `llm_embeddings.families` it belongs to.
+        causal: Attention direction while embedding; False lets every token see all others.
+        pooling: Which hidden states (after the final norm) become the vector: "last_token" and
+            "first_token" of the whole sequence, "mean" and "weighted_mean" (weights 1..n) over the
+            pooled span, "last_k_mean" = mean over the last `last_k` tokens of the sequence.
+        last_k: Number of tokens of "last_k_mean".
+        pool_span: What the means run over: "all" tokens, or the "text" without BOS and prefix.
+            A span that would be empty is the whole sequence.
+        query: Template of queries.
+        document: Template of documents.
+        instruction: Instruction of a query when none is given; documents never get one unasked.
+        bos: Token put first: True = the tokenizer's own, a string = that token, False = none.
+        eos: Token put last, never truncated; values as for `bos`.
+        normalize: Whether vectors have unit L2 length by default.
+        max_length: Limit in tokens: of the whole sequence if `join` is "string", of the text alone
+            if it is "segments".
+        max_text_length: LLM2Vec's limit of the text alone, reached by dropping whole words.
+        join: How prefix, text and suffix meet: as one "string" tokenised at once, or as "segments"
+            tokenised one by one.
+        truncate: What a sequence over `max_length` loses: its "end" (suffix included), or "text".
+        separator: LLM2Vec's mark between instruction and text. It is removed from the text, and the
+            pooled span is counted back from the end of the sequence by the number of tokens of
+            the text before the mark, tokenised alone.
+        required_tokens: Strings that must be single entries of the vocabulary.
+        base: Checkpoint an adapter goes on, where its `adapter_config.json` names another one.
+        source: Where these facts come from.
+    """
+
+    name: str
+    family: str = "custom"
+    causal: bool
+    pooling: Pooling
+    last_k: int | None = None
+    pool_span: PoolSpan = "all"
+    query: Template = Template()
+    document: Template = Template()
+    instruction: str = ""
+    bos: bool | str = True
+    eos: bool | str = False
+    normalize: bool = True
+    max_length: int = 512
+    max_text_length: int | None = None
+    join: Join = "string"
+    truncate: Truncate = "end"
+    separator: str | None = None
+    required_tokens: tuple[str, ...] = ()
+    base: str | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for field, allowed in _ALLOWED.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                raise ValueError(f"recipe {self.name!r}: {field}={value!r} is not one of {allowed}")
+        if (self.pooling == "last_k_mean") != (self.last_k is not None):
+            raise ValueError(f"recipe {self.name!r}: last_k goes with pooling='last_k_mean'")
+        for field in ("last_k", "max_length", "max_text_length"):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"recipe {self.name!r}: {field}={value!r} must be 1 or more")
+        if self.instruction and not self.query.takes_instruction:
+            raise ValueError(
+                f"recipe {self.name!r}: the query template has no '{{instruction}}' for the "
+                f"default instruction {self.instruction!r}"
+            )
+
+    def template(self, role: Role) -> Template:
+        """The template of a role.
+
+        Raises:
+            ValueError: `role` is neither "query" nor "document".
+        """
+        if role not in get_args(Role):
+            raise ValueError(f"role={role!r} is not one of {get_args(Role)}")
+        return self.query if role == "query" else self.document
+
+    def resolve_instruction(self, role: Role, instruction: str | None) -> str:
+        """The instruction that is used: the given one, else the default of queries, else ""."""
+        if instruction is None:
+            return self.instruction if role == "query" else ""
+        if not isinstance(instruction, str):
+            raise TypeError(f"instruction must be a string, not {type(instruction).__name__}")
+        return instruction
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; an unknown field is a `TypeError`."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Build a recipe from `to_dict`'s values.
+
+        Raises:
+            ValueError: an unknown key (the nearest known one is named) or a bad value.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
+                raise ValueError(f"unknown recipe key {key!r}{hint}")
+        values = dict(values)
+        for role in get_args(Role):
+            if isinstance(values.get(role), dict):
+                values[role] = Template(**values[role])
+        if "required_tokens" in values:
+            values["required_tokens"] = tuple(values["required_tokens"])
+        return cls(**values)
+
+
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "causal": (True, False),
+    "pooling": get_args(Pooling),
+    "pool_span": get_args(PoolSpan),
+    "join": get_args(Join),
+    "truncate": get_args(Truncate),
+}

@@ -1,0 +1,78 @@
+"""What happens to pooled vectors: length, dimension, precision. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+Vectors = NDArray[np.float32]
+NEEDS_RANGES = ("int8", "uint8")
+
+
+def check_precision(precision: str) -> None:
+    """Raise `ValueError` for a precision that does not exist."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r} is not one of {get_args(Precision)}")
+
+
+def finish(vectors: Vectors, *, normalize: bool, truncate_dim: int | None) -> Vectors:
+    """Truncate to the first dimensions, then scale to unit L2 length if wanted.
+
+    Normalising comes last, so truncated vectors are of unit length too (Matryoshka, arXiv
+    2205.13147). A zero vector stays zero.
+    """
+    vectors = vectors[:, :truncate_dim]
+    if normalize:
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(norms, 1e-12)
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def quantize(vectors: Vectors, precision: str, ranges: Vectors | None = None) -> NDArray[Any]:
+    """Store vectors in fewer bits, spelled and laid out as in sentence-transformers.
+
+    int8 and uint8 split each dimension's calibrated range in 255 steps and clip what lies outside
+    (`sentence_transformers.util.quantize_embeddings` lets it wrap around). binary and ubinary keep
+    one sign bit per dimension, packed eight to a byte (int8 with offset -128, and uint8).
+
+    Args:
+        vectors: `[n, dim]`, float32.
+        precision: One of `Precision`.
+        ranges: `[2, dim]`, lowest and highest value per dimension; for int8 and uint8.
+
+    Returns:
+        `[n, dim]`, or `[n, ceil(dim / 8)]` for the binary ones.
+    """
+    if precision == "float32":
+        return vectors
+    if precision == "float16":
+        return vectors.astype(np.float16)
+    if precision in NEEDS_RANGES:
+        if ranges is None:
+            raise ValueError(f"precision={precision!r} needs calibration ranges")
+        low, high = ranges
+        steps = np.maximum((high - low) / 255, 1e-12)
+        levels = np.clip(np.floor((vectors - low) / steps), 0, 255)
+        return (levels - 128).astype(np.int8) if precision == "int8" else levels.astype(np.uint8)
+    bits = np.packbits(vectors > 0, axis=-1)
+    return (bits.astype(np.int16) - 128).astype(np.int8) if precision == "binary" else bits
+
+
+def measure_ranges(vectors: Vectors, margin: float = 0.0) -> Vectors:
+    """Lowest and highest value per dimension, `[2, dim]`, widened by `margin` of their distance."""
+    low, high = vectors.min(0), vectors.max(0)
+    return np.stack([low - margin * (high - low), high + margin * (high - low)]).astype(np.float32)
+
+
+def cosine(a: NDArray[Any], b: NDArray[Any]) -> Vectors:
+    """Cosine similarity `[n, m]` of the rows of `a` and `b`, in float32; one vector is one row."""
+    left, right = (
+        finish(np.atleast_2d(np.asarray(x, np.float32)), normalize=True, truncate_dim=None)
+        for x in (a, b)
+    )
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} dimensions do not compare")
+    return left @ right.T
