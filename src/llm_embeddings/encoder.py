@@ -229,9 +229,7 @@ class Encoder:
             pooled[batch] = self._embed([rows[index] for index in batch])
             _check_finite(pooled[batch], batch, strings)
         vectors = finish(pooled, normalize=normalize, truncate_dim=truncate_dim)
-        ranges = None
-        if precision in NEEDS_RANGES and len(vectors):
-            ranges = self._ranges(vectors.shape[1], normalize)
+        ranges = self._ranges(vectors.shape[1], normalize) if precision in NEEDS_RANGES else None
         result = quantize(vectors, precision, ranges)
         if not as_tensor:
             return result[0] if single else result
@@ -341,8 +339,11 @@ class Encoder:
                 found[index] = TokenVectors(vectors, offsets)
         return found[0] if single else [found[index] for index in range(len(rows))]
 
-    def similarity(self, a: NDArray[Any], b: NDArray[Any]) -> Vectors:
-        """Cosine similarity of every row of `a` with every row of `b`: `[n, m]`, float32."""
+    def similarity(self, a: Any, b: Any) -> Vectors:
+        """Cosine similarity of every row of `a` with every row of `b`: `[n, m]`, float32.
+
+        Takes arrays and tensors; a single vector counts as one row.
+        """
         return cosine(a, b)
 
     def tokenize(
@@ -399,7 +400,7 @@ class Encoder:
         Raises:
             ValueError: the recipe needs what native modules cannot do; the message says what.
         """
-        from .saving import export_sentence_transformers
+        from .export import export_sentence_transformers
 
         export_sentence_transformers(self, Path(path))
 

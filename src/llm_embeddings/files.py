@@ -132,7 +132,7 @@ def resolve(
     for directory in extra:
         if not (directory / "adapter_config.json").is_file():
             raise FileNotFoundError(f"adapters: {directory} has no adapter_config.json")
-    candidates = [*reversed(chain), root]
+    candidates = [*reversed(chain), root, *extra]
     tokenizer = next((d for d in candidates if (d / "tokenizer.json").is_file()), model)
     return Checkpoint(root, (*chain, *extra), tokenizer)
 

@@ -6,8 +6,9 @@ it would only warn about (weights that are missing, an adapter that does not fit
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from . import sidecar
 from .adapters import apply_adapters
 from .families import find_recipe
 from .families.detect import declared, settle
-from .files import Source, find, resolve
+from .files import Source, find, read_json, resolve
 from .probe import check_attention
 from .recipe import Recipe
 from .tokens import special_id, tokenize
@@ -71,6 +72,7 @@ def load(
     directory = find(model, source)
     recipe = declared(model, directory, wanted)
     checkpoint = resolve(directory, adapters, source, base=recipe.base if recipe else None)
+    check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(model, directory, checkpoint, recipe, trusted=trusted)
     tokenizer = load_tokenizer(checkpoint.tokenizer)
@@ -87,6 +89,10 @@ def prepare(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recip
     """Make a loaded backbone serve the recipe, and check that it does."""
     check_tokens(tokenizer, recipe)
     set_direction(backbone.config, recipe)
+    if not recipe.causal:
+        for module in backbone.modules():
+            if getattr(module, "sliding_window", None):
+                module.sliding_window = None
     backbone.eval()
     rows = backbone.get_input_embeddings().weight.shape[0]
     highest = max(tokenizer.get_vocab().values())
@@ -146,15 +152,17 @@ def set_direction(config: PretrainedConfig, recipe: Recipe) -> None:
     """
     config.is_causal = recipe.causal
     config.use_cache = False
-    if not recipe.causal and getattr(config, "sliding_window", None) is not None:
+    if recipe.causal:
+        return
+    kinds = getattr(config, "layer_types", None)
+    if kinds and "sliding_attention" in kinds:
+        config.layer_types = ["full_attention"] * len(kinds)
+    elif not kinds and getattr(config, "sliding_window", None):
         config.sliding_window = None
-        if getattr(config, "layer_types", None) is not None:
-            config.layer_types = ["full_attention"] * len(config.layer_types)
 
 
 def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreTrainedModel:
     """The decoder without its head, in evaluation mode, on its device."""
-    check_weights(directory)
     config = AutoConfig.from_pretrained(
         directory, trust_remote_code=options.trust_remote_code, local_files_only=True
     )
@@ -162,20 +170,43 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
     try:
-        backbone, report = AutoModel.from_pretrained(
-            directory,
-            config=config,
-            dtype=dtype,
-            attn_implementation=options.attn_implementation,
-            quantization_config=options.quantization,
-            device_map=options.device_map,
-            use_safetensors=True,
-            trust_remote_code=options.trust_remote_code,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_load_report():
+            backbone, report = AutoModel.from_pretrained(
+                directory,
+                config=config,
+                dtype=dtype,
+                attn_implementation=options.attn_implementation,
+                quantization_config=options.quantization,
+                device_map=options.device_map,
+                use_safetensors=True,
+                trust_remote_code=options.trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"the weights in {directory} do not fit its config.json: {error}") from error
+    _check_report(report, backbone, directory)
+    if options.device_map is None and options.quantization is None:
+        backbone = backbone.to(device)
+    return backbone  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from reporting a head that is not needed; `_check_report` judges instead."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_report(
+    report: Mapping[str, Any], backbone: PreTrainedModel, directory: Path
+) -> None:
+    """transformers fills missing weights with random numbers and only warns."""
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
             names = ", ".join(sorted(map(str, report[problem]))[:3])
@@ -184,9 +215,6 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
                 f"{problem.removesuffix('_keys')} ({names}, ...): the checkpoint is incomplete or of "
                 "another architecture"
             )
-    if options.device_map is None and options.quantization is None:
-        backbone = backbone.to(device)
-    return backbone  # type: ignore[no-any-return]
 
 
 def check_weights(directory: Path) -> None:
@@ -198,7 +226,7 @@ def check_weights(directory: Path) -> None:
     """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        shards = sorted(set(read_json(index)["weight_map"].values()))
     elif (directory / "model.safetensors").is_file():
         shards = ["model.safetensors"]
     else:

@@ -28,8 +28,13 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
     longer = [*row, rows // 6, rows // 8]
     for batch in ([row, row, other], [row, row, other, longer]):
         ids, lengths = pad(batch, backbone.device)
-        with torch.inference_mode():
-            hidden = forward(backbone, recipe, ids, lengths)[:3, : len(row) - 1].float()
+        try:
+            with torch.inference_mode():
+                hidden = forward(backbone, recipe, ids, lengths)[:3, : len(row) - 1].float()
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{type(backbone).__name__} cannot be run as recipe {recipe.name!r} asks: {error}"
+            ) from error
         if not bool(torch.isfinite(hidden).all()):
             raise ValueError(
                 f"{type(backbone).__name__} gives hidden states that are not finite in "

@@ -67,10 +67,14 @@ def measure_ranges(vectors: Vectors, margin: float = 0.0) -> Vectors:
     return np.stack([low - margin * (high - low), high + margin * (high - low)]).astype(np.float32)
 
 
-def cosine(a: NDArray[Any], b: NDArray[Any]) -> Vectors:
+def cosine(a: Any, b: Any) -> Vectors:
     """Cosine similarity `[n, m]` of the rows of `a` and `b`, in float32; one vector is one row."""
     left, right = (
-        finish(np.atleast_2d(np.asarray(x, np.float32)), normalize=True, truncate_dim=None)
+        finish(
+            np.atleast_2d(np.asarray(x.cpu() if hasattr(x, "cpu") else x, np.float32)),
+            normalize=True,
+            truncate_dim=None,
+        )
         for x in (a, b)
     )
     if left.shape[1] != right.shape[1]:
