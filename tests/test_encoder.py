@@ -302,17 +302,17 @@ def test_a_vector_that_is_not_finite_names_its_text(tmp_path: Any) -> None:
 
 def test_interrupt_stops_promptly(gritlm: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    embed = Encoder._embed
+    forward = type(gritlm.backbone).forward
 
-    def interrupted(self: Encoder, rows: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise KeyboardInterrupt
-        return embed(self, rows)
+        return forward(*args, **options)
 
     threads = threading.active_count()
-    monkeypatch.setattr(Encoder, "_embed", interrupted)
+    monkeypatch.setattr(type(gritlm.backbone), "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         gritlm.encode(TEXTS, max_batch_tokens=1)
     assert calls == 2
@@ -333,9 +333,7 @@ def test_fingerprints_tell_apart_what_vectors_tell_apart(
         e5.fingerprint("query", "Other"),
         gritlm.fingerprint("query"),
         llm2vec.fingerprint("query"),
-        Encoder(
-            e5.backbone, e5.tokenizer, e5.recipe.replace(pooling="mean")
-        ).fingerprint("query"),
+        Encoder(e5.backbone, e5.tokenizer, e5.recipe.replace(pooling="mean")).fingerprint("query"),
         Encoder.from_pretrained(BUNDLED / "llm2vec-mistral/mntp", dtype="float32").fingerprint(
             "query"
         ),

@@ -14,6 +14,7 @@ import pytest
 from helpers import golden_cases, read_case
 
 from llm_embeddings import Encoder, Recipe, Template
+from llm_embeddings.tokens import tokenize
 
 pytestmark = pytest.mark.golden
 
@@ -48,7 +49,7 @@ def compare(case: Path, run: str, encoder: Encoder, **call: Any) -> None:
     role, instruction = call.pop("role"), call.pop("instruction")
 
     flat, offsets = golden[f"{run}/ids_flat"], golden[f"{run}/ids_off"]
-    rows = encoder._rows(texts, role, instruction, limit)
+    rows = tokenize(encoder.tokenizer, encoder.recipe, texts, role, instruction, limit)
     for row, first, last in zip(rows, offsets[:-1], offsets[1:], strict=True):
         assert row.ids == flat[first:last].tolist()
 

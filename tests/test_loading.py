@@ -42,9 +42,9 @@ def load(model: Path | str | None = None, **options: Any) -> Encoder:
 
 
 def test_families_are_recognised_from_their_files() -> None:
-    assert load(GRITLM).recipe.replace(name="", source="") == get_recipe("GritLM/GritLM-7B").replace(
-        name="", source=""
-    )
+    assert load(GRITLM).recipe.replace(name="", source="") == get_recipe(
+        "GritLM/GritLM-7B"
+    ).replace(name="", source="")
     listed = get_recipe("McGill-NLP/LLM2Vec-Mistral-7B-Instruct-v2-mntp-supervised")
     found = load(LLM2VEC / "mntp").recipe
     assert found.replace(name="", source="", bos="<s>") == listed.replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,9 +17,9 @@ def apply_adapters(
 ) -> PreTrainedModel:
     """Apply LoRA adapters in order.
 
-    Low-rank updates add up: W + s1*B1@A1 + s2*B2@A2. Merged, the sum is taken in float32 and rounded
-    to the weight's dtype once. Quantised weights cannot take it, so there the updates stay beside
-    them (`merge=False`), which is the same function.
+    Low-rank updates add up: W + s1*B1@A1 + s2*B2@A2. Merged, the sum is taken in float32 and
+    rounded to the weight's dtype once. Quantised weights cannot take it, so there the updates stay
+    beside them (`merge=False`), which is the same function.
 
     Args:
         backbone: Decoder without a head; changed in place.
@@ -32,7 +32,7 @@ def apply_adapters(
     """
     from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 
-    model: PeftModel | None = None
+    model: Any = None
     names = []
     for index, directory in enumerate(directories):
         config = PeftConfig.from_pretrained(str(directory))
@@ -44,7 +44,7 @@ def apply_adapters(
                 model = PeftModel(backbone, config, adapter_name=name)
             else:
                 model.add_adapter(name, config)
-            result = set_peft_model_state_dict(model, _weights(directory, backbone), name)
+            result: Any = set_peft_model_state_dict(model, _weights(directory, backbone), name)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"the adapter {directory} does not fit {type(backbone).__name__}: {error}"
@@ -65,17 +65,17 @@ def apply_adapters(
     return model.unload()  # type: ignore[no-any-return]
 
 
-def _merge(model: torch.nn.Module, names: Sequence[str]) -> None:
+def _merge(model: Any, names: Sequence[str]) -> None:
     from peft.tuners.lora import LoraLayer
 
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            weight = layer.get_base_layer().weight
-            total = weight.data.float()
-            for name in names:
-                if name in layer.lora_A:
-                    total += layer.get_delta_weight(name).float()
-            weight.data = total.to(weight.dtype)
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    for layer in layers:
+        weight = layer.get_base_layer().weight
+        total = weight.data.float()
+        for name in names:
+            if name in layer.lora_A:
+                total = total + layer.get_delta_weight(name).float()
+        weight.data = total.to(weight.dtype)
 
 
 def _check_plain_lora(config: object, directory: Path) -> None:
@@ -108,14 +108,18 @@ def _weights(directory: Path, backbone: PreTrainedModel) -> dict[str, torch.Tens
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} has no adapter_model.safetensors. Weights in adapter_model.bin can run "
-            "code when read: load them once with peft and save_pretrained(), which writes safetensors"
+            "code when read: load them with peft and save_pretrained(), which writes safetensors"
         )
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): fetch it again"
+        ) from error
     prefix = "base_model.model."
     head = f"{prefix}{backbone.base_model_prefix}."
-    if not hasattr(backbone, backbone.base_model_prefix) and all(k.startswith(head) for k in tensors):
+    if not hasattr(backbone, backbone.base_model_prefix) and all(
+        k.startswith(head) for k in tensors
+    ):
         return {prefix + key.removeprefix(head): tensor for key, tensor in tensors.items()}
     return tensors

@@ -1,4 +1,4 @@
-"""The real documents that come with the package: the demo searches them, int8 calibrates on them."""
+"""Real documents that come with the package: the demo searches them, int8 calibrates on them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,3 @@ def load_corpus() -> list[Document]:
     """All passages (sources and licences: data/corpus_LICENSE.txt)."""
     with _PATH.open(encoding="utf-8") as lines:
         return [Document(**json.loads(line)) for line in lines]
-
-
-def calibration_texts(count: int = 64) -> tuple[list[str], list[str]]:
-    """Titles (as queries) and openings (as documents) of `count` passages spread over all."""
-    corpus = load_corpus()
-    chosen = corpus[:: max(1, len(corpus) // count)][:count]
-    return [document.title for document in chosen], [document.text[:300] for document in chosen]

@@ -1,51 +1,34 @@
-"""Encoder: the map from text to vector. Each line of `encode` calls one leaf file and comes back."""
+"""Encoder: the map from text to vector. Each line of `encode` calls a leaf file and comes back."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .batching import plan
+from .calibration import ranges_of
+from .inputs import EncodeOptions, check_finite, check_options, check_texts, windows
+from .passes import positions, rows_of, run
 from .recipe import Recipe, Role
-from .tokens import Tokens, tokenize
-from .vectors import NEEDS_RANGES, Precision, Vectors, check_precision, cosine, finish, quantize
+from .vectors import (
+    NEEDS_RANGES,
+    Precision,
+    TokenVectors,
+    Vectors,
+    cosine,
+    finish,
+    measure_ranges,
+    quantize,
+)
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 BUNDLED_MODEL = Path(__file__).parent / "data" / "small"
-
-
-class EncodeOptions(TypedDict, total=False):
-    """The keyword options of `Encoder.encode`, for the methods that pass them on."""
-
-    normalize: bool | None
-    truncate_dim: int | None
-    precision: Precision
-    max_length: int | None
-    max_batch_tokens: int | None
-    show_progress: bool
-    as_tensor: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TokenVectors:
-    """Vectors of the tokens of one text.
-
-    Attributes:
-        vectors: `[tokens, dim]`, float32: hidden states after the final norm, not normalised.
-        offsets: `[tokens, 2]`, int64: character range of each token in the text.
-    """
-
-    vectors: Vectors
-    offsets: NDArray[np.int64]
 
 
 class Encoder:
@@ -144,7 +127,7 @@ class Encoder:
     @property
     def max_length(self) -> int:
         """Default limit in tokens, in the recipe's meaning, within the backbone's positions."""
-        return min(self.recipe.max_length, self._positions)
+        return min(self.recipe.max_length, positions(self.backbone))
 
     @property
     def device(self) -> torch.device:
@@ -158,13 +141,8 @@ class Encoder:
         role: Role = "document",
         instruction: str | None = None,
         *,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
-        show_progress: bool = False,
         as_tensor: Literal[False] = False,
+        **options: Unpack[EncodeOptions],
     ) -> NDArray[Any]: ...
 
     @overload
@@ -174,13 +152,8 @@ class Encoder:
         role: Role = "document",
         instruction: str | None = None,
         *,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
-        show_progress: bool = False,
         as_tensor: Literal[True],
+        **options: Unpack[EncodeOptions],
     ) -> torch.Tensor: ...
 
     def encode(
@@ -217,56 +190,67 @@ class Encoder:
             `precision` says otherwise.
 
         Raises:
-            TypeError: a text is not a string (the message gives its index).
+            TypeError: a text is not a string (the message gives its index), or an unknown option.
             ValueError: a bad option, an instruction that does not fit, or a vector that is not
                 finite (the message names the text).
         """
         strings, single = check_texts(texts)
-        normalize = self._check_options(normalize, truncate_dim, precision, max_batch_tokens)
-        rows = self._rows(strings, role, instruction, max_length)
+        check_options(self.dimension, truncate_dim, precision, max_batch_tokens)
+        normalize = self.recipe.normalize if normalize is None else normalize
+        rows = rows_of(self, strings, role, instruction, max_length)
         pooled = np.empty((len(rows), self.dimension), np.float32)
-        for batch in self._batches(rows, max_batch_tokens, show_progress):
-            pooled[batch] = self._embed([rows[index] for index in batch])
-            _check_finite(pooled[batch], batch, strings)
+        for batch, found in run(self, rows, max_batch_tokens, show_progress=show_progress):
+            check_finite(found, batch, strings)
+            pooled[batch] = found
         vectors = finish(pooled, normalize=normalize, truncate_dim=truncate_dim)
-        ranges = self._ranges(vectors.shape[1], normalize) if precision in NEEDS_RANGES else None
+        ranges = ranges_of(self, vectors.shape[1], normalize) if precision in NEEDS_RANGES else None
         result = quantize(vectors, precision, ranges)
+        result = result[0] if single else result
         if not as_tensor:
-            return result[0] if single else result
+            return result
         import torch
 
-        return torch.from_numpy(result[0] if single else result).to(self.device)
+        return torch.from_numpy(result).to(self.device)
 
     def encode_query(
         self,
         texts: str | Iterable[str],
         instruction: str | None = None,
+        *,
+        as_tensor: bool = False,
         **options: Unpack[EncodeOptions],
     ) -> Any:
         """`encode` with role "query": what to call for search queries."""
-        return self.encode(texts, "query", instruction, **options)  # type: ignore[call-overload]
+        call: Any = self.encode
+        return call(texts, "query", instruction, as_tensor=as_tensor, **options)
 
     def encode_document(
         self,
         texts: str | Iterable[str],
         instruction: str | None = None,
+        *,
+        as_tensor: bool = False,
         **options: Unpack[EncodeOptions],
     ) -> Any:
         """`encode` with role "document": what to call for the passages to be found."""
-        return self.encode(texts, "document", instruction, **options)  # type: ignore[call-overload]
+        call: Any = self.encode
+        return call(texts, "document", instruction, as_tensor=as_tensor, **options)
 
     async def aencode(
         self,
         texts: str | Iterable[str],
         role: Role = "document",
         instruction: str | None = None,
+        *,
+        as_tensor: bool = False,
         **options: Unpack[EncodeOptions],
     ) -> Any:
         """`encode` in a thread, so that an event loop goes on meanwhile."""
         import asyncio
 
         call: Any = self.encode
-        return await asyncio.to_thread(call, texts, role, instruction, **options)
+        thread: Any = asyncio.to_thread
+        return await thread(call, texts, role, instruction, as_tensor=as_tensor, **options)
 
     def iter_encode(
         self,
@@ -275,6 +259,7 @@ class Encoder:
         instruction: str | None = None,
         *,
         window: int = 1024,
+        as_tensor: bool = False,
         **options: Unpack[EncodeOptions],
     ) -> Iterator[Any]:
         """Vectors of a stream, one by one and in order, in bounded memory.
@@ -284,28 +269,24 @@ class Encoder:
             role: As in `encode`.
             instruction: As in `encode`.
             window: Texts per round.
+            as_tensor: As in `encode`.
             **options: As in `encode`.
 
         Raises:
             TypeError: `texts` is one string, an unknown option, or a text that is not a string.
-            ValueError: as in `encode`, before the stream is touched.
+            ValueError: as in `encode`; what can be checked is, before the stream is touched.
         """
         if isinstance(texts, str | bytes):
             raise TypeError("iter_encode takes an iterable of strings; encode takes a single one")
-        if not isinstance(window, int) or window < 1:
-            raise ValueError(f"window={window!r} must be 1 or more")
+        if window < 1:
+            raise ValueError(f"window={window} must be 1 or more")
         call: Any = self.encode
-        call([], role, instruction, **options)
-
-        def stream() -> Iterator[Any]:
-            source = enumerate(texts)
-            while chunk := list(itertools.islice(source, window)):
-                first = chunk[0][0]
-                yield from call(
-                    check_texts([text for _, text in chunk], first)[0], role, instruction, **options
-                )
-
-        return stream()
+        call([], role, instruction, as_tensor=as_tensor, **options)
+        return (
+            vector
+            for strings in windows(texts, window)
+            for vector in call(strings, role, instruction, as_tensor=as_tensor, **options)
+        )
 
     def encode_tokens(
         self,
@@ -320,23 +301,23 @@ class Encoder:
         """One vector per token of the text, with character offsets.
 
         For late chunking (embed a whole document, pool each chunk's tokens) and word-level tasks.
-        The text stands in its role's template; only its own tokens are returned. It is only ever cut
-        at its end: LLM2Vec's word limit and separator play no part here.
+        The text stands in its role's template; only its own tokens are returned. It is only ever
+        cut at its end: LLM2Vec's word limit and separator play no part here.
 
         Returns:
             A `TokenVectors` for one string, a list of them for many.
         """
         strings, single = check_texts(texts)
-        self._check_options(None, None, "float32", max_batch_tokens)
-        rows = self._rows(strings, role, instruction, max_length, with_offsets=True)
+        check_options(self.dimension, None, "float32", max_batch_tokens)
+        rows = rows_of(self, strings, role, instruction, max_length, with_offsets=True)
         found: dict[int, TokenVectors] = {}
-        for batch in self._batches(rows, max_batch_tokens, show_progress):
-            for index, hidden in zip(batch, self._hidden([rows[i] for i in batch]), strict=True):
+        batches = run(self, rows, max_batch_tokens, show_progress=show_progress, pooled=False)
+        for batch, states in batches:
+            for index, hidden in zip(batch, states, strict=True):
                 row = rows[index]
-                vectors = hidden[row.text_start : row.text_start + len(row.offsets)]
-                _check_finite(vectors, [index] * len(vectors), strings)
-                offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
-                found[index] = TokenVectors(vectors, offsets)
+                vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
+                check_finite(vectors, [index] * len(vectors), strings)
+                found[index] = TokenVectors(vectors, np.array(row.offsets, np.int64).reshape(-1, 2))
         return found[0] if single else [found[index] for index in range(len(rows))]
 
     def similarity(self, a: Any, b: Any) -> Vectors:
@@ -350,8 +331,8 @@ class Encoder:
         self, texts: str | Iterable[str], role: Role = "document", instruction: str | None = None
     ) -> list[list[int]]:
         """Exactly the token ids the backbone is fed, one list per text."""
-        strings, _ = check_texts(texts)
-        return [row.ids for row in self._rows(strings, role, instruction, None)]
+        rows = rows_of(self, check_texts(texts)[0], role, instruction, None)
+        return [row.ids for row in rows]
 
     def calibrate(
         self,
@@ -367,10 +348,13 @@ class Encoder:
         They are saved by `save_pretrained`. Without this call the ranges come from passages in this
         package: the same in every process, but wider than a calibration on your own texts.
         """
+        normalize = self.recipe.normalize if normalize is None else normalize
         vectors = self.encode(
-            texts, role, instruction, normalize=normalize, truncate_dim=truncate_dim
+            check_texts(texts)[0], role, instruction, normalize=normalize, truncate_dim=truncate_dim
         )
-        self._keep_ranges(np.atleast_2d(vectors), normalize, margin=0.0)
+        if not len(vectors):
+            raise ValueError("calibrate needs at least one text")
+        self.ranges[vectors.shape[1], normalize] = measure_ranges(vectors)
 
     def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
         """32 hex digits that differ whenever vectors would: part of any cache key.
@@ -403,131 +387,3 @@ class Encoder:
         from .export import export_sentence_transformers
 
         export_sentence_transformers(self, Path(path))
-
-    @property
-    def _positions(self) -> int:
-        return int(getattr(self.backbone.config, "max_position_embeddings", None) or 2**31)
-
-    def _check_options(
-        self,
-        normalize: bool | None,
-        truncate_dim: int | None,
-        precision: str,
-        max_batch_tokens: int | None,
-    ) -> bool:
-        """Check what can be checked before work starts; returns the effective `normalize`."""
-        check_precision(precision)
-        if truncate_dim is not None and not 1 <= truncate_dim <= self.dimension:
-            raise ValueError(
-                f"truncate_dim={truncate_dim} is not between 1 and the dimension {self.dimension}"
-            )
-        if max_batch_tokens is not None and max_batch_tokens < 1:
-            raise ValueError(f"max_batch_tokens={max_batch_tokens} must be 1 or more")
-        return self.recipe.normalize if normalize is None else bool(normalize)
-
-    def _rows(
-        self,
-        texts: Sequence[str],
-        role: Role,
-        instruction: str | None,
-        max_length: int | None,
-        *,
-        with_offsets: bool = False,
-    ) -> list[Tokens]:
-        if max_length is not None and not 1 <= max_length <= self._positions:
-            raise ValueError(
-                f"max_length={max_length} is not between 1 and the {self._positions} positions of "
-                "this model"
-            )
-        rows = tokenize(
-            self.tokenizer,
-            self.recipe,
-            texts,
-            role,
-            instruction,
-            self.max_length if max_length is None else max_length,
-            with_offsets=with_offsets,
-        )
-        longest = max((len(row.ids) for row in rows), default=0)
-        if longest > self._positions:
-            raise ValueError(
-                f"text and prompt take {longest} tokens, this model has {self._positions} "
-                "positions: lower max_length"
-            )
-        return rows
-
-    def _batches(
-        self, rows: Sequence[Tokens], max_batch_tokens: int | None, show_progress: bool
-    ) -> Iterator[list[int]]:
-        from tqdm.auto import tqdm
-
-        budget = max_batch_tokens or (2048 if self.device.type == "cpu" else 16384)
-        with tqdm(total=len(rows), unit="text", disable=not show_progress) as bar:
-            for batch in plan([len(row.ids) for row in rows], budget):
-                yield batch
-                bar.update(len(batch))
-
-    def _embed(self, rows: Sequence[Tokens]) -> Vectors:
-        """Pooled vectors `[n, dim]` of one batch."""
-        import torch
-
-        from .pooling import embed, pad
-
-        with torch.inference_mode():
-            ids, lengths = pad([row.ids for row in rows], self.device)
-            starts = torch.tensor([row.start for row in rows], device=self.device)
-            return embed(self.backbone, self.recipe, ids, starts, lengths).cpu().numpy()
-
-    def _hidden(self, rows: Sequence[Tokens]) -> Vectors:
-        """Hidden states `[n, longest, dim]` of one batch."""
-        import torch
-
-        from .pooling import forward, pad
-
-        with torch.inference_mode():
-            ids, lengths = pad([row.ids for row in rows], self.device)
-            return forward(self.backbone, self.recipe, ids, lengths).float().cpu().numpy()
-
-    def _ranges(self, dim: int, normalize: bool) -> Vectors:
-        """Stored ranges, measured on this package's passages the first time they are needed."""
-        if (dim, normalize) not in self.ranges:
-            from .corpus import calibration_texts
-
-            queries, documents = calibration_texts()
-            options: EncodeOptions = {"normalize": normalize, "truncate_dim": dim}
-            vectors = [self.encode_query(queries, **options), self.encode(documents, **options)]
-            self._keep_ranges(np.concatenate(vectors), normalize, margin=0.25)
-        return self.ranges[dim, normalize]
-
-    def _keep_ranges(self, vectors: Vectors, normalize: bool | None, *, margin: float) -> None:
-        from .vectors import measure_ranges
-
-        effective = self.recipe.normalize if normalize is None else normalize
-        self.ranges[vectors.shape[1], effective] = measure_ranges(vectors, margin)
-
-
-def check_texts(texts: Any, first: int = 0) -> tuple[list[str], bool]:
-    """A list of strings, and whether one string was given.
-
-    Raises:
-        TypeError: not a string or an iterable of strings; `first` is the index of the first.
-    """
-    if isinstance(texts, str):
-        return [texts], True
-    if texts is None or isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be a string or strings, not {type(texts).__name__}")
-    strings = list(texts)
-    for index, text in enumerate(strings, first):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{index}] is {type(text).__name__}, not a string: {text!r:.80}")
-    return strings, False
-
-
-def _check_finite(vectors: Vectors, indices: Sequence[int], texts: Sequence[str]) -> None:
-    finite = np.isfinite(vectors).all(1)
-    if not finite.all():
-        index = indices[int(np.argmin(finite))]
-        raise ValueError(
-            f"the model gave a vector that is not finite for texts[{index}] ({texts[index]!r:.80}): "
-            "try dtype='float32' or 'bfloat16'"
-        )

@@ -1,4 +1,4 @@
-"""Which files a checkpoint is made of: local directories and hub snapshots. Reads JSON, no weights."""
+"""Which files a checkpoint is made of: local directories and hub snapshots. Reads no weights."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def resolve(
         base: What the checkpoint goes on if it is an adapter without a config.json, instead of what
             its adapter_config.json names (`Recipe.base`).
     """
-    root, chain = model, []
+    root = model
+    chain: list[Path] = []
     upper = Source(None, source.token, source.cache_dir, source.local_files_only)
     while is_adapter(root):
         if root in chain:
@@ -141,11 +142,13 @@ def _base_of(adapter: Path, instead: str | None, source: Source) -> Path:
     named = instead or read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not named:
         raise ValueError(
-            f"{adapter / 'adapter_config.json'} names no base model: pass the base as the model and "
+            f"the adapter_config.json in {adapter} names no base: pass the base as the model and "
             "this directory by adapters=[...]"
         )
     beside = (adapter / named).resolve()
     try:
         return beside if beside.is_dir() else find(named, source)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"the base {named!r} of the adapter {adapter} is missing: {error}") from error
+        raise FileNotFoundError(
+            f"the base {named!r} of the adapter {adapter} is missing: {error}"
+        ) from error

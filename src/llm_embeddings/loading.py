@@ -22,7 +22,7 @@ from .adapters import apply_adapters
 from .families import find_recipe
 from .families.detect import declared, settle
 from .files import Source, find, read_json, resolve
-from .probe import check_attention
+from .probe import check_attention, embedding_rows
 from .recipe import Recipe
 from .tokens import special_id, tokenize
 from .vectors import Vectors
@@ -92,15 +92,15 @@ def prepare(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recip
     if not recipe.causal:
         for module in backbone.modules():
             if getattr(module, "sliding_window", None):
-                module.sliding_window = None
+                setattr(module, "sliding_window", None)  # noqa: B010
     backbone.eval()
-    rows = backbone.get_input_embeddings().weight.shape[0]
-    highest = max(tokenizer.get_vocab().values())
-    needed = [tokenizer.backend_tokenizer.token_to_id(token) for token in recipe.required_tokens]
-    if highest >= rows and max([*needed, 0]) >= rows:
+    rows = embedding_rows(backbone)
+    vocabulary = tokenizer.get_vocab()
+    needed = [vocabulary[token] for token in recipe.required_tokens]
+    if max([*needed, 0]) >= rows:
         raise ValueError(
-            f"the tokenizer has ids up to {highest} but the model has {rows} embedding rows: they "
-            "are not of one checkpoint"
+            f"recipe {recipe.name!r} needs the token id {max(needed)}, and the model has {rows} "
+            "embedding rows: tokenizer and weights are not of one checkpoint"
         )
     check_attention(backbone, recipe)
 
@@ -184,7 +184,9 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
                 output_loading_info=True,
             )
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"the weights in {directory} do not fit its config.json: {error}") from error
+        raise ValueError(
+            f"the weights in {directory} do not fit its config.json: {error}"
+        ) from error
     _check_report(report, backbone, directory)
     if options.device_map is None and options.quantization is None:
         backbone = backbone.to(device)
@@ -193,27 +195,28 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Keep transformers from reporting a head that is not needed; `_check_report` judges instead."""
+    """No table of head weights that are not needed; `_check_report` judges instead."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(is_other)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(is_other)
 
 
-def _check_report(
-    report: Mapping[str, Any], backbone: PreTrainedModel, directory: Path
-) -> None:
-    """transformers fills missing weights with random numbers and only warns."""
+def _check_report(report: Mapping[str, Any], backbone: PreTrainedModel, directory: Path) -> None:
+    """Raise where transformers fills in random numbers and only warns."""
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
             names = ", ".join(sorted(map(str, report[problem]))[:3])
             raise ValueError(
                 f"{directory}: {len(report[problem])} weights of {type(backbone).__name__} are "
-                f"{problem.removesuffix('_keys')} ({names}, ...): the checkpoint is incomplete or of "
-                "another architecture"
+                f"{problem.removesuffix('_keys')} ({names}, ...): the checkpoint is incomplete or "
+                "of another architecture"
             )
 
 
@@ -240,8 +243,8 @@ def check_weights(directory: Path) -> None:
     missing = [shard for shard in shards if not (directory / shard).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{directory} lacks {len(missing)} of {len(shards)} weight files ({', '.join(missing)}): "
-            "the download is incomplete, fetch it again"
+            f"{directory} lacks {len(missing)} of {len(shards)} weight files "
+            f"({', '.join(missing)}): the download is incomplete, fetch it again"
         )
     for shard in shards:
         open_safetensors(directory / shard)
@@ -253,7 +256,9 @@ def open_safetensors(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): fetch it again"
+        ) from error
 
 
 def default_device() -> str:
@@ -292,7 +297,6 @@ def _has_native_bfloat16() -> bool:
 def _first_dtype(directory: Path) -> torch.dtype:
     shard = min(directory.glob("model*.safetensors"))
     with safe_open(shard, framework="pt") as file:
-        tensors = (file.get_tensor(name) for name in file.keys())  # noqa: SIM118
+        tensors = (file.get_tensor(name) for name in file.keys())
         dtype: torch.dtype = next(t.dtype for t in tensors if t.is_floating_point())
     return dtype
-

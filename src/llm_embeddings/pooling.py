@@ -1,4 +1,4 @@
-"""Token ids -> hidden states -> vectors, in tensors. Serving and training share this one forward."""
+"""Token ids -> hidden states -> vectors, in tensors. Serving and training share this forward."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def pool(
     weights = weights / weights.sum(1, keepdim=True)
     # Padding may hold anything, NaN included, and 0 * NaN is NaN.
     states = hidden.float().masked_fill(~inside[..., None], 0.0)
-    return torch.einsum("bnd,bn->bd", states, weights)
+    return (states * weights[..., None]).sum(1)
 
 
 def embed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,6 +11,12 @@ from .recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def embedding_rows(backbone: PreTrainedModel) -> int:
+    """How many token ids the backbone knows."""
+    embedding: Any = backbone.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
@@ -22,7 +28,7 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
     Raises:
         ValueError: the architecture ignores the switch, or a state is not finite.
     """
-    rows = backbone.get_input_embeddings().weight.shape[0]
+    rows = embedding_rows(backbone)
     row = [rows // 7, rows // 5, rows // 3, rows // 2]
     other = [*row[:-1], rows // 4]
     longer = [*row, rows // 6, rows // 8]
@@ -49,6 +55,6 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
             raise ValueError(
                 f"recipe {recipe.name!r} needs {wants} attention, but {type(backbone).__name__} "
                 f"attends {'both ways' if does == 'bidirectional' else 'causally'} "
-                f"(attn_implementation={backbone.config._attn_implementation!r}): this architecture "
+                f"(attn_implementation={backbone.config._attn_implementation!r}): it "
                 "ignores config.is_causal, so its vectors would be wrong"
             )

@@ -23,8 +23,3 @@ def save(encoder: Encoder, path: Path) -> None:
     encoder.backbone.save_pretrained(path)
     encoder.tokenizer.save_pretrained(path)
     sidecar.write(path, sidecar.Sidecar(encoder.recipe.replace(base=None), encoder.ranges))
-
-
-def export_sentence_transformers(encoder: Encoder, path: Path) -> None:
-    """Placeholder body replaced below."""
-    raise ValueError(path)

@@ -35,8 +35,8 @@ def read(directory: Path) -> Sidecar | None:
         return None
     if values.get("format") != _FORMAT or not isinstance(values.get("recipe"), dict):
         raise ValueError(
-            f"{directory / NAME} has format {values.get('format')!r}; this version reads {_FORMAT}: "
-            "update llm-embeddings, or pass recipe=..."
+            f"{directory / NAME} has format {values.get('format')!r}, this version reads 1. "
+            "Update llm-embeddings, or pass recipe=..."
         )
     ranges = {
         (entry["dim"], entry["normalize"]): np.array([entry["low"], entry["high"]], np.float32)

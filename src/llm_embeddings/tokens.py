@@ -148,7 +148,7 @@ def special_id(tokenizer: PreTrainedTokenizerFast, value: bool | str, kind: str)
     if token_id is None:
         raise ValueError(
             f"the recipe wants {kind}={value!r}, which the tokenizer does not have. Is this "
-            f"checkpoint of the family you named? Else pass recipe=get_recipe(...).replace({kind}=...)"
+            f"checkpoint of the family you named? Else pass a recipe with another {kind}"
         )
     return int(token_id)
 
@@ -268,7 +268,9 @@ def _locate(
     inside = [i for i, (first, last) in enumerate(ranges) if last > begin and first < end]
     if not inside:
         return 0, ()
-    offsets = tuple((max(ranges[i][0], begin) - begin, min(ranges[i][1], end) - begin) for i in inside)
+    offsets = tuple(
+        (max(ranges[i][0], begin) - begin, min(ranges[i][1], end) - begin) for i in inside
+    )
     return len(frame.bos) + inside[0], offsets
 
 

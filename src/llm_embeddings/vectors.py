@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,6 +11,19 @@ from numpy.typing import NDArray
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 Vectors = NDArray[np.float32]
 NEEDS_RANGES = ("int8", "uint8")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """Vectors of the tokens of one text.
+
+    Attributes:
+        vectors: `[tokens, dim]`, float32: hidden states after the final norm, not normalised.
+        offsets: `[tokens, 2]`, int64: character range of each token in the text.
+    """
+
+    vectors: Vectors
+    offsets: NDArray[np.int64]
 
 
 def check_precision(precision: str) -> None:
@@ -55,10 +69,14 @@ def quantize(vectors: Vectors, precision: str, ranges: Vectors | None = None) ->
             raise ValueError(f"precision={precision!r} needs calibration ranges")
         low, high = ranges
         steps = np.maximum((high - low) / 255, 1e-12)
-        levels = np.clip(np.floor((vectors - low) / steps), 0, 255)
-        return (levels - 128).astype(np.int8) if precision == "int8" else levels.astype(np.uint8)
-    bits = np.packbits(vectors > 0, axis=-1)
-    return (bits.astype(np.int16) - 128).astype(np.int8) if precision == "binary" else bits
+        levels: Vectors = np.clip(np.floor((vectors - low) / steps), 0, 255)
+        if precision == "uint8":
+            return levels.astype(np.uint8)
+        return (levels - 128).astype(np.int8)
+    bits: NDArray[np.uint8] = np.packbits(vectors > 0, axis=-1)
+    if precision == "ubinary":
+        return bits
+    return (bits.astype(np.int16) - 128).astype(np.int8)
 
 
 def measure_ranges(vectors: Vectors, margin: float = 0.0) -> Vectors:
@@ -78,5 +96,7 @@ def cosine(a: Any, b: Any) -> Vectors:
         for x in (a, b)
     )
     if left.shape[1] != right.shape[1]:
-        raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} dimensions do not compare")
+        raise ValueError(
+            f"vectors of {left.shape[1]} and {right.shape[1]} dimensions do not compare"
+        )
     return left @ right.T

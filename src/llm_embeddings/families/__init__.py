@@ -57,7 +57,9 @@ def nearest(name: str) -> str:
     short = {known.split("/")[-1]: by_lower[known] for known in by_lower}
     wanted = name.lower().rstrip("/").split("/")[-1]
     near = list(
-        dict.fromkeys(short[hit] for hit in difflib.get_close_matches(wanted, short, n=3, cutoff=0.5))
+        dict.fromkeys(
+            short[hit] for hit in difflib.get_close_matches(wanted, short, n=3, cutoff=0.5)
+        )
     )
     hint = f"Nearest known: {', '.join(near)}. " if near else ""
     return (

@@ -80,7 +80,9 @@ def _by_marks(directory: Path, checkpoint: Checkpoint) -> Recipe | None:
     remote = " ".join(str(value) for value in (config.get("auto_map") or {}).values())
     adapters = [read_json(path / "adapter_config.json") for path in checkpoint.adapters]
     parents = [str((a.get("auto_mapping") or {}).get("parent_library")) for a in adapters]
-    if any(p.startswith("llm2vec.") for p in parents) or re.search(r"_encoder\.\w+EncoderModel", remote):
+    if any(p.startswith("llm2vec.") for p in parents) or re.search(
+        r"_encoder\.\w+EncoderModel", remote
+    ):
         return _llm2vec(directory, checkpoint, adapters)
     if "modeling_gritlm" in remote:
         return gritlm.recipe(directory.name, "auto_map of its config.json names GritLM's code")
@@ -103,13 +105,15 @@ def _llm2vec(directory: Path, checkpoint: Checkpoint, adapters: list[dict[str, A
     if len(checkpoint.adapters) == 1 and not (directory / "config.json").is_file():
         raise ValueError(
             f"{directory} is a second-stage LLM2Vec adapter: it was trained on base + MNTP merged, "
-            "though its adapter_config.json names the raw base. Pass the MNTP directory as the model "
-            "and this one by adapters=[...], or name its recipe"
+            "though its adapter_config.json names the raw base. Pass the MNTP directory as the "
+            "model and this one by adapters=[...], or name its recipe"
         )
     named = [read_json(path / "config.json").get("_name_or_path") for path in checkpoint.adapters]
     named += [adapter.get("base_model_name_or_path") for adapter in adapters]
     named.append(read_json(checkpoint.root / "config.json").get("_name_or_path"))
-    base = next((n for n in named if n and re.fullmatch(r"[\w.-]+/[\w.-]+", n) and n[0] != "."), None)
+    base = next(
+        (n for n in named if n and re.fullmatch(r"[\w.-]+/[\w.-]+", n) and n[0] != "."), None
+    )
     if base is None:
         raise ValueError(
             f"{directory} is an LLM2Vec checkpoint, but none of its files names the base model, "
@@ -181,7 +185,7 @@ def _templates(directory: Path, prompts: dict[str, str]) -> tuple[Template, Temp
     document = next((prompts[n] for n in ("document", "passage", "corpus") if n in prompts), "")
     if prompts and not prompt and not document:
         raise ValueError(
-            f"{directory} has the prompts {sorted(prompts)} and none is named 'query' or 'document': "
+            f"{directory} has the prompts {sorted(prompts)}, none named 'query' or 'document': "
             "say which to use by recipe=Recipe(...)"
         )
     for template in _INSTRUCTED:
@@ -196,12 +200,16 @@ def _templates(directory: Path, prompts: dict[str, str]) -> tuple[Template, Temp
 def _ends(directory: Path) -> tuple[bool | str, bool | str]:
     """BOS and EOS as the tokenizer's files ask for them: a flag, else the post-processor."""
     flags = read_json(directory / "tokenizer_config.json")
-    first, last = _post_processor(read_json(directory / "tokenizer.json").get("post_processor") or {})
-    if flags.get("add_bos_token") is not None:
-        first = bool(flags["add_bos_token"]) and (first or True)
-    if flags.get("add_eos_token") is not None:
-        last = bool(flags["add_eos_token"]) and (last or True)
-    return first or False, last or False
+    processor = read_json(directory / "tokenizer.json").get("post_processor") or {}
+    first, last = _post_processor(processor)
+    return _end(flags.get("add_bos_token"), first), _end(flags.get("add_eos_token"), last)
+
+
+def _end(flag: bool | None, token: str | None) -> bool | str:
+    """The post-processor's token, unless a flag overrules it."""
+    if flag is None:
+        return token or False
+    return (token or True) if flag else False
 
 
 def _post_processor(processor: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""E5-Mistral (arXiv 2401.00368): causal, hidden state of a closing EOS, instruction on queries only.
+"""E5-Mistral (arXiv 2401.00368): causal, state of a closing EOS, instruction on queries only.
 
 Facts: microsoft/unilm `e5/` at 59d0483, the model card and the sentence-transformers files of hub
 revision 07163b7. The prompt is joined with the text before tokenising. The folder `lora/` of the
@@ -31,6 +31,6 @@ def recipe(name: str, source: str, *, max_length: int = 4096) -> Recipe:
 RECIPES = {
     "intfloat/e5-mistral-7b-instruct": recipe(
         "intfloat/e5-mistral-7b-instruct",
-        "unilm e5/ 59d0483; model card (4096 tokens advised, config allows 32768); arXiv 2401.00368",
+        "unilm e5/ 59d0483; model card (4096 tokens advised, 32768 possible); arXiv 2401.00368",
     ),
 }

@@ -1,9 +1,9 @@
 """LLM2Vec (arXiv 2404.05961): bidirectional attention, mean over the text, base -> MNTP -> adapter.
 
-Facts: package llm2vec 0.2.3 (`LLM2Vec.from_pretrained`, `encode`, `tokenize`, `prepare_for_tokenization`),
-the McGill-NLP adapter repositories, and the llm2vec-gen code for the Llama 3.2 and Qwen names.
-The chat template is keyed by the exact name of the base model, as in the reference: Llama 3.1, 3.2,
-Qwen2.5 and Qwen3 get none.
+Facts: package llm2vec 0.2.3 (`LLM2Vec.from_pretrained`, `encode`, `tokenize`,
+`prepare_for_tokenization`), the McGill-NLP adapter repositories, and the llm2vec-gen code for the
+Llama 3.2 and Qwen names. The chat template is keyed by the exact name of the base model, as in the
+reference: Llama 3.1, 3.2, Qwen2.5 and Qwen3 get none.
 """
 
 from ..recipe import Recipe, Template
@@ -18,9 +18,7 @@ LLAMA3 = Template(
     "<|eot_id|>",
     bare="<|start_header_id|>user<|end_header_id|>\n\n",
 )
-QWEN2 = Template(
-    "<|im_start|>user\n{instruction} ", "<|im_end|>", bare="<|im_start|>user\n"
-)
+QWEN2 = Template("<|im_start|>user\n{instruction} ", "<|im_end|>", bare="<|im_start|>user\n")
 
 # Base models whose chat template the reference applies; any other name gets PLAIN.
 TEMPLATES = {
@@ -33,7 +31,7 @@ TEMPLATES = {
 
 # (name between "LLM2Vec-" and "-mntp", base model, BOS, stages published on top of MNTP)
 _SIMCSE, _SUPERVISED = "unsup-simcse", "supervised"
-CHECKPOINTS = (
+CHECKPOINTS: tuple[tuple[str, str, bool | str, tuple[str, ...]], ...] = (
     ("Sheared-LLaMA", "princeton-nlp/Sheared-LLaMA-1.3B", "<s>", (_SIMCSE, _SUPERVISED)),
     ("Llama-2-7b-chat-hf", "meta-llama/Llama-2-7b-chat-hf", "<s>", (_SIMCSE, _SUPERVISED)),
     ("Mistral-7B-Instruct-v2", "mistralai/Mistral-7B-Instruct-v0.2", "<s>", (_SIMCSE, _SUPERVISED)),
@@ -50,11 +48,21 @@ CHECKPOINTS = (
         (_SIMCSE, _SUPERVISED),
     ),
     *(
-        (f"Meta-Llama-32-{size}-Instruct", f"meta-llama/Llama-3.2-{size}-Instruct", "<|begin_of_text|>", (_SIMCSE,))
+        (
+            f"Meta-Llama-32-{size}-Instruct",
+            f"meta-llama/Llama-3.2-{size}-Instruct",
+            "<|begin_of_text|>",
+            (_SIMCSE,),
+        )
         for size in ("1B", "3B")
     ),
     *(
-        (f"Qwen25-{size.replace('.', '')}-Instruct", f"Qwen/Qwen2.5-{size}-Instruct", False, (_SIMCSE,))
+        (
+            f"Qwen25-{size.replace('.', '')}-Instruct",
+            f"Qwen/Qwen2.5-{size}-Instruct",
+            False,
+            (_SIMCSE,),
+        )
         for size in ("0.5B", "1.5B", "3B", "7B")
     ),
     *(

@@ -1,0 +1,110 @@
+"""`llm-embeddings`: the command line."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .corpus import Document
+    from .encoder import Encoder
+
+app = typer.Typer(
+    help="Text embeddings from decoder LLMs.", no_args_is_help=True, add_completion=True
+)
+
+DEMO_QUERIES = (
+    "why do prices rise when the supply of money grows",
+    "how do cells turn food into energy",
+    "what makes a drug addictive",
+)
+
+
+@app.callback()
+def main() -> None:
+    """Text embeddings from decoder LLMs: LLM2Vec, E5-Mistral, LLaRA, GritLM and siblings."""
+
+
+@app.command()
+def demo(
+    query: Annotated[
+        list[str] | None, typer.Argument(help="What to look for; some examples if left out.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or directory; the bundled small model if left out.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Passages per query.")] = 3,
+) -> None:
+    """Search real passages that come with the package: by the core, then through LangChain."""
+    from rich.console import Console
+
+    from .corpus import load_corpus
+    from .encoder import Encoder
+
+    console = Console()
+    queries = list(query or DEMO_QUERIES)
+    try:
+        encoder = Encoder.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    corpus = load_corpus()
+    console.print(
+        f"[bold]{encoder.recipe.name}[/]: {encoder.dimension} dimensions, "
+        f"{len(corpus)} passages from {corpus[0].title!r} to {corpus[-1].title!r}"
+    )
+    found = _search(console, encoder, corpus, queries, top)
+    _search_langchain(console, encoder, corpus, queries[0], found[0])
+
+
+def _search(
+    console: Console, encoder: Encoder, corpus: list[Document], queries: list[str], top: int
+) -> list[list[str]]:
+    """Rank the passages for each query by cosine, print them, and return their ids."""
+    documents = encoder.encode_document(
+        [f"{document.title}. {document.text}" for document in corpus], show_progress=True
+    )
+    scores = encoder.similarity(encoder.encode_query(queries), documents)
+    found = []
+    for query, row in zip(queries, scores, strict=True):
+        console.print(f"\n[bold cyan]{query}[/]")
+        best = (-row).argsort()[:top]
+        for rank, index in enumerate(best, 1):
+            document = corpus[index]
+            console.print(f"  {rank}. [green]{row[index]:.3f}[/] [bold]{document.title}[/]")
+            excerpt = textwrap.shorten(document.text, 150, placeholder=" ...")
+            console.print(f"     {excerpt}", style="dim", markup=False)
+        found.append([corpus[index].id for index in best])
+    return found
+
+
+def _search_langchain(
+    console: Console, encoder: Encoder, corpus: list[Document], query: str, expected: list[str]
+) -> None:
+    """The first query again, through LangChain and an in-process Qdrant store."""
+    try:
+        from langchain_llm_embeddings import LLMEmbeddings
+        from langchain_qdrant import QdrantVectorStore
+    except ImportError as error:
+        console.print(
+            f"\nThe LangChain half needs {error.name}: "
+            "pip install langchain-llm-embeddings langchain-qdrant"
+        )
+        return
+    store = QdrantVectorStore.from_texts(
+        [f"{document.title}. {document.text}" for document in corpus],
+        LLMEmbeddings(encoder=encoder),
+        metadatas=[{"id": document.id, "title": document.title} for document in corpus],
+        location=":memory:",
+        collection_name="demo",
+    )
+    hits = store.similarity_search_with_score(query, k=len(expected))
+    console.print(f"\n[bold cyan]{query}[/] (LangChain, Qdrant)")
+    for rank, (hit, score) in enumerate(hits, 1):
+        console.print(f"  {rank}. [green]{score:.3f}[/] [bold]{hit.metadata['title']}[/]")
+    same = [hit.metadata["id"] for hit, _ in hits] == expected
+    console.print(f"  the same passages as above: {'yes' if same else 'no'}")

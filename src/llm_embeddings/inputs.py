@@ -1,0 +1,79 @@
+"""What `Encoder`'s methods are given, checked before work starts. NumPy only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .vectors import Precision, check_precision
+
+
+class EncodeOptions(TypedDict, total=False):
+    """The keyword options of `Encoder.encode`, for the methods that pass them on."""
+
+    normalize: bool | None
+    truncate_dim: int | None
+    precision: Precision
+    max_length: int | None
+    max_batch_tokens: int | None
+    show_progress: bool
+
+
+def check_texts(texts: Any, first: int = 0) -> tuple[list[str], bool]:
+    """A list of strings, and whether a single string was given.
+
+    Raises:
+        TypeError: not a string or an iterable of strings; `first` is the index of the first.
+    """
+    if isinstance(texts, str):
+        return [texts], True
+    if texts is None or isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be a string or strings, not {type(texts).__name__}")
+    strings = list(texts)
+    for index, text in enumerate(strings, first):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{index}] is {type(text).__name__}, not a string: {text!r:.80}")
+    return strings, False
+
+
+def windows(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of `size` texts each, checked; read as they are asked for."""
+    source = iter(texts)
+    first = 0
+    while window := list(itertools.islice(source, size)):
+        yield check_texts(window, first)[0]
+        first += len(window)
+
+
+def check_options(
+    dimension: int, truncate_dim: int | None, precision: str, max_batch_tokens: int | None
+) -> None:
+    """Raise `ValueError` for an option that is out of range."""
+    check_precision(precision)
+    if truncate_dim is not None and not 1 <= truncate_dim <= dimension:
+        raise ValueError(
+            f"truncate_dim={truncate_dim} is not between 1 and the dimension {dimension}"
+        )
+    if max_batch_tokens is not None and max_batch_tokens < 1:
+        raise ValueError(f"max_batch_tokens={max_batch_tokens} must be 1 or more")
+
+
+def check_finite(vectors: NDArray[Any], indices: Sequence[int], texts: Sequence[str]) -> None:
+    """Raise `ValueError` naming the text of the first vector that holds NaN or infinity.
+
+    Args:
+        vectors: `[n, dim]`.
+        indices: For each vector, the index of its text.
+        texts: All texts of the call.
+    """
+    finite = np.isfinite(vectors).all(1)
+    if not finite.all():
+        index = indices[int(np.argmin(finite))]
+        raise ValueError(
+            f"the model's vector of texts[{index}] ({texts[index]!r:.80}) is not finite: try "
+            "dtype='float32' or 'bfloat16'"
+        )
