@@ -1,0 +1,274 @@
+"""LLMEmbeddings: an `llm_embeddings.Encoder` behind LangChain's `Embeddings` interface."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+from langchain_core.load.serializable import (
+    Serializable,
+    SerializedConstructor,
+    SerializedNotImplemented,
+)
+from numpy.typing import NDArray
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr
+
+from llm_embeddings import Encoder, Recipe
+
+from .values import FloatPrecision, PathText, RecipeValue, Role, TorchText
+
+_LOAD_FIELDS = {
+    "model",
+    "recipe",
+    "adapters",
+    "device",
+    "dtype",
+    "attn_implementation",
+    "revision",
+    "token",
+    "cache_folder",
+    "local_files_only",
+    "trust_remote_code",
+}
+
+
+class LLMEmbeddings(Serializable, Embeddings):
+    """Embeddings from a decoder LLM, for LangChain.
+
+    The model is loaded when the object is made, so that errors come early. The object is frozen:
+    what a cache or an index was built with cannot change under it. For other options over the same
+    weights make another one: `LLMEmbeddings(encoder=embeddings.encoder, ...)`.
+
+    Setup:
+        `pip install langchain-llm-embeddings`
+
+    Instantiate:
+        >>> from langchain_llm_embeddings import LLMEmbeddings
+        >>> embeddings = LLMEmbeddings(  # doctest: +SKIP
+        ...     model="intfloat/e5-mistral-7b-instruct",
+        ...     query_instruction="Given a question, retrieve passages that answer it",
+        ... )
+
+    Embed single text:
+        >>> vector = embeddings.embed_query("What do cats do?")  # doctest: +SKIP
+
+    Embed multiple texts:
+        >>> vectors = embeddings.embed_documents(["Cats purr.", "Dogs bark."])  # doctest: +SKIP
+
+    Async:
+        >>> vector = await embeddings.aembed_query("What do cats do?")  # doctest: +SKIP
+
+    Attributes:
+        model: Hub id or local directory; `model_name` is accepted too. None = the small model that
+            comes with `llm-embeddings`.
+        recipe: How the checkpoint is used: a name from `list_recipes()`, a `Recipe` or its
+            `to_dict()` (which is what is kept). None = recognised from the checkpoint.
+        adapters: LoRA adapters to apply on top, in order.
+        device: "cuda", "cuda:1", "mps", "cpu"; None = the best there is.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        attn_implementation: As in transformers.
+        revision: Branch, tag or commit of `model`.
+        token: Hub token, never serialised; None = the one `huggingface_hub` finds.
+        cache_folder: Hub cache.
+        local_files_only: Never ask the network.
+        trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+        encoder: A loaded `Encoder` to share, instead of all of the above. It is not serialised.
+        query_instruction: None = the recipe's default; "" = none.
+        document_instruction: None and "" = none.
+        normalize: Unit L2 length; None = as the recipe says.
+        truncate_dim: Keep this many dimensions.
+        precision: "float32"; "float16" rounds to half precision; "int8" and "uint8" give whole
+            numbers (still Python floats) for stores with a byte type.
+        max_length: Limit in tokens; None = the recipe's.
+        max_batch_tokens: Padded tokens per forward pass; None = by device.
+        show_progress: Show a progress bar.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+    )
+
+    model: PathText | None = Field(
+        default=None, validation_alias=AliasChoices("model", "model_name")
+    )
+    recipe: RecipeValue = None
+    adapters: Sequence[PathText] | None = None
+    device: TorchText | None = None
+    dtype: TorchText = "auto"
+    attn_implementation: str | None = None
+    revision: str | None = None
+    token: SecretStr | None = None
+    cache_folder: PathText | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    # Never None outside: model_post_init sets it where none is given.
+    encoder: Encoder = Field(default=cast(Encoder, None), exclude=True, repr=False)
+
+    query_instruction: str | None = None
+    document_instruction: str | None = None
+    normalize: bool | None = None
+    truncate_dim: int | None = None
+    precision: FloatPrecision = "float32"
+    max_length: int | None = None
+    max_batch_tokens: int | None = None
+    show_progress: bool = False
+
+    def model_post_init(self, context: Any) -> None:
+        """Load the model unless a loaded one is given, then try the options on no text."""
+        if self._is_shared:
+            extra = sorted(self.model_fields_set & _LOAD_FIELDS)
+            if extra:
+                raise ValueError(f"encoder is loaded already: leave out {', '.join(extra)}")
+        else:
+            object.__setattr__(self, "encoder", self._load())
+        for role in get_args(Role):
+            self.encoder.encode([], role, self._instruction(role), **self._options())
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """True: `langchain_core.load.dumps` writes the options, not the weights."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """`token` is dumped as a reference to the secret HF_TOKEN."""
+        return {"token": "HF_TOKEN"}
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """The options, from which `loads` makes an equal object.
+
+        Made over a given `encoder`, the object has no model name to write: it is then marked as not
+        serialisable instead of coming back with another model.
+        """
+        return self.to_json_not_implemented() if self._is_shared else super().to_json()
+
+    @property
+    def model_name(self) -> str | None:
+        """`model`, under the name other LangChain classes give it."""
+        return None if self.model is None else str(self.model)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return self.truncate_dim or self.encoder.dimension
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of passages, in the order given; [] for none.
+
+        Raises:
+            TypeError: `texts` is one string, or one of them is not a string.
+        """
+        return self._embed(texts, "document")
+
+    def embed_queries(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of many queries in few forward passes, each as from `embed_query`.
+
+        Raises:
+            TypeError: `texts` is one string, or one of them is not a string.
+        """
+        return self._embed(texts, "query")
+
+    def embed_query(self, text: str) -> list[float]:
+        """Vector of a query.
+
+        Raises:
+            TypeError: `text` is not a string.
+        """
+        return self._embed([text], "query")[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """`embed_documents` while the event loop goes on."""
+        return await self._aembed(texts, "document")
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """`embed_query` while the event loop goes on."""
+        return (await self._aembed([text], "query"))[0]
+
+    def cache_namespace(self, role: Role) -> str:
+        """A short name for all that decides the vectors of a role: the prefix of a cache key.
+
+        It has letters, digits and hyphens only, names the role, and is the same in every process.
+        `cache_backed` uses it; use it for any other cache or index name.
+
+        Raises:
+            ValueError: `role` is neither "query" nor "document".
+        """
+        encoder = self.encoder
+        normalize = encoder.recipe.normalize if self.normalize is None else self.normalize
+        facts: list[Any] = [
+            encoder.fingerprint(role, self._instruction(role)),
+            normalize,
+            self.dimension,
+            self.precision,
+            self.max_length or encoder.max_length,
+        ]
+        if self.precision in ("int8", "uint8"):
+            encoder.encode([""], role, self._instruction(role), **self._options())
+            facts.append(encoder.ranges[self.dimension, normalize].tolist())
+        digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+        return f"llm-embeddings-{role}-{digest}"
+
+    @property
+    def _is_shared(self) -> bool:
+        return "encoder" in self.model_fields_set
+
+    def _load(self) -> Encoder:
+        recipe = self.recipe
+        return Encoder.from_pretrained(
+            self.model,
+            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
+            adapters=self.adapters,
+            device=self.device,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+            revision=self.revision,
+            token=self.token.get_secret_value() if self.token else None,
+            cache_dir=self.cache_folder,
+            local_files_only=self.local_files_only,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def _instruction(self, role: Role) -> str | None:
+        return self.query_instruction if role == "query" else self.document_instruction
+
+    def _options(self) -> dict[str, Any]:
+        names = ("normalize", "truncate_dim", "precision", "max_length", "max_batch_tokens")
+        return {name: getattr(self, name) for name in names}
+
+    def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
+        _check_list(texts)
+        instruction, options = self._instruction(role), self._options()
+        return _to_lists(
+            self.encoder.encode(
+                texts, role, instruction, show_progress=self.show_progress, **options
+            )
+        )
+
+    async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
+        _check_list(texts)
+        instruction, options = self._instruction(role), self._options()
+        return _to_lists(
+            await self.encoder.aencode(
+                texts, role, instruction, show_progress=self.show_progress, **options
+            )
+        )
+
+
+def _check_list(texts: Any) -> None:
+    if isinstance(texts, str):
+        raise TypeError(
+            f"texts is the string {texts!r:.80}, not a list of strings: put it in a list, or call "
+            "embed_query"
+        )
+
+
+def _to_lists(vectors: NDArray[Any]) -> list[list[float]]:
+    lists: list[list[float]] = vectors.astype(np.float64).tolist()
+    return lists
