@@ -108,7 +108,7 @@ def test_misspelt_name_offers_the_nearest(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({"modules": ["Transformer", "Pooling", "Dense"]}, "only Transformer, Pooling"),
         ({"pooling_mode_max_tokens": True}, "pooling .* is not one of"),
-        ({"prompts": {"sts": "Compare: "}}, "none is named 'query' or 'document'"),
+        ({"prompts": {"sts": "Compare: "}}, "none named 'query' or 'document'"),
     ],
 )
 def test_sentence_transformers_files_beyond_us(

@@ -57,15 +57,20 @@ def settle(
     """
     if known is not None and trusted:
         return known
-    found = _by_marks(directory, checkpoint)
+    family = _family(directory, checkpoint)
+    if family == "llm2vec":
+        _check_not_second_stage(directory, checkpoint)
     if known is not None:
-        if found is not None and known.family not in (found.family, "custom", "plain"):
+        if family not in (None, known.family) and known.family not in ("custom", "plain"):
             raise ValueError(
                 f"{model!r} was to be loaded as {known.name!r} ({known.family}), but its files are "
-                f"those of {found.family}. Pass the right recipe, or a Recipe object to insist"
+                f"those of {family}. Pass the right recipe, or a Recipe object to insist"
             )
         return known
-    recipe = found or _from_sentence_transformers(directory, checkpoint)
+    if family is not None:
+        return _of_family(family, directory, checkpoint)
+    _check_no_remote_code(directory)
+    recipe = _from_sentence_transformers(directory, checkpoint)
     if recipe is None:
         raise ValueError(
             f"cannot tell from its files how {model!r} embeds (attention, pooling, template). "
@@ -74,52 +79,82 @@ def settle(
     return recipe
 
 
-def _by_marks(directory: Path, checkpoint: Checkpoint) -> Recipe | None:
+def _family(directory: Path, checkpoint: Checkpoint) -> str | None:
     """Recognise a family by marks that no other carries."""
-    config = read_json(directory / "config.json")
-    remote = " ".join(str(value) for value in (config.get("auto_map") or {}).values())
     adapters = [read_json(path / "adapter_config.json") for path in checkpoint.adapters]
     parents = [str((a.get("auto_mapping") or {}).get("parent_library")) for a in adapters]
-    if any(p.startswith("llm2vec.") for p in parents) or re.search(
-        r"_encoder\.\w+EncoderModel", remote
-    ):
-        return _llm2vec(directory, checkpoint, adapters)
+    remote = _remote_code(directory)
+    if any(parent.startswith("llm2vec.") for parent in parents):
+        return "llm2vec"
+    if re.search(r"_encoder\.\w+EncoderModel", remote):
+        return "llm2vec"
     if "modeling_gritlm" in remote:
-        return gritlm.recipe(directory.name, "auto_map of its config.json names GritLM's code")
-    tokens = _vocabulary(checkpoint.tokenizer)
+        return "gritlm"
+    tokens = _added_tokens(checkpoint.tokenizer)
     if tokens.issuperset(llara.TOKENS):
-        return llara.recipe(directory.name)
+        return "llara"
     if tokens.issuperset(siblings.BGE_EN_ICL.required_tokens):
-        return siblings.BGE_EN_ICL.replace(name=directory.name)
-    if remote:
-        raise ValueError(
-            f"{directory} needs remote code ({remote.split()[0]}), and stock classes may attend or "
-            "pool otherwise. If they do not, pass recipe=Recipe(...); to run its code, also pass "
-            "trust_remote_code=True"
-        )
+        return "bge-en-icl"
     return None
 
 
-def _llm2vec(directory: Path, checkpoint: Checkpoint, adapters: list[dict[str, Any]]) -> Recipe:
-    """LLM2Vec keys its template by the base model's hub id, which local copies keep as a name."""
+def _of_family(family: str, directory: Path, checkpoint: Checkpoint) -> Recipe:
+    """The recipe of a recognised family under the directory's name."""
+    if family == "llm2vec":
+        return llm2vec.recipe(directory.name, _llm2vec_base(directory, checkpoint))
+    if family == "gritlm":
+        return gritlm.recipe(directory.name, "auto_map of its config.json names GritLM's code")
+    if family == "llara":
+        return llara.recipe(directory.name)
+    return siblings.BGE_EN_ICL.replace(name=directory.name)
+
+
+def _check_not_second_stage(directory: Path, checkpoint: Checkpoint) -> None:
+    """Refuse a SimCSE or supervised LLM2Vec adapter on the raw base that it names."""
     if len(checkpoint.adapters) == 1 and not (directory / "config.json").is_file():
         raise ValueError(
             f"{directory} is a second-stage LLM2Vec adapter: it was trained on base + MNTP merged, "
             "though its adapter_config.json names the raw base. Pass the MNTP directory as the "
             "model and this one by adapters=[...], or name its recipe"
         )
+
+
+def _llm2vec_base(directory: Path, checkpoint: Checkpoint) -> str:
+    """Hub id of the raw LLM, by which LLM2Vec keys its template; local copies keep it as a name."""
     named = [read_json(path / "config.json").get("_name_or_path") for path in checkpoint.adapters]
-    named += [adapter.get("base_model_name_or_path") for adapter in adapters]
-    named.append(read_json(checkpoint.root / "config.json").get("_name_or_path"))
-    base = next(
-        (n for n in named if n and re.fullmatch(r"[\w.-]+/[\w.-]+", n) and n[0] != "."), None
+    named += [
+        read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        for path in checkpoint.adapters
+    ]
+    named += [
+        read_json(path / "config.json").get("_name_or_path")
+        for path in (directory, checkpoint.root)
+    ]
+    base: str | None = next(
+        (name for name in named if name and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)), None
     )
     if base is None:
         raise ValueError(
             f"{directory} is an LLM2Vec checkpoint, but none of its files names the base model, "
             "which decides the chat template. Pass recipe=<one of list_recipes('*LLM2Vec*')>"
         )
-    return llm2vec.recipe(directory.name, base)
+    return base
+
+
+def _remote_code(directory: Path) -> str:
+    """What its config.json names outside transformers."""
+    named = read_json(directory / "config.json").get("auto_map") or {}
+    return " ".join(str(value) for value in named.values())
+
+
+def _check_no_remote_code(directory: Path) -> None:
+    remote = _remote_code(directory)
+    if remote:
+        raise ValueError(
+            f"{directory} needs remote code ({remote.split()[0]}), and stock classes may attend or "
+            "pool otherwise. If they do not, pass recipe=Recipe(...); to run its code, also pass "
+            "trust_remote_code=True"
+        )
 
 
 def _from_sentence_transformers(directory: Path, checkpoint: Checkpoint) -> Recipe | None:
@@ -230,7 +265,7 @@ def _post_processor(processor: dict[str, Any]) -> tuple[str | None, str | None]:
     return before, after
 
 
-def _vocabulary(directory: Path) -> set[str]:
+def _added_tokens(directory: Path) -> set[str]:
     """Entries added to the vocabulary; families mark themselves by those."""
     tokenizer = read_json(directory / "tokenizer.json")
     return {str(token["content"]) for token in tokenizer.get("added_tokens", ())}
