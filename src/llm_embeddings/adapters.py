@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,10 @@ def apply_adapters(
         name = f"adapter{index}"
         try:
             if model is None:
-                model = PeftModel(backbone, config, adapter_name=name)
+                with warnings.catch_warnings():
+                    # peft asks transformers for a property under its old name.
+                    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
+                    model = PeftModel(backbone, config, adapter_name=name)
             else:
                 model.add_adapter(name, config)
             result: Any = set_peft_model_state_dict(model, _weights(directory, backbone), name)
