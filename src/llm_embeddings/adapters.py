@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +67,31 @@ def apply_adapters(
         model.base_model.set_adapter(names, inference_mode=True)
         return model.base_model.model  # type: ignore[no-any-return]
     _merge(model, names)
-    return model.unload()  # type: ignore[no-any-return]
+    merged: PreTrainedModel = model.unload()
+    merged.requires_grad_(True)
+    return merged
+
+
+def without_adapters(backbone: PreTrainedModel) -> PreTrainedModel:
+    """The backbone itself, or a copy of it in which trained PEFT layers are merged.
+
+    Quantised weights cannot take them in and are returned as they are.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if getattr(backbone, "hf_quantizer", None) is not None:
+        return backbone
+    if not any(isinstance(layer, BaseTunerLayer) for layer in backbone.modules()):
+        return backbone
+    merged = copy.deepcopy(backbone)
+    layers: list[tuple[str, Any]] = list(merged.named_modules())
+    for name, layer in layers:
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(merged.get_submodule(parent), child, layer.get_base_layer())
+    merged._hf_peft_config_loaded = False
+    return merged
 
 
 def _merge(model: Any, names: Sequence[str]) -> None:

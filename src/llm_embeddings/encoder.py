@@ -197,9 +197,12 @@ class Encoder:
         strings, single = check_texts(texts)
         check_options(self.dimension, truncate_dim, precision, max_batch_tokens)
         normalize = self.recipe.normalize if normalize is None else normalize
-        rows = rows_of(self, strings, role, instruction, max_length)
+        rows = rows_of(*self._parts, strings, role, instruction, max_length)
         pooled = np.empty((len(rows), self.dimension), np.float32)
-        for batch, found in run(self, rows, max_batch_tokens, show_progress=show_progress):
+        passes = run(
+            self.backbone, self.recipe, rows, max_batch_tokens, show_progress=show_progress
+        )
+        for batch, found in passes:
             check_finite(found, batch, strings)
             pooled[batch] = found
         vectors = finish(pooled, normalize=normalize, truncate_dim=truncate_dim)
@@ -309,10 +312,17 @@ class Encoder:
         """
         strings, single = check_texts(texts)
         check_options(self.dimension, None, "float32", max_batch_tokens)
-        rows = rows_of(self, strings, role, instruction, max_length, with_offsets=True)
+        rows = rows_of(*self._parts, strings, role, instruction, max_length, with_offsets=True)
         found: dict[int, TokenVectors] = {}
-        batches = run(self, rows, max_batch_tokens, show_progress=show_progress, pooled=False)
-        for batch, states in batches:
+        passes = run(
+            self.backbone,
+            self.recipe,
+            rows,
+            max_batch_tokens,
+            show_progress=show_progress,
+            pooled=False,
+        )
+        for batch, states in passes:
             for index, hidden in zip(batch, states, strict=True):
                 row = rows[index]
                 vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
@@ -331,7 +341,7 @@ class Encoder:
         self, texts: str | Iterable[str], role: Role = "document", instruction: str | None = None
     ) -> list[list[int]]:
         """Exactly the token ids the backbone is fed, one list per text."""
-        rows = rows_of(self, check_texts(texts)[0], role, instruction, None)
+        rows = rows_of(*self._parts, check_texts(texts)[0], role, instruction, None)
         return [row.ids for row in rows]
 
     def calibrate(
@@ -387,3 +397,7 @@ class Encoder:
         from .export import export_sentence_transformers
 
         export_sentence_transformers(self, Path(path))
+
+    @property
+    def _parts(self) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Recipe]:
+        return self.backbone, self.tokenizer, self.recipe

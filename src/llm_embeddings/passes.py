@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .batching import plan
-from .recipe import Role
+from .recipe import Recipe, Role
 from .tokens import Tokens, tokenize
 from .vectors import Vectors
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from .encoder import Encoder
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _CPU_TOKENS, _ACCELERATOR_TOKENS = 2048, 16384
 
@@ -24,7 +22,9 @@ def positions(backbone: PreTrainedModel) -> int:
 
 
 def rows_of(
-    encoder: Encoder,
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
     texts: Sequence[str],
     role: Role,
     instruction: str | None,
@@ -32,26 +32,18 @@ def rows_of(
     *,
     with_offsets: bool = False,
 ) -> list[Tokens]:
-    """Token ids of texts.
+    """Token ids of texts; arguments as for `tokenize`.
 
     Raises:
         ValueError: as `tokenize`, or more tokens than the model has positions.
     """
-    limit = encoder.max_length if max_length is None else max_length
-    most = positions(encoder.backbone)
+    most = positions(backbone)
+    limit = min(recipe.max_length, most) if max_length is None else max_length
     if not 1 <= limit <= most:
         raise ValueError(
             f"max_length={limit} is not between 1 and the {most} positions of this model"
         )
-    rows = tokenize(
-        encoder.tokenizer,
-        encoder.recipe,
-        texts,
-        role,
-        instruction,
-        limit,
-        with_offsets=with_offsets,
-    )
+    rows = tokenize(tokenizer, recipe, texts, role, instruction, limit, with_offsets=with_offsets)
     longest = max((len(row.ids) for row in rows), default=0)
     if longest > most:
         raise ValueError(
@@ -62,7 +54,8 @@ def rows_of(
 
 
 def run(
-    encoder: Encoder,
+    backbone: PreTrainedModel,
+    recipe: Recipe,
     rows: Sequence[Tokens],
     max_batch_tokens: int | None,
     *,
@@ -80,7 +73,7 @@ def run(
 
     from .pooling import embed, forward, pad
 
-    device, backbone, recipe = encoder.device, encoder.backbone, encoder.recipe
+    device = backbone.device
     budget = max_batch_tokens or (_CPU_TOKENS if device.type == "cpu" else _ACCELERATOR_TOKENS)
     with tqdm(total=len(rows), unit="text", disable=not show_progress) as bar:
         for batch in plan([len(row.ids) for row in rows], budget):

@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import sidecar
+from .adapters import without_adapters
 
 if TYPE_CHECKING:
     from .encoder import Encoder
 
 
 def save(encoder: Encoder, path: Path) -> None:
-    """Write weights, tokenizer and recipe; the recipe last."""
-    if any("lora_" in name for name, _ in encoder.backbone.named_parameters()):
+    """Write weights (trained adapters merged), tokenizer and recipe; the recipe last."""
+    backbone = without_adapters(encoder.backbone)
+    if any("lora_" in name for name, _ in backbone.named_parameters()):
         raise ValueError(
             "adapters lie unmerged on this model (quantised weights cannot take them in): load it "
             "without quantization and save that"
         )
     path.mkdir(parents=True, exist_ok=True)
     (path / sidecar.NAME).unlink(missing_ok=True)
-    encoder.backbone.save_pretrained(path)
+    backbone.save_pretrained(path)
     encoder.tokenizer.save_pretrained(path)
     sidecar.write(path, sidecar.Sidecar(encoder.recipe.replace(base=None), encoder.ranges))

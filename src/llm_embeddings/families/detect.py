@@ -22,6 +22,7 @@ _POOLING: dict[str, Pooling] = {
     "weightedmean": "weighted_mean",
     "lasttoken": "last_token",
 }
+_UNLIMITED = 10**9  # transformers writes 1e30 into tokenizer_config.json for "no limit"
 _INSTRUCTED = (e5_mistral.TEMPLATE, siblings.QWEN3, gritlm.TEMPLATE, siblings.BGE_ICL)
 
 
@@ -178,8 +179,10 @@ def _from_sentence_transformers(directory: Path, checkpoint: Checkpoint) -> Reci
     prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
     query, document, instruction = _templates(directory, prompts)
     config = read_json(checkpoint.root / "config.json")
+    stored = read_json(checkpoint.tokenizer / "tokenizer_config.json").get("model_max_length")
     limits = [
         read_json(directory / "sentence_bert_config.json").get("max_seq_length"),
+        stored if isinstance(stored, int) and stored < _UNLIMITED else None,
         config.get("max_position_embeddings"),
     ]
     bos, eos = _ends(checkpoint.tokenizer)

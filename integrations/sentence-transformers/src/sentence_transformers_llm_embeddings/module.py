@@ -1,0 +1,294 @@
+"""An Encoder as a sentence-transformers module, and a model made of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule
+
+from llm_embeddings import Encoder, Recipe, Template
+from llm_embeddings.inputs import check_texts
+from llm_embeddings.pooling import embed, pad
+from llm_embeddings.tokens import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Role = Literal["query", "document"]
+ROLES: tuple[Role, ...] = ("query", "document")
+DISTRIBUTION = "sentence-transformers-llm-embeddings"
+_LOAD_OPTIONS = ("dtype", "attn_implementation", "quantization_config", "device_map")
+
+
+def as_sentence_transformer(
+    encoder: Encoder,
+    *,
+    prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    truncate_dim: int | None = None,
+    similarity_fn_name: Literal["cosine", "dot", "euclidean", "manhattan"] = "cosine",
+) -> SentenceTransformer:
+    """A sentence-transformers model with the encoder's vectors; no `trust_remote_code` needed.
+
+    The model shares the encoder's weights: training one trains the other. `encode_query` and
+    `encode_document` use the recipe's templates; plain `encode` embeds documents.
+
+    Args:
+        encoder: What to wrap.
+        prompts: Prompts by name, beside "query" and "document" (the recipe's prefixes) or in
+            their place. A prompt stands verbatim where the recipe's prefix would.
+        default_prompt_name: The prompt of plain `encode`; None = the recipe's document side.
+        truncate_dim: Keep this many dimensions. sentence-transformers does not renormalise
+            afterwards unless `normalize_embeddings=True` is passed to `encode`.
+        similarity_fn_name: What `model.similarity` computes.
+
+    Raises:
+        ValueError: `default_prompt_name` is none of the prompts, or the prompt of a role is "",
+            which sentence-transformers cannot tell from a prompt that nobody set.
+    """
+    module = EncoderModule(encoder)
+    defaults: dict[str, str] = {role: module.default_prompt(role) for role in ROLES}
+    prompts = {**defaults, **(prompts or {})}
+    for role, default in defaults.items():
+        if default and not prompts[role]:
+            raise ValueError(
+                f"prompts[{role!r}] is empty: pass prompt='' or instruction='' to each call, or an "
+                "encoder whose recipe has no default instruction"
+            )
+    return SentenceTransformer(
+        modules=[module],
+        device=str(encoder.device),
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        truncate_dim=truncate_dim,
+        similarity_fn_name=similarity_fn_name,
+    )
+
+
+class EncoderModule(InputModule):
+    """The whole way from text to vector as the first module of a sentence-transformers model.
+
+    Features: `input_ids` and `attention_mask` `[batch, length]` (int64, right-padded),
+    `pool_start` `[batch]` (int64, first pooled position); after `forward` also
+    `sentence_embedding` `[batch, dim]` (float32).
+
+    Attributes:
+        backbone: The decoder; a submodule, so `.to()`, trainers and PEFT find it.
+        tokenizer: Its tokenizer.
+        recipe: How the two are used.
+    """
+
+    forward_kwargs = {"instruction"}  # noqa: RUF012
+    tokenizer: PreTrainedTokenizerFast
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Hold `encoder`; its weights are shared, not copied."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.backbone = encoder.backbone
+        self.tokenizer = encoder.tokenizer
+        self.recipe: Recipe = encoder.recipe
+        self._encoder = encoder
+        self._max_seq_length = encoder.max_length
+
+    @property
+    def encoder(self) -> Encoder:
+        """An Encoder of this module's present weights, tokenizer and limit."""
+        encoder = copy.copy(self._encoder)
+        encoder.backbone = self.backbone
+        encoder.tokenizer = self.tokenizer
+        encoder.recipe = self.recipe.replace(max_length=self.max_seq_length)
+        return encoder
+
+    @property
+    def max_seq_length(self) -> int:
+        """Limit in tokens, in the recipe's meaning; longer texts are cut."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        positions = getattr(self.backbone.config, "max_position_embeddings", None) or 2**31
+        if not isinstance(value, int) or not 1 <= value <= positions:
+            raise ValueError(
+                f"max_seq_length={value!r} is not between 1 and the {positions} positions of this "
+                "model"
+            )
+        self._max_seq_length = value
+
+    def get_embedding_dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.backbone.config.hidden_size)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What `repr` shows; all settings are saved by the encoder itself."""
+        return {"recipe": self.recipe.name, "max_seq_length": self.max_seq_length}
+
+    def default_prompt(self, role: Role) -> str:
+        """What the recipe puts around a text of `role`, its default instruction filled in.
+
+        It is the name by which `encode(..., prompt_name="query")` is understood, too.
+        """
+        instruction = self.recipe.resolve_instruction(role, None)
+        template = self.recipe.template(role)
+        around = f"{{text}}{template.suffix}" if template.suffix else ""
+        return template.render_prefix(instruction) + around
+
+    def on_model_ready(self, model: Any) -> None:
+        """Show the recipe's prefixes as the prompts of a model that has none."""
+        for role in ROLES:
+            model.prompts[role] = model.prompts.get(role) or self.default_prompt(role)
+
+    def preprocess(  # type: ignore[override]  # an unknown option is an error
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        *,
+        task: str | None = None,
+        instruction: str | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Token ids of texts.
+
+        Args:
+            inputs: Strings.
+            prompt: Stands verbatim in place of the recipe's prefix ("" = nothing does); the
+                recipe's suffix, special tokens and pooled span stay. None = the recipe's prefix.
+            task: "query", or "document" (also None).
+            instruction: Fills the recipe's template; "" = none, None = the recipe's default.
+
+        Returns:
+            `input_ids`, `attention_mask` and `pool_start`.
+
+        Raises:
+            TypeError: an input is not a string.
+            ValueError: an unknown task, or both a prompt of one's own and an instruction.
+        """
+        role = _role(task)
+        recipe = self.recipe
+        for candidate in (role, *ROLES):
+            if prompt == self.default_prompt(candidate):
+                role, prompt = candidate, None
+        if prompt is not None:
+            if instruction is not None:
+                raise ValueError(
+                    f"prompt {prompt!r} and instruction {instruction!r} exclude each other: an "
+                    "instruction fills the recipe's template, a prompt stands in place of it"
+                )
+            fixed = Template(prompt, recipe.template(role).suffix, bare=prompt)
+            recipe = recipe.replace(query=fixed, document=fixed, instruction="")
+        texts, _ = check_texts(list(inputs))
+        rows = tokenize(self.tokenizer, recipe, texts, role, instruction, self.max_seq_length)
+        ids, lengths = pad([row.ids for row in rows], torch.device("cpu"))
+        return {
+            "input_ids": ids,
+            "attention_mask": (torch.arange(ids.shape[1])[None] < lengths[:, None]).long(),
+            "pool_start": torch.tensor([row.start for row in rows]),
+        }
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Add `sentence_embedding` to the features: the encoder's own forward, with gradients.
+
+        Args:
+            features: What `preprocess` returned, or a slice of it along the batch.
+            **kwargs: The `instruction`, which has done its work in `preprocess`.
+        """
+        lengths = features["attention_mask"].sum(1)
+        vectors = embed(
+            self.backbone, self.recipe, features["input_ids"], features["pool_start"], lengths
+        )
+        if self.recipe.normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=1)
+        features["sentence_embedding"] = vectors
+        return features
+
+    def save(
+        self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any
+    ) -> None:
+        """Write the encoder, adapters merged, so that `Encoder.from_pretrained` reads it too.
+
+        Beside it, config_sentence_transformers.json is told which package the model needs.
+
+        Raises:
+            ValueError: `safe_serialization=False`, or adapters on quantised weights.
+        """
+        if not safe_serialization:
+            raise ValueError("only safetensors are written: leave out safe_serialization=False")
+        self.encoder.save_pretrained(output_path)
+        _require_package(Path(output_path))
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> EncoderModule:
+        """Read what `save` wrote; called by `SentenceTransformer(path, trust_remote_code=True)`.
+
+        Args:
+            model_name_or_path: Local directory or hub id.
+            subfolder: Folder of the module in it.
+            token: Hub token.
+            cache_folder: Hub cache.
+            revision: Branch, tag or commit.
+            local_files_only: Never ask the network.
+            init_defaults: Not used; other kinds of models hand defaults to their modules by it.
+            model_kwargs: `dtype`, `attn_implementation`, `quantization_config`, `device_map`.
+            **kwargs: What sentence-transformers offers to every module and this one has no use for.
+                `trust_remote_code` is among it: code in the repository never runs.
+
+        Raises:
+            FileNotFoundError: `subfolder` does not exist.
+            ValueError: an unknown key in `model_kwargs`.
+        """
+        options = dict(model_kwargs or {})
+        if "torch_dtype" in options:
+            options["dtype"] = options.pop("torch_dtype")
+        if unknown := set(options).difference(_LOAD_OPTIONS):
+            raise ValueError(f"model_kwargs {sorted(unknown)} are not among {list(_LOAD_OPTIONS)}")
+        options["quantization"] = options.pop("quantization_config", None)
+        source: str | None = model_name_or_path
+        if subfolder:
+            source = cls.load_dir_path(
+                model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
+            )
+        if source is None:
+            raise FileNotFoundError(f"{model_name_or_path} has no folder {subfolder!r}")
+        encoder = Encoder.from_pretrained(
+            source,
+            token=token,
+            cache_dir=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            **options,
+        )
+        return cls(encoder)
+
+
+def _role(task: str | None) -> Role:
+    if task in (None, "document"):
+        return "document"
+    if task == "query":
+        return "query"
+    raise ValueError(f"task={task!r} is not one of {ROLES}")
+
+
+def _require_package(directory: Path) -> None:
+    """Make sentence-transformers name the missing package, with a pip line, before it loads."""
+    path = directory / "config_sentence_transformers.json"
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    reason = "It defines the module of this model."
+    config["requirements"] = {DISTRIBUTION: {"specifier": ">=0.1,<0.2", "reason": reason}}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
