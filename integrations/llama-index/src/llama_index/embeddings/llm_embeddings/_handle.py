@@ -1,0 +1,45 @@
+"""What holds the weights, apart from everything that is copied, pickled or written."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from llm_embeddings import Encoder
+
+_IMPORTED_IN = os.getpid()
+
+
+def tame_forked_torch() -> None:
+    """In a forked process, compute in one thread: torch's others stayed behind in the parent.
+
+    Its first parallel region would wait for them for ever. `IngestionPipeline.arun` forks its
+    workers on Linux before Python 3.14.
+    """
+    if os.getpid() != _IMPORTED_IN:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+class Handle:
+    """The loaded encoder: shared by copies, left behind by pickles."""
+
+    def __init__(self, encoder: Encoder | None = None, fingerprint: str = "") -> None:
+        self.encoder = encoder
+        self.lock = threading.Lock()
+        self._fingerprint = fingerprint
+
+    def __reduce__(self) -> tuple[type[Handle], tuple[None, str]]:
+        return Handle, (None, self.fingerprint)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model without instructions; known before the model is loaded."""
+        if self.encoder is not None and not self._fingerprint:
+            self._fingerprint = self.encoder.fingerprint("document", "")
+        return self._fingerprint

@@ -1,0 +1,310 @@
+"""LLMEmbedding: an `llm_embeddings.Encoder` behind LlamaIndex's `BaseEmbedding`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
+from llama_index.core.callbacks import CallbackManager
+
+from llm_embeddings import Encoder, Recipe
+
+from ._handle import Handle, tame_forked_torch
+from ._options import check_encoder, check_list, recipe_to_plain
+
+if TYPE_CHECKING:
+    import torch
+    from llama_index.core.rate_limiter import BaseRateLimiter
+    from llama_index.core.storage.kvstore.types import BaseKVStore
+
+Role = Literal["query", "document"]
+PathText = str | os.PathLike[str]
+UNNAMED = "<encoder>"
+
+
+class LLMEmbedding(BaseEmbedding):
+    """Embeddings from a decoder LLM, for LlamaIndex.
+
+    The model is loaded when the object is made, so that errors come early; an unpickled object
+    loads it when it first embeds. What decides a vector is a public field and cannot be assigned:
+    an index and its cache must not change under their feet. For other options over the same weights
+    make another object: `LLMEmbedding(encoder=embed_model.encoder, ...)`.
+
+    Example:
+        >>> from llama_index.core import Settings
+        >>> Settings.embed_model = LLMEmbedding(  # doctest: +SKIP
+        ...     "intfloat/e5-mistral-7b-instruct",
+        ...     query_instruction="Given a question, retrieve passages that answer it",
+        ... )
+
+    Attributes:
+        model_name: Hub id or local directory; "" = the small model that comes with
+            `llm-embeddings`, "<encoder>" = a given `encoder` without a name.
+        recipe: How the checkpoint is used: a name from `list_recipes()`, or a recipe's `to_dict()`.
+            None = recognised from the checkpoint.
+        adapters: LoRA adapters to apply on top, in order.
+        device: "cuda", "cuda:1", "mps", "cpu"; None = the best there is.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        attn_implementation: As in transformers.
+        revision: Branch, tag or commit of `model_name`.
+        cache_folder: Hub cache.
+        local_files_only: Never ask the network.
+        trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+        query_instruction: None = the recipe's default; "" = none.
+        text_instruction: None and "" = none.
+        normalize: Unit L2 length; None = as the recipe says.
+        truncate_dim: Keep this many dimensions.
+        max_length: Limit in tokens; None = the recipe's.
+        max_batch_tokens: Padded tokens per forward pass; None = by device.
+        embed_batch_size: Texts per event; the forward passes are sized by `max_batch_tokens`.
+    """
+
+    model_name: str = Field(default="", frozen=True)
+    recipe: str | dict[str, Any] | None = Field(default=None, frozen=True)
+    adapters: list[str] | None = Field(default=None, frozen=True)
+    device: str | None = Field(default=None, frozen=True)
+    dtype: str = Field(default="auto", frozen=True)
+    attn_implementation: str | None = Field(default=None, frozen=True)
+    revision: str | None = Field(default=None, frozen=True)
+    cache_folder: str | None = Field(default=None, frozen=True)
+    local_files_only: bool = Field(default=False, frozen=True)
+    trust_remote_code: bool = Field(default=False, frozen=True)
+    query_instruction: str | None = Field(default=None, frozen=True)
+    text_instruction: str | None = Field(default=None, frozen=True)
+    normalize: bool | None = Field(default=None, frozen=True)
+    truncate_dim: int | None = Field(default=None, frozen=True)
+    max_length: int | None = Field(default=None, frozen=True)
+    max_batch_tokens: int | None = Field(default=None, frozen=True)
+    embeddings_cache: Any | None = Field(default=None, frozen=True, exclude=True)
+
+    _handle: Handle = PrivateAttr()
+    _token: str | bool | None = PrivateAttr()
+
+    def __init__(
+        self,
+        model_name: PathText | None = None,
+        *,
+        encoder: Encoder | None = None,
+        recipe: Recipe | str | Mapping[str, Any] | None = None,
+        adapters: Sequence[PathText] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_folder: PathText | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        query_instruction: str | None = None,
+        text_instruction: str | None = None,
+        normalize: bool | None = None,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        embed_batch_size: int = 512,
+        num_workers: int | None = None,
+        callback_manager: CallbackManager | None = None,
+        embeddings_cache: BaseKVStore | None = None,
+        rate_limiter: BaseRateLimiter | None = None,
+    ) -> None:
+        """Load the model, or take a loaded one, and try the options on no text.
+
+        Args not among the attributes:
+            encoder: A loaded `Encoder` to share. Give the name and options it was loaded with too
+                if the object is to be pickled (pipelines with `num_workers`) or written as a dict.
+            token: Hub token. It is in no dict, event or repr; a pickle carries it.
+            num_workers, callback_manager, rate_limiter: As in `BaseEmbedding`.
+            embeddings_cache: As in `BaseEmbedding`, and refused where queries and texts differ.
+
+        Raises:
+            FileNotFoundError: a directory, repository, base or weight file is missing.
+            TypeError: an unknown option, or one of a wrong type.
+            ValueError: anything else that does not fit; the message names it and the remedy.
+        """
+        check_encoder(encoder)
+        if encoder is not None and not model_name:
+            model_name = UNNAMED
+        fields: dict[str, Any] = {
+            "model_name": os.fspath(model_name or ""),
+            "recipe": recipe_to_plain(recipe),
+            "adapters": None if adapters is None else [os.fspath(path) for path in adapters],
+            "device": None if device is None else str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "attn_implementation": attn_implementation,
+            "revision": revision,
+            "cache_folder": None if cache_folder is None else os.fspath(cache_folder),
+            "local_files_only": local_files_only,
+            "trust_remote_code": trust_remote_code,
+            "query_instruction": query_instruction,
+            "text_instruction": text_instruction,
+            "normalize": normalize,
+            "truncate_dim": truncate_dim,
+            "max_length": max_length,
+            "max_batch_tokens": max_batch_tokens,
+            "embed_batch_size": embed_batch_size,
+            "num_workers": num_workers,
+            "callback_manager": callback_manager or CallbackManager([]),
+            "embeddings_cache": embeddings_cache,
+            "rate_limiter": rate_limiter,
+        }
+        super().__init__(**fields)
+        self._token = token
+        self._handle = Handle(self._load() if encoder is None else encoder)
+        self._check()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name LlamaIndex writes into dicts and events."""
+        return "LLMEmbedding"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; an unpickled object loads it here, once.
+
+        Raises:
+            ValueError: the checkpoint's vectors are not those of the object that was pickled.
+        """
+        handle = self._handle
+        with handle.lock:
+            if handle.encoder is None:
+                tame_forked_torch()
+                encoder = self._load()
+                if encoder.fingerprint("document", "") != handle.fingerprint:
+                    raise ValueError(
+                        f"{self.model_name!r} does not give the vectors of the object that was "
+                        "pickled: when you give encoder=, give the model_name, recipe, adapters, "
+                        "revision and dtype it was loaded with too; with dtype='auto' both "
+                        "machines must choose the same"
+                    )
+                handle.encoder = encoder
+        return handle.encoder
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors: what a vector store asks for."""
+        return self.truncate_dim or self.encoder.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that differ whenever weights, tokenizer, dtype or recipe do."""
+        return self._handle.fingerprint
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events say of the model: the effective options, and no secret."""
+        recipe = self.encoder.recipe
+        return {
+            **super().to_payload(),
+            "family": recipe.family,
+            "recipe": recipe.name,
+            "fingerprint": self.fingerprint,
+            "device": str(self.encoder.device),
+            "dimension": self.dimension,
+            "query_instruction": recipe.resolve_instruction("query", self.query_instruction),
+            "text_instruction": recipe.resolve_instruction("document", self.text_instruction),
+            "normalize": recipe.normalize if self.normalize is None else self.normalize,
+            "max_length": self.max_length or self.encoder.max_length,
+        }
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """The fields, and the fingerprint: an `IngestionPipeline` makes its cache keys of it."""
+        return {**super().to_dict(**kwargs), "fingerprint": self.fingerprint}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """An object with `to_dict`'s fields; `kwargs` replace some, or add `token` or `encoder`.
+
+        Raises:
+            ValueError: it was made over an `encoder` without a name, and none is given here.
+        """
+        data = {key: value for key, value in data.items() if key != "fingerprint"}
+        return super().from_dict(data, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.model_name == UNNAMED:
+            raise ValueError(
+                "an LLMEmbedding made over an encoder without a name does not pickle: give "
+                "model_name= (and recipe, adapters, dtype as loaded) beside encoder="
+            )
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        fields = type(self).model_fields.items()
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields}
+        state = {**state, "__dict__": {**defaults, **state["__dict__"]}}
+        BaseModel.__setstate__(self, state)
+
+    def _load(self) -> Encoder:
+        if self.model_name == UNNAMED:
+            raise ValueError(
+                f"model_name={UNNAMED!r} stands for an encoder without a name: pass encoder=, or "
+                "give model_name= where the object is first made"
+            )
+        recipe = self.recipe
+        return Encoder.from_pretrained(
+            self.model_name or None,
+            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
+            adapters=self.adapters,
+            device=self.device,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+            revision=self.revision,
+            token=self._token,
+            cache_dir=self.cache_folder,
+            local_files_only=self.local_files_only,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def _check(self) -> None:
+        """Try every option on no text, and refuse a cache that would mix queries and texts."""
+        self._embed([], "query")
+        self._embed([], "document")
+        if self.embeddings_cache is None:
+            return
+        query = self.encoder.fingerprint("query", self.query_instruction)
+        if query != self.encoder.fingerprint("document", self.text_instruction):
+            raise ValueError(
+                "embeddings_cache has one entry per string, for query and text alike, and this "
+                "model embeds the two differently: leave it out, and run an IngestionPipeline, "
+                "whose own cache keeps texts apart by model and options"
+            )
+
+    def _instruction(self, role: Role) -> str | None:
+        return self.query_instruction if role == "query" else self.text_instruction
+
+    def _options(self) -> dict[str, Any]:
+        names = ("normalize", "truncate_dim", "max_length", "max_batch_tokens")
+        return {name: getattr(self, name) for name in names}
+
+    def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
+        check_list(texts)
+        vectors = self.encoder.encode(texts, role, self._instruction(role), **self._options())
+        lists: list[list[float]] = vectors.tolist()
+        return lists
+
+    async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
+        check_list(texts)
+        options = self._options()
+        vectors = await self.encoder.aencode(texts, role, self._instruction(role), **options)
+        lists: list[list[float]] = vectors.tolist()
+        return lists
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._embed([query], "query")[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._aembed([query], "query"))[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._embed([text], "document")[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aembed([text], "document"))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._embed(texts, "document")
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._aembed(texts, "document")
