@@ -151,6 +151,12 @@ def test_adapter_dtypes_and_merge_in_bfloat16(llm2vec: Encoder) -> None:
     ), "updates are summed in float32 and rounded once"
 
 
+def test_merged_weights_can_be_trained_and_carry_no_adapter(llm2vec: Encoder) -> None:
+    names, weights = zip(*llm2vec.backbone.named_parameters(), strict=True)
+    assert all(weight.requires_grad for weight in weights)
+    assert not any("lora" in name for name in names)
+
+
 def test_second_stage_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="second-stage LLM2Vec adapter"):
         load(LLM2VEC / "supervised")

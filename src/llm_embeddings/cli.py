@@ -50,7 +50,7 @@ def demo(
     try:
         encoder = Encoder.from_pretrained(model)
     except (OSError, ValueError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True)
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     corpus = load_corpus()
     console.print(
@@ -65,17 +65,18 @@ def _search(
     console: Console, encoder: Encoder, corpus: list[Document], queries: list[str], top: int
 ) -> list[list[str]]:
     """Rank the passages for each query by cosine, print them, and return their ids."""
-    documents = encoder.encode_document(
-        [f"{document.title}. {document.text}" for document in corpus], show_progress=True
-    )
+    from rich.markup import escape
+
+    passages = [document.passage for document in corpus]
+    documents = encoder.encode_document(passages, show_progress=True)
     scores = encoder.similarity(encoder.encode_query(queries), documents)
     found = []
     for query, row in zip(queries, scores, strict=True):
-        console.print(f"\n[bold cyan]{query}[/]")
+        console.print(f"\n[bold cyan]{escape(query)}[/]")
         best = (-row).argsort()[:top]
         for rank, index in enumerate(best, 1):
             document = corpus[index]
-            console.print(f"  {rank}. [green]{row[index]:.3f}[/] [bold]{document.title}[/]")
+            console.print(f"  {rank}. [green]{row[index]:.3f}[/] [bold]{escape(document.title)}[/]")
             excerpt = textwrap.shorten(document.text, 150, placeholder=" ...")
             console.print(f"     {excerpt}", style="dim", markup=False)
         found.append([corpus[index].id for index in best])
@@ -86,6 +87,8 @@ def _search_langchain(
     console: Console, encoder: Encoder, corpus: list[Document], query: str, expected: list[str]
 ) -> None:
     """The first query again, through LangChain and an in-process Qdrant store."""
+    from rich.markup import escape
+
     try:
         from langchain_llm_embeddings import LLMEmbeddings
         from langchain_qdrant import QdrantVectorStore
@@ -96,15 +99,15 @@ def _search_langchain(
         )
         return
     store = QdrantVectorStore.from_texts(
-        [f"{document.title}. {document.text}" for document in corpus],
+        [document.passage for document in corpus],
         LLMEmbeddings(encoder=encoder),
         metadatas=[{"id": document.id, "title": document.title} for document in corpus],
         location=":memory:",
         collection_name="demo",
     )
     hits = store.similarity_search_with_score(query, k=len(expected))
-    console.print(f"\n[bold cyan]{query}[/] (LangChain, Qdrant)")
+    console.print(f"\n[bold cyan]{escape(query)}[/] (LangChain, Qdrant)")
     for rank, (hit, score) in enumerate(hits, 1):
-        console.print(f"  {rank}. [green]{score:.3f}[/] [bold]{hit.metadata['title']}[/]")
+        console.print(f"  {rank}. [green]{score:.3f}[/] [bold]{escape(hit.metadata['title'])}[/]")
     same = [hit.metadata["id"] for hit, _ in hits] == expected
     console.print(f"  the same passages as above: {'yes' if same else 'no'}")

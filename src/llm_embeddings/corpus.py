@@ -17,6 +17,11 @@ class Document:
     title: str
     text: str
 
+    @property
+    def passage(self) -> str:
+        """Title and text as one string: what is embedded."""
+        return f"{self.title}. {self.text}"
+
 
 def load_corpus() -> list[Document]:
     """All passages (sources and licences: data/corpus_LICENSE.txt)."""
