@@ -127,6 +127,19 @@ def test_llm2vec_template_follows_the_name_of_the_base(tmp_path: Path) -> None:
     assert Encoder.from_pretrained(case / "mntp", recipe=named).recipe is get_recipe(named)
 
 
+def test_llm2vec_settings_beside_the_last_stage(tmp_path: Path) -> None:
+    case = shutil.copytree(BUNDLED / "llm2vec-mistral", tmp_path / "case")
+    settings = {"pooling_mode": "weighted_mean", "max_length": 64, "doc_max_length": 40}
+    write_json(case / "supervised/llm2vec_config.json", settings | {"skip_instruction": False})
+    recipe = Encoder.from_pretrained(case / "mntp", adapters=[case / "supervised"]).recipe
+    assert (recipe.pooling, recipe.pool_span) == ("weighted_mean", "all")
+    assert (recipe.max_length, recipe.max_text_length) == (64, 40)
+    assert Encoder.from_pretrained(case / "mntp").max_length == 512
+    write_json(case / "mntp/llm2vec_config.json", {"pooling_mode": "eos_token"})
+    with pytest.raises(ValueError, match="pooling_mode='eos_token'"):
+        Encoder.from_pretrained(case / "mntp")
+
+
 def test_second_stages_name_their_mntp_stage() -> None:
     stages = {name: recipe for name, recipe in RECIPES.items() if recipe.base}
     assert len(stages) >= 15

@@ -102,7 +102,8 @@ def _family(directory: Path, checkpoint: Checkpoint) -> str | None:
 def _of_family(family: str, directory: Path, checkpoint: Checkpoint) -> Recipe:
     """The recipe of a recognised family under the directory's name."""
     if family == "llm2vec":
-        return llm2vec.recipe(directory.name, _llm2vec_base(directory, checkpoint))
+        recipe = llm2vec.recipe(directory.name, _llm2vec_base(directory, checkpoint))
+        return llm2vec.configured(recipe, read_json(_last(directory, checkpoint) / llm2vec.CONFIG))
     if family == "gritlm":
         return gritlm.recipe(directory.name, "auto_map of its config.json names GritLM's code")
     if family == "llara":
@@ -140,6 +141,11 @@ def _llm2vec_base(directory: Path, checkpoint: Checkpoint) -> str:
             "which decides the chat template. Pass recipe=<one of list_recipes('*LLM2Vec*')>"
         )
     return base
+
+
+def _last(directory: Path, checkpoint: Checkpoint) -> Path:
+    """The directory of the last stage, in which llm2vec saves its settings."""
+    return checkpoint.adapters[-1] if checkpoint.adapters else directory
 
 
 def _remote_code(directory: Path) -> str:

@@ -6,7 +6,9 @@ Llama 3.2 and Qwen names. The chat template is keyed by the exact name of the ba
 reference: Llama 3.1, 3.2, Qwen2.5 and Qwen3 get none.
 """
 
-from ..recipe import Recipe, Template
+from typing import Any
+
+from ..recipe import Pooling, Recipe, Template
 
 SEPARATOR = "!@#$%^&*()"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query:"
@@ -19,6 +21,14 @@ LLAMA3 = Template(
     bare="<|start_header_id|>user<|end_header_id|>\n\n",
 )
 QWEN2 = Template("<|im_start|>user\n{instruction} ", "<|im_end|>", bare="<|im_start|>user\n")
+
+CONFIG = "llm2vec_config.json"
+_POOLING: dict[str, Pooling] = {
+    "mean": "mean",
+    "weighted_mean": "weighted_mean",
+    "last_token": "last_token",
+    "bos_token": "first_token",
+}
 
 # Base models whose chat template the reference applies; any other name gets PLAIN.
 TEMPLATES = {
@@ -100,6 +110,26 @@ def recipe(
         separator=SEPARATOR,
         base=base,
         source=f"llm2vec 0.2.3 code; hub McGill-NLP; base model {base_model}",
+    )
+
+
+def configured(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """The recipe under the settings that `LLM2Vec.save` writes beside trained weights.
+
+    Raises:
+        ValueError: a pooling mode that a recipe has no word for.
+    """
+    mode = settings.get("pooling_mode", "mean")
+    if mode not in _POOLING:
+        raise ValueError(
+            f"{CONFIG} of {recipe.name} has pooling_mode={mode!r}, which is not one of "
+            f"{sorted(_POOLING)}: pass recipe=Recipe(...)"
+        )
+    return recipe.replace(
+        pooling=_POOLING[mode],
+        pool_span="text" if settings.get("skip_instruction", True) else "all",
+        max_length=settings.get("max_length", recipe.max_length),
+        max_text_length=settings.get("doc_max_length", recipe.max_text_length),
     )
 
 

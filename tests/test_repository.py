@@ -1,0 +1,189 @@
+"""Rules of the house that a reader of one file would not notice being broken."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import llm_embeddings
+from llm_embeddings.families import RECIPES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "llm_embeddings"
+INTEGRATIONS = ("langchain", "llama-index", "sentence-transformers")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("integrations/*/*.md")])
+
+# An import goes from right to left along this line, never back.
+SPINE = ("recipe", "families", "loading", "encoder", "cli")
+# These may know what a recipe is and nothing else of the package.
+LEAVES = ("recipe", "batching", "pooling", "tokens", "vectors")
+# sentence-transformers runs the forward itself, with gradients; the others call `Encoder`.
+TENSOR_LEVEL = {"sentence-transformers": {"inputs", "pooling", "tokens"}}
+LONGEST_FILE = 320
+# One class holds all public methods; most of it is signatures and docstrings.
+LONGER_FILES = {"encoder.py": 420}
+
+
+def modules() -> dict[str, Path]:
+    """Paths by module name without the package's own; the package itself is ""."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes outside `if TYPE_CHECKING:`; imports inside functions do count."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from runtime_nodes(child)
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of the package that a module imports."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    targets = set()
+    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            base = package[: len(package) - node.level + 1]
+        elif (node.module or "").split(".")[0] == "llm_embeddings":
+            base = []
+        else:
+            continue
+        tail = (node.module or "").removeprefix("llm_embeddings").strip(".")
+        origin = ".".join(part for part in [*base, tail] if part)
+        for alias in node.names:
+            inner = f"{origin}.{alias.name}".strip(".")
+            targets.add(inner if inner in known else origin)
+    return targets - {name}
+
+
+def reachable() -> dict[str, set[str]]:
+    """Everything a module imports, directly or through others."""
+    known = modules()
+    direct = {name: imports(name, path, known) for name, path in known.items()}
+    closure = {}
+    for name in known:
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            new = direct[waiting.pop()] - seen
+            seen |= new
+            waiting.extend(new)
+        closure[name] = seen
+    return closure
+
+
+def test_public_names() -> None:
+    names = {
+        name
+        for name, value in vars(llm_embeddings).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert names == {"Encoder", "Recipe", "Template", "get_recipe", "list_recipes"}
+    assert set(llm_embeddings.__all__) == names | {"__version__"}
+
+
+def test_import_is_light() -> None:
+    code = "import sys, llm_embeddings; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "peft", "huggingface_hub"}
+    assert heavy.intersection(done.stdout.split()) == set()
+
+
+def test_imports_have_no_cycles() -> None:
+    assert [name for name, seen in reachable().items() if name in seen] == []
+
+
+@pytest.mark.parametrize("name", SPINE)
+def test_imports_follow_the_spine(name: str) -> None:
+    above = SPINE[SPINE.index(name) + 1 :]
+    assert not reachable()[name].intersection(above)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_leaves_know_only_the_recipe(name: str) -> None:
+    assert reachable()[name] <= {"recipe"}
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_integrations_use_public_names(name: str) -> None:
+    used: set[str] = set()
+    for path in (ROOT / "integrations" / name / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            package, _, module = (getattr(node, "module", None) or "").partition(".")
+            if isinstance(node, ast.ImportFrom) and package == "llm_embeddings":
+                used |= {module} if module else {alias.name for alias in node.names}
+    assert used <= set(llm_embeddings.__all__) | TENSOR_LEVEL.get(name, set())
+
+
+def test_files_are_short() -> None:
+    sources = [*PACKAGE.rglob("*.py"), *ROOT.glob("integrations/*/src/**/*.py")]
+    too_long = {
+        path.name
+        for path in sources
+        if len(path.read_text(encoding="utf-8").splitlines())
+        > LONGER_FILES.get(path.name, LONGEST_FILE)
+    }
+    assert too_long == set()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_named_and_sourced(name: str) -> None:
+    assert RECIPES[name].name == name
+    assert RECIPES[name].source
+
+
+def test_readme_names_every_family() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    families = {recipe.family for recipe in RECIPES.values()} - {"plain"}
+    assert {family for family in families if family not in readme} == set()
+
+
+def test_readme_shows_every_module() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
+    assert {name for name in files if f" {name}" not in readme} == set()
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_integration_follows_the_core_version(name: str) -> None:
+    folder = ROOT / "integrations" / name
+    major, minor, _ = llm_embeddings.__version__.split(".")
+    project = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"llm-embeddings>={major}.{minor},<{major}.{int(minor) + 1}" in project
+    versions = [
+        found
+        for path in (folder / "src").rglob("*.py")
+        for found in re.findall(r'^__version__ = "(.+)"$', path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert versions == [llm_embeddings.__version__]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text)
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_named_tests_exist() -> None:
+    text = (ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    missing = []
+    for file, name in set(re.findall(r"`([\w./-]+\.py)::(\w+)`", text)):
+        path = ROOT / file
+        if not path.is_file() or f"def {name}(" not in path.read_text(encoding="utf-8"):
+            missing.append(f"{file}::{name}")
+    assert missing == []
