@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoModel, PretrainedConfig
+
+from llm_embeddings.loading import load_tokenizer
 
 BUNDLED = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("LLM_EMBEDDINGS_GOLDEN") or BUNDLED)
@@ -25,3 +28,23 @@ def read_case(path: Path) -> dict[str, Any]:
 
 def assert_close(a: Any, b: Any, atol: float = 1e-5) -> None:
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=atol, rtol=0)
+
+
+SMALL = {
+    "vocab_size": 32100,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+def write_model(path: Path, config: PretrainedConfig, tokens: tuple[str, ...] = ()) -> Path:
+    """A tiny full model with the Mistral tokenizer and more special tokens."""
+    AutoModel.from_config(config).save_pretrained(path)
+    tokenizer = load_tokenizer(BUNDLED / "e5-mistral/model")
+    if tokens:
+        tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    tokenizer.save_pretrained(path)
+    return path

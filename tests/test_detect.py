@@ -8,31 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import BUNDLED
-from transformers import AutoModel, LlamaConfig, PretrainedConfig, Qwen3Config
+from helpers import BUNDLED, SMALL, write_model
+from transformers import LlamaConfig, Qwen3Config
 
 from llm_embeddings import Encoder, get_recipe
 from llm_embeddings.families import RECIPES, llara
-from llm_embeddings.loading import load_tokenizer
-
-SMALL = {
-    "vocab_size": 32100,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-}
-
-
-def write_model(path: Path, config: PretrainedConfig, tokens: tuple[str, ...] = ()) -> Path:
-    """A tiny full model with the Mistral tokenizer and more special tokens."""
-    AutoModel.from_config(config).save_pretrained(path)
-    tokenizer = load_tokenizer(BUNDLED / "e5-mistral/model")
-    if tokens:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
-    tokenizer.save_pretrained(path)
-    return path
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -352,3 +352,41 @@ def test_template_with_its_own_recipe(tmp_path: Path) -> None:
     )
     encoder = load(E5, recipe=recipe)
     assert encoder.tokenize("x", "query") == encoder.tokenize("Task: find it | x >", "document")
+
+
+# -- the hub ---------------------------------------------------------------------------------------
+
+
+def write_cache(cache: Path, name: str, files: Path) -> None:
+    """Files in the layout of the hub's cache."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    copy(files, folder / "snapshots" / "0123abc")
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("0123abc")
+
+
+def test_hub_ids_from_the_cache(tmp_path: Path, llm2vec: Encoder, gritlm: Encoder) -> None:
+    """A listed second stage brings its MNTP stage and its base, all by hub id."""
+    mntp = "McGill-NLP/LLM2Vec-Mistral-7B-Instruct-v2-mntp"
+    base = "mistralai/Mistral-7B-Instruct-v0.2"
+    for name, files in (
+        (base, LLM2VEC / "base"),
+        (mntp, LLM2VEC / "mntp"),
+        (f"{mntp}-supervised", LLM2VEC / "supervised"),
+        ("GritLM/GritLM-7B", GRITLM),
+    ):
+        write_cache(tmp_path, name, files)
+    for config in tmp_path.glob("models--McGill*/snapshots/*/adapter_config.json"):
+        edit_json(config, lambda values: values.update(base_model_name_or_path=base))
+    loaded = load(f"{mntp}-supervised", cache_dir=tmp_path, local_files_only=True)
+    assert loaded.recipe is get_recipe(f"{mntp}-supervised")
+    assert_close(loaded.encode(TEXTS), llm2vec.encode(TEXTS))
+    loaded = load("GritLM/GritLM-7B", cache_dir=tmp_path, local_files_only=True)
+    assert_close(loaded.encode(TEXTS), gritlm.encode(TEXTS))
+
+
+def test_hub_id_with_a_missing_shard(tmp_path: Path) -> None:
+    write_cache(tmp_path, "intfloat/e5-mistral-7b-instruct", E5)
+    next(tmp_path.rglob("model-00002*")).unlink()
+    with pytest.raises(FileNotFoundError, match="lacks 1 of 2 weight files"):
+        load("intfloat/e5-mistral-7b-instruct", cache_dir=tmp_path, local_files_only=True)
