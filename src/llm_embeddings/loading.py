@@ -290,7 +290,7 @@ def resolve_dtype(
 
 
 def _has_native_bfloat16() -> bool:
-    flags = torch.cpu.get_capabilities()
+    flags = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch allowed
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
 
 
