@@ -295,6 +295,8 @@ def test_bidirectional_recipes_lose_the_sliding_window() -> None:
 def test_bad_dtype_and_unknown_option() -> None:
     with pytest.raises(ValueError, match="dtype='float7'"):
         Encoder.from_pretrained(E5, dtype="float7")
+    with pytest.raises(TypeError, match="adapters must be a list"):
+        Encoder.from_pretrained(E5, adapters=str(LLM2VEC / "supervised"))
     with pytest.raises(TypeError, match="devise"):
         Encoder.from_pretrained(E5, devise="cpu")  # type: ignore[call-arg]
 

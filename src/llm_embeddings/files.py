@@ -120,6 +120,8 @@ def resolve(
         base: What the checkpoint goes on if it is an adapter without a config.json, instead of what
             its adapter_config.json names (`Recipe.base`).
     """
+    if isinstance(adapters, str | Path):
+        raise TypeError(f"adapters must be a list, not the single {str(adapters)!r}: put it in one")
     root = model
     chain: list[Path] = []
     upper = Source(None, source.token, source.cache_dir, source.local_files_only)

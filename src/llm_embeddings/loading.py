@@ -7,7 +7,7 @@ it would only warn about (weights that are missing, an adapter that does not fit
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,7 +290,8 @@ def resolve_dtype(
 
 
 def _has_native_bfloat16() -> bool:
-    flags = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch allowed
+    read: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    flags = read()
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
 
 
