@@ -320,6 +320,7 @@ def test_save_and_load_again(encoder: Encoder, tmp_path: Path) -> None:
     for role in ("query", "document"):
         assert_close(again.encode(TEXTS, role), encoder.encode(TEXTS, role))
     assert again.fingerprint("query") == encoder.fingerprint("query")
+    assert "auto_map" not in (tmp_path / "config.json").read_text()
 
 
 def test_plain_recipes_run_any_decoder(tmp_path: Path) -> None:

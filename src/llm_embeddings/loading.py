@@ -166,6 +166,8 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
     config = AutoConfig.from_pretrained(
         directory, trust_remote_code=options.trust_remote_code, local_files_only=True
     )
+    if not options.trust_remote_code:
+        vars(config).pop("auto_map", None)  # stock classes serve it, and are what is saved
     set_direction(config, recipe)
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
