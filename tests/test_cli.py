@@ -15,12 +15,11 @@ def runner() -> CliRunner:
 
 
 def test_demo_ranks_real_passages_twice_alike(runner: CliRunner) -> None:
-    result = runner.invoke(app, ["demo", "how do cells turn food into energy", "--top", "2"])
+    result = runner.invoke(app, ["demo", "what happens to glucose in a cell", "--top", "2"])
     assert result.exit_code == 0, result.output
     assert result.output.count("  1. ") == 2
     assert "the same passages as above: yes" in result.output
-    first = result.output.split("  1. ")[1].lower()
-    assert any(word in first for word in ("cell", "glucose", "glycolysis", "energy", "atp"))
+    assert "Glycolysis" in result.output.split("  1. ")[1]
 
 
 def test_demo_takes_another_model(runner: CliRunner) -> None:

@@ -18,9 +18,9 @@ app = typer.Typer(
 )
 
 DEMO_QUERIES = (
-    "why do prices rise when the supply of money grows",
-    "how do cells turn food into energy",
-    "what makes a drug addictive",
+    "how does inflation affect prices",
+    "what happens to glucose in a cell",
+    "what caused the Mexican war of independence",
 )
 
 
