@@ -75,8 +75,12 @@ def test_unrecognised_checkpoint_is_refused_with_a_way_out(tmp_path: Path) -> No
 def test_another_family_under_a_listed_name_is_refused() -> None:
     with pytest.raises(ValueError, match="files are those of gritlm"):
         load(GRITLM, recipe="intfloat/e5-mistral-7b-instruct")
-    with pytest.raises(ValueError, match="needs the token '<s1>'"):
+    with pytest.raises(ValueError, match="pools by 'mean', but its files say 'last_token'"):
+        load(E5, recipe="GritLM/GritLM-7B")
+    with pytest.raises(ValueError, match="pools by 'last_k_mean'"):
         load(E5, recipe="BAAI/LLARA-passage")
+    with pytest.raises(ValueError, match="needs the token '<s1>'"):
+        load(E5, recipe=get_recipe("BAAI/LLARA-passage"))
     with pytest.raises(ValueError, match=r"eos='<\|endoftext\|>'.*does not have"):
         load(E5, recipe="Qwen/Qwen3-Embedding-0.6B")
     insisted = get_recipe("intfloat/e5-mistral-7b-instruct").replace(name="mine")
