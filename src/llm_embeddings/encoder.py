@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import ranges_of
-from .inputs import EncodeOptions, check_finite, check_options, check_texts, windows
+from .inputs import AllOptions, EncodeOptions, check_finite, check_options, check_texts, windows
 from .passes import positions, rows_of, run
 from .recipe import Recipe, Role
 from .vectors import (
@@ -219,41 +219,35 @@ class Encoder:
         self,
         texts: str | Iterable[str],
         instruction: str | None = None,
-        *,
-        as_tensor: bool = False,
-        **options: Unpack[EncodeOptions],
+        **options: Unpack[AllOptions],
     ) -> Any:
         """`encode` with role "query": what to call for search queries."""
         call: Any = self.encode
-        return call(texts, "query", instruction, as_tensor=as_tensor, **options)
+        return call(texts, "query", instruction, **options)
 
     def encode_document(
         self,
         texts: str | Iterable[str],
         instruction: str | None = None,
-        *,
-        as_tensor: bool = False,
-        **options: Unpack[EncodeOptions],
+        **options: Unpack[AllOptions],
     ) -> Any:
         """`encode` with role "document": what to call for the passages to be found."""
         call: Any = self.encode
-        return call(texts, "document", instruction, as_tensor=as_tensor, **options)
+        return call(texts, "document", instruction, **options)
 
     async def aencode(
         self,
         texts: str | Iterable[str],
         role: Role = "document",
         instruction: str | None = None,
-        *,
-        as_tensor: bool = False,
-        **options: Unpack[EncodeOptions],
+        **options: Unpack[AllOptions],
     ) -> Any:
         """`encode` in a thread, so that an event loop goes on meanwhile."""
         import asyncio
 
         call: Any = self.encode
         thread: Any = asyncio.to_thread
-        return await thread(call, texts, role, instruction, as_tensor=as_tensor, **options)
+        return await thread(call, texts, role, instruction, **options)
 
     def iter_encode(
         self,
@@ -262,8 +256,7 @@ class Encoder:
         instruction: str | None = None,
         *,
         window: int = 1024,
-        as_tensor: bool = False,
-        **options: Unpack[EncodeOptions],
+        **options: Unpack[AllOptions],
     ) -> Iterator[Any]:
         """Vectors of a stream, one by one and in order, in bounded memory.
 
@@ -272,7 +265,6 @@ class Encoder:
             role: As in `encode`.
             instruction: As in `encode`.
             window: Texts per round.
-            as_tensor: As in `encode`.
             **options: As in `encode`.
 
         Raises:
@@ -284,11 +276,11 @@ class Encoder:
         if window < 1:
             raise ValueError(f"window={window} must be 1 or more")
         call: Any = self.encode
-        call([], role, instruction, as_tensor=as_tensor, **options)
+        call([], role, instruction, **options)
         return (
             vector
             for strings in windows(texts, window)
-            for vector in call(strings, role, instruction, as_tensor=as_tensor, **options)
+            for vector in call(strings, role, instruction, **options)
         )
 
     def encode_tokens(

@@ -13,7 +13,7 @@ from .vectors import Precision, check_precision
 
 
 class EncodeOptions(TypedDict, total=False):
-    """The keyword options of `Encoder.encode`, for the methods that pass them on."""
+    """The keyword options of `Encoder.encode` that leave the type of its result alone."""
 
     normalize: bool | None
     truncate_dim: int | None
@@ -21,6 +21,12 @@ class EncodeOptions(TypedDict, total=False):
     max_length: int | None
     max_batch_tokens: int | None
     show_progress: bool
+
+
+class AllOptions(EncodeOptions, total=False):
+    """All keyword options of `Encoder.encode`, for the methods that pass them on."""
+
+    as_tensor: bool
 
 
 def check_texts(texts: Any, first: int = 0) -> tuple[list[str], bool]:
