@@ -296,8 +296,10 @@ def test_a_vector_that_is_not_finite_names_its_text(tmp_path: Any) -> None:
         encoder.backbone.embed_tokens.weight[token] = float("inf")
     with pytest.raises(ValueError, match=r"texts\[2\] \('Bitcoin'\)"):
         encoder.encode(["a", "b", "Bitcoin"])
-    with pytest.raises(ValueError, match=r"texts\[1\] \('Bitcoin'\)"):
+    with pytest.raises(ValueError, match=r"texts\[1\] \('Bitcoin'\)") as caught:
         encoder.encode_tokens(["a", "Bitcoin"])
+    assert caught.traceback, "the failed call's frames are still alive"
+    assert not torch.is_inference_mode_enabled()
 
 
 def test_interrupt_stops_promptly(gritlm: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .calibration import ranges_of
 from .inputs import AllOptions, EncodeOptions, check_finite, check_options, check_texts, windows
-from .passes import positions, rows_of, run
+from .passes import default_limit, rows_of, run
 from .recipe import Recipe, Role
 from .vectors import (
     NEEDS_RANGES,
@@ -127,7 +127,7 @@ class Encoder:
     @property
     def max_length(self) -> int:
         """Default limit in tokens, in the recipe's meaning, within the backbone's positions."""
-        return min(self.recipe.max_length, positions(self.backbone))
+        return default_limit(self.backbone, self.recipe)
 
     @property
     def device(self) -> torch.device:

@@ -21,6 +21,11 @@ def positions(backbone: PreTrainedModel) -> int:
     return int(getattr(backbone.config, "max_position_embeddings", None) or 2**31)
 
 
+def default_limit(backbone: PreTrainedModel, recipe: Recipe) -> int:
+    """The recipe's limit in tokens, within the backbone's positions."""
+    return min(recipe.max_length, positions(backbone))
+
+
 def rows_of(
     backbone: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -38,7 +43,7 @@ def rows_of(
         ValueError: as `tokenize`, or more tokens than the model has positions.
     """
     most = positions(backbone)
-    limit = min(recipe.max_length, most) if max_length is None else max_length
+    limit = default_limit(backbone, recipe) if max_length is None else max_length
     if not 1 <= limit <= most:
         raise ValueError(
             f"max_length={limit} is not between 1 and the {most} positions of this model"
@@ -84,5 +89,6 @@ def run(
                     result = embed(backbone, recipe, ids, starts, lengths)
                 else:
                     result = forward(backbone, recipe, ids, lengths).float()
-                yield batch, result.cpu().numpy()
+                found: Vectors = result.cpu().numpy()
+            yield batch, found  # outside, or a caller who stops here stays in inference mode
             bar.update(len(batch))
