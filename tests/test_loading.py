@@ -103,6 +103,8 @@ def test_unsupported_siblings_are_refused_by_name(name: str) -> None:
 def test_misspelt_name_offers_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="intfloat/e5-mistral-7b-instruct"):
         load("intfloat/e5-mistral-7b-instrct", local_files_only=True)
+    with pytest.raises(ValueError, match="unknown recipe 'no-such-recipe'"):
+        load("not/fetched", recipe="no-such-recipe")
     with pytest.raises(FileNotFoundError, match="neither a directory nor a hub id"):
         load("./no/such/place")
 
@@ -268,6 +270,7 @@ def test_broken_sidecar(tmp_path: Path) -> None:
     edit_json(tmp_path / "llm_embeddings.json", lambda v: v.update(format=2))
     with pytest.raises(ValueError, match="has format 2"):
         load(tmp_path)
+    assert load(tmp_path, recipe="last-token").recipe.name == "last-token"
 
 
 # -- checks at load --------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .files import check_safetensors
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -130,7 +132,6 @@ def _weights(directory: Path, backbone: PreTrainedModel) -> dict[str, torch.Tens
     Adapters trained on a model with a head carry one more "model." than those trained on the bare
     decoder, which is what is loaded here.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = directory / "adapter_model.safetensors"
@@ -139,12 +140,8 @@ def _weights(directory: Path, backbone: PreTrainedModel) -> dict[str, torch.Tens
             f"{directory} has no adapter_model.safetensors. Weights in adapter_model.bin can run "
             "code when read: load them with peft and save_pretrained(), which writes safetensors"
         )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): fetch it again"
-        ) from error
+    check_safetensors(path)
+    tensors = load_file(path)
     prefix = "base_model.model."
     head = f"{prefix}{backbone.base_model_prefix}."
     if not hasattr(backbone, backbone.base_model_prefix) and all(

@@ -45,16 +45,11 @@ def export_sentence_transformers(encoder: Encoder, path: Path) -> None:
         ValueError: the recipe, or the backbone, needs what native modules cannot do.
     """
     check_exact(encoder)
-    prompts = {role: default_prefix(encoder.recipe, role) for role in get_args(Role)}
+    prompts = {role: encoder.recipe.prefix(role) for role in get_args(Role)}
     save(encoder, path)
     _finish_config(path, encoder.recipe)
     _finish_tokenizer(path, encoder)
     _write_modules(path, encoder, prompts)
-
-
-def default_prefix(recipe: Recipe, role: Role) -> str:
-    """The prefix of a role with its default instruction."""
-    return recipe.template(role).render_prefix(recipe.resolve_instruction(role, None))
 
 
 def check_exact(encoder: Encoder) -> None:
@@ -97,7 +92,7 @@ def _is_miscounted(encoder: Encoder) -> bool:
     special = set(tokenizer.all_special_ids)
     eos = special_id(tokenizer, recipe.eos, "eos")
     for role in get_args(Role):
-        prefix = default_prefix(recipe, role)
+        prefix = recipe.prefix(role)
         ids = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
         last = eos if eos is not None else (ids or [None])[-1]
         if ids and (last in special) != (eos is not None):

@@ -78,15 +78,46 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not a JSON object.
     """
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): fetch it again") from error
+    values = _parse(path) if path.is_file() else {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a JSON object")
     return values
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """A JSON array of objects.
+
+    Raises:
+        ValueError: the file is not one.
+    """
+    values = _parse(path)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{path} must hold a JSON array of objects")
+    return values
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): fetch it again") from error
+
+
+def check_safetensors(path: Path) -> None:
+    """Read the header of a safetensors file, which says how long the file must be.
+
+    Raises:
+        ValueError: the file is not whole.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): fetch it again"
+        ) from error
 
 
 def is_adapter(directory: Path) -> bool:

@@ -28,11 +28,10 @@ def fingerprint(
     Of each weight tensor 256 evenly spaced values are read: any training moves some of them.
     """
     digest = hashlib.sha256()
-    template = recipe.template(role)
-    prefix = template.render_prefix(recipe.resolve_instruction(role, instruction))
+    prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
     facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
     facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
-    digest.update(json.dumps([facts, prefix, template.suffix], sort_keys=True).encode())
+    digest.update(json.dumps([facts, prefix, suffix], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
     for name, weight in backbone.named_parameters():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())

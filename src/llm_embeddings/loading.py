@@ -19,9 +19,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedToke
 
 from . import sidecar
 from .adapters import apply_adapters
-from .families import find_recipe
-from .families.detect import declared, settle
-from .files import Source, find, read_json, resolve
+from .families.detect import named, settle
+from .files import Source, check_safetensors, find, read_json, resolve
 from .probe import check_attention, embedding_rows
 from .recipe import Recipe
 from .tokens import special_id, tokenize
@@ -67,22 +66,23 @@ def load(
         ValueError: no recipe, weights that are incomplete, corrupt or of another shape, or a token
             the recipe needs is missing.
     """
-    if wanted is None:
-        find_recipe(model)  # refuses by name what is known not to work, before any download
+    recipe = named(model, wanted)  # names are refused before anything is fetched
     directory = find(model, source)
-    recipe = declared(model, directory, wanted)
+    saved = sidecar.read(directory) if wanted is None else None
+    if saved is not None:
+        recipe = saved.recipe
     checkpoint = resolve(directory, adapters, source, base=recipe.base if recipe else None)
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(model, directory, checkpoint, recipe, trusted=trusted)
     tokenizer = load_tokenizer(checkpoint.tokenizer)
-    check_tokens(tokenizer, recipe)
+    check_tokens(tokenizer, recipe)  # again in `prepare`, but here before the weights are read
     backbone = load_backbone(checkpoint.root, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
-    saved = sidecar.read(directory)
-    return Loaded(backbone, tokenizer, recipe, saved.ranges if saved else {})
+    ranges = saved.ranges if saved is not None and not adapters else {}
+    return Loaded(backbone, tokenizer, recipe, ranges)
 
 
 def prepare(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
@@ -249,18 +249,7 @@ def check_weights(directory: Path) -> None:
             f"({', '.join(missing)}): the download is incomplete, fetch it again"
         )
     for shard in shards:
-        open_safetensors(directory / shard)
-
-
-def open_safetensors(path: Path) -> list[str]:
-    """Names of the tensors in a file; reads the header and compares it with the file's size."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): fetch it again"
-        ) from error
+        check_safetensors(directory / shard)
 
 
 def default_device() -> str:

@@ -51,10 +51,12 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
         relative = max(8 * torch.finfo(backbone.dtype).eps, 1e-4)
         threshold = max(10 * noise, relative * float(hidden.abs().mean()))
         if (moved > threshold) == recipe.causal:
-            wants, does = ("causal", "bidirectional")[:: 1 if recipe.causal else -1]
+            wanted, found = (
+                ("causal", "both ways") if recipe.causal else ("bidirectional", "causally")
+            )
             raise ValueError(
-                f"recipe {recipe.name!r} needs {wants} attention, but {type(backbone).__name__} "
-                f"attends {'both ways' if does == 'bidirectional' else 'causally'} "
+                f"recipe {recipe.name!r} needs {wanted} attention, but {type(backbone).__name__} "
+                f"attends {found} "
                 f"(attn_implementation={backbone.config._attn_implementation!r}): it "
                 "ignores config.is_causal, so its vectors would be wrong"
             )

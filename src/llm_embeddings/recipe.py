@@ -136,12 +136,26 @@ class Recipe:
         return self.query if role == "query" else self.document
 
     def resolve_instruction(self, role: Role, instruction: str | None) -> str:
-        """The instruction that is used: the given one, else the default of queries, else ""."""
+        """The instruction that is used: the given one, else the default of queries, else "".
+
+        LLM2Vec strips it, and the mark that ends it cannot be part of it.
+        """
         if instruction is None:
-            return self.instruction if role == "query" else ""
+            instruction = self.instruction if role == "query" else ""
         if not isinstance(instruction, str):
             raise TypeError(f"instruction must be a string, not {type(instruction).__name__}")
+        if self.separator:
+            instruction = instruction.strip().replace(self.separator, "")
         return instruction
+
+    def prefix(self, role: Role, instruction: str | None = None) -> str:
+        """What stands before a text of `role`, the instruction filled in.
+
+        Raises:
+            ValueError: an unknown role, or an instruction that has no place in the template.
+        """
+        template = self.template(role)
+        return template.render_prefix(self.resolve_instruction(role, instruction))
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some fields changed; an unknown field is a `TypeError`."""

@@ -67,6 +67,14 @@ class _Frame:
         encoded = self._call(strings, return_offsets_mapping=True)
         return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
+    def encode_located(
+        self, strings: list[str]
+    ) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+        """Ids, and character ranges if they are wanted."""
+        if self.with_offsets:
+            return self.encode_with_ranges(strings)
+        return self.encode(strings), [[] for _ in strings]
+
     def _call(self, strings: list[str], **options: bool) -> Any:
         return self.tokenizer(
             strings,
@@ -104,14 +112,10 @@ def tokenize(
         ValueError: unknown role, a token that is missing, an instruction that has no place in the
             template or leaves no room for the text.
     """
-    template = recipe.template(role)
-    instruction = recipe.resolve_instruction(role, instruction)
-    if recipe.separator:
-        instruction = instruction.strip().replace(recipe.separator, "")
     frame = _Frame(
         tokenizer,
-        template.render_prefix(_without_lone_surrogates(instruction)),
-        template.suffix,
+        _without_lone_surrogates(recipe.prefix(role, instruction)),
+        recipe.template(role).suffix,
         _as_list(special_id(tokenizer, recipe.bos, "bos")),
         _as_list(special_id(tokenizer, recipe.eos, "eos")),
         recipe.max_length if max_length is None else max_length,
@@ -159,13 +163,8 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
     The pooled text begins where the prefix ends, counted by tokenising the prefix alone, BOS
     included; without a prefix BOS is pooled too (gritlm 1.0.2 `GritLM.encode`).
     """
-    strings = [frame.prefix + text + frame.suffix for text in texts]
+    encoded, ranges = frame.encode_located([frame.prefix + t + frame.suffix for t in texts])
     room = frame.limit - len(frame.bos) - len(frame.eos)
-    ranges: list[list[tuple[int, int]]] = [[]] * len(strings)
-    if frame.with_offsets:
-        encoded, ranges = frame.encode_with_ranges(strings)
-    else:
-        encoded = frame.encode(strings)
     start = 0
     if recipe.pool_span == "text" and frame.prefix:
         start = len(frame.bos) + len(frame.encode_one(frame.prefix))
@@ -183,11 +182,7 @@ def _segments(frame: _Frame, texts: list[str]) -> list[Tokens]:
     """Prefix, text and suffix tokenised one by one; the limit is the text's alone (LLaRA)."""
     prefix = [*frame.bos, *frame.encode_one(frame.prefix)]
     suffix = [*frame.encode_one(frame.suffix), *frame.eos]
-    ranges: list[list[tuple[int, int]]] = [[]] * len(texts)
-    if frame.with_offsets:
-        encoded, ranges = frame.encode_with_ranges(texts)
-    else:
-        encoded = frame.encode(texts)
+    encoded, ranges = frame.encode_located(texts)
     return [
         _row(
             frame,

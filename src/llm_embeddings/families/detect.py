@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .. import sidecar
-from ..files import Checkpoint, read_json
+from ..files import Checkpoint, read_json, read_json_list
 from ..recipe import Pooling, Recipe, Template
 from . import e5_mistral, find_recipe, get_recipe, gritlm, llara, llm2vec, nearest, siblings
 
@@ -26,18 +25,15 @@ _UNLIMITED = 10**9  # transformers writes 1e30 into tokenizer_config.json for "n
 _INSTRUCTED = (e5_mistral.TEMPLATE, siblings.QWEN3, gritlm.TEMPLATE, siblings.BGE_ICL)
 
 
-def declared(model: str, directory: Path, wanted: str | Recipe | None) -> Recipe | None:
-    """The recipe that was asked for, lies beside the weights, or is listed under the hub id.
+def named(model: str, wanted: str | Recipe | None) -> Recipe | None:
+    """The recipe that was asked for, else the one listed under the hub id.
 
     Raises:
-        ValueError: an unknown or refused name, or a sidecar that cannot be read.
+        ValueError: an unknown or refused name.
     """
     if isinstance(wanted, Recipe):
         return wanted
-    if wanted is not None:
-        return get_recipe(wanted)
-    saved = sidecar.read(directory)
-    return saved.recipe if saved else find_recipe(model)
+    return find_recipe(model) if wanted is None else get_recipe(wanted)
 
 
 def settle(
@@ -49,7 +45,7 @@ def settle(
         model: What the user named, for messages.
         directory: The checkpoint's directory.
         checkpoint: All its directories.
-        known: What `declared` found.
+        known: The recipe that was asked for, lies beside the weights, or is listed.
         trusted: Whether `known` is the user's own `Recipe`, which nothing overrules.
 
     Raises:
@@ -292,10 +288,3 @@ def _added_tokens(directory: Path) -> set[str]:
     """Entries added to the vocabulary; families mark themselves by those."""
     tokenizer = read_json(directory / "tokenizer.json")
     return {str(token["content"]) for token in tokenizer.get("added_tokens", ())}
-
-
-def read_json_list(path: Path) -> list[dict[str, Any]]:
-    """The entries of modules.json."""
-    import json
-
-    return list(json.loads(path.read_text(encoding="utf-8")))

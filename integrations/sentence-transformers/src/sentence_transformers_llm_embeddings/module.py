@@ -133,10 +133,8 @@ class EncoderModule(InputModule):
 
         It is the name by which `encode(..., prompt_name="query")` is understood, too.
         """
-        instruction = self.recipe.resolve_instruction(role, None)
-        template = self.recipe.template(role)
-        around = f"{{text}}{template.suffix}" if template.suffix else ""
-        return template.render_prefix(instruction) + around
+        suffix = self.recipe.template(role).suffix
+        return self.recipe.prefix(role) + (f"{{text}}{suffix}" if suffix else "")
 
     def on_model_ready(self, model: Any) -> None:
         """Show the recipe's prefixes as the prompts of a model that has none."""
