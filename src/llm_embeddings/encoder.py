@@ -6,23 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import ranges_of
-from .inputs import AllOptions, EncodeOptions, check_finite, check_options, check_texts, windows
-from .passes import default_limit, rows_of, run
+from .calls import Call
+from .inputs import AllOptions, EncodeOptions, check_texts, checked
 from .recipe import Recipe, Role
-from .vectors import (
-    NEEDS_RANGES,
-    Precision,
-    TokenVectors,
-    Vectors,
-    cosine,
-    finish,
-    measure_ranges,
-    quantize,
-)
+from .rows import default_limit, rows_of
+from .vectors import Precision, Vectors, cosine, measure_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +34,7 @@ class Encoder:
         tokenizer: Its tokenizer; asked for ids only, never for special tokens.
         recipe: How the two are used.
         ranges: Calibrated ranges `[2, dim]` of int8 and uint8, by (dim, normalize).
+        scheduler: The one worker that runs the backbone, for all threads and coroutines.
     """
 
     def __init__(
@@ -55,12 +46,15 @@ class Encoder:
             ValueError: backbone, tokenizer and recipe do not go together.
         """
         from .loading import prepare
+        from .passes import Runner
+        from .scheduler import Scheduler
 
         prepare(backbone, tokenizer, recipe)
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.ranges: dict[tuple[int, bool], Vectors] = {}
+        self.scheduler = Scheduler(Runner(backbone, recipe))
 
     @classmethod
     def from_pretrained(
@@ -130,6 +124,11 @@ class Encoder:
         return default_limit(self.backbone, self.recipe)
 
     @property
+    def packing(self) -> str:
+        """How texts share a forward pass: packed without padding, or padded and why."""
+        return self.scheduler.runner.packing
+
+    @property
     def device(self) -> torch.device:
         """Where the backbone is."""
         return self.backbone.device
@@ -181,7 +180,7 @@ class Encoder:
             truncate_dim: Keep this many dimensions, then normalise if wanted.
             precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary".
             max_length: Limit in tokens in the recipe's meaning; None = `self.max_length`.
-            max_batch_tokens: Padded tokens per forward pass; None = 2048 on a CPU, else 16384.
+            max_batch_tokens: Tokens per forward pass; None = 2048 on a CPU, else by memory.
             show_progress: Show a progress bar.
             as_tensor: Return a torch tensor on `self.device` instead of a NumPy array.
 
@@ -195,25 +194,19 @@ class Encoder:
                 finite (the message names the text).
         """
         strings, single = check_texts(texts)
-        check_options(self.dimension, truncate_dim, precision, max_batch_tokens)
-        normalize = self.recipe.normalize if normalize is None else normalize
-        rows = rows_of(*self._parts, strings, role, instruction, max_length)
-        pooled = np.empty((len(rows), self.dimension), np.float32)
-        passes = run(
-            self.backbone, self.recipe, rows, max_batch_tokens, show_progress=show_progress
+        call = Call(
+            self,
+            {role: instruction},
+            normalize=normalize,
+            truncate_dim=truncate_dim,
+            precision=precision,
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
+            show_progress=show_progress,
+            as_tensor=as_tensor,
         )
-        for batch, found in passes:
-            check_finite(found, batch, strings)
-            pooled[batch] = found
-        vectors = finish(pooled, normalize=normalize, truncate_dim=truncate_dim)
-        ranges = ranges_of(self, vectors.shape[1], normalize) if precision in NEEDS_RANGES else None
-        result = quantize(vectors, precision, ranges)
-        result = result[0] if single else result
-        if not as_tensor:
-            return result
-        import torch
-
-        return torch.from_numpy(result).to(self.device)
+        result: NDArray[Any] | torch.Tensor = call.given(call.run(strings)[:, 0], single=single)
+        return result
 
     def encode_query(
         self,
@@ -242,12 +235,13 @@ class Encoder:
         instruction: str | None = None,
         **options: Unpack[AllOptions],
     ) -> Any:
-        """`encode` in a thread, so that an event loop goes on meanwhile."""
-        import asyncio
+        """`encode` while the event loop goes on.
 
-        call: Any = self.encode
-        thread: Any = asyncio.to_thread
-        return await thread(call, texts, role, instruction, **options)
+        Calls that wait at the same time share forward passes; a cancelled call frees its place.
+        """
+        strings, single = check_texts(texts)
+        call = Call(self, {role: instruction}, **options)
+        return call.given((await call.arun(strings))[:, 0], single=single)
 
     def iter_encode(
         self,
@@ -261,10 +255,10 @@ class Encoder:
         """Vectors of a stream, one by one and in order, in bounded memory.
 
         Args:
-            texts: Any iterable; `window` of its texts are read ahead and run together.
+            texts: Any iterable; the next `window` texts are read while those before them run.
             role: As in `encode`.
             instruction: As in `encode`.
-            window: Texts per round.
+            window: Texts read at once.
             **options: As in `encode`.
 
         Raises:
@@ -275,13 +269,32 @@ class Encoder:
             raise TypeError("iter_encode takes an iterable of strings; encode takes a single one")
         if window < 1:
             raise ValueError(f"window={window} must be 1 or more")
-        call: Any = self.encode
-        call([], role, instruction, **options)
-        return (
-            vector
-            for strings in windows(texts, window)
-            for vector in call(strings, role, instruction, **options)
-        )
+        call = Call(self, {role: instruction}, **options)
+        return (call.given(vector, single=False) for vector in call.stream(checked(texts), window))
+
+    def encode_both(
+        self,
+        texts: str | Iterable[str],
+        instruction: str | None = None,
+        **options: Unpack[AllOptions],
+    ) -> tuple[Any, Any]:
+        """The vectors of texts as queries and as documents.
+
+        A causal backbone reads what both prompts have in common once: with LLaRA the whole text, so
+        this costs little more than one of the two. Elsewhere it is `encode` twice.
+
+        Args:
+            texts: One string or many.
+            instruction: Of the query side; None = the recipe's default.
+            **options: As in `encode`.
+
+        Returns:
+            `(queries, documents)`, each as from `encode`.
+        """
+        strings, single = check_texts(texts)
+        call = Call(self, {"query": instruction, "document": None}, **options)
+        found = call.run(strings)
+        return call.given(found[:, 0], single=single), call.given(found[:, 1], single=single)
 
     def encode_tokens(
         self,
@@ -303,24 +316,14 @@ class Encoder:
             A `TokenVectors` for one string, a list of them for many.
         """
         strings, single = check_texts(texts)
-        check_options(self.dimension, None, "float32", max_batch_tokens)
-        rows = rows_of(*self._parts, strings, role, instruction, max_length, with_offsets=True)
-        found: dict[int, TokenVectors] = {}
-        passes = run(
-            self.backbone,
-            self.recipe,
-            rows,
-            max_batch_tokens,
+        found = Call(
+            self,
+            {role: instruction},
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
             show_progress=show_progress,
-            pooled=False,
-        )
-        for batch, states in passes:
-            for index, hidden in zip(batch, states, strict=True):
-                row = rows[index]
-                vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
-                check_finite(vectors, [index] * len(vectors), strings)
-                found[index] = TokenVectors(vectors, np.array(row.offsets, np.int64).reshape(-1, 2))
-        return found[0] if single else [found[index] for index in range(len(rows))]
+        ).run_tokens(strings)
+        return found[0] if single else found
 
     def similarity(self, a: Any, b: Any) -> Vectors:
         """Cosine similarity of every row of `a` with every row of `b`: `[n, m]`, float32.
@@ -389,6 +392,13 @@ class Encoder:
         from .export import export_sentence_transformers
 
         export_sentence_transformers(self, Path(path))
+
+    def close(self) -> None:
+        """Stop the worker thread; calls that wait are cancelled, later ones are refused.
+
+        Need not be called: the thread ends with the encoder, and with the interpreter.
+        """
+        self.scheduler.close()
 
     @property
     def _parts(self) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Recipe]:

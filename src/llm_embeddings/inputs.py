@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -29,30 +28,29 @@ class AllOptions(EncodeOptions, total=False):
     as_tensor: bool
 
 
-def check_texts(texts: Any, first: int = 0) -> tuple[list[str], bool]:
+def check_texts(texts: Any) -> tuple[list[str], bool]:
     """A list of strings, and whether a single string was given.
 
     Raises:
-        TypeError: not a string or an iterable of strings; `first` is the index of the first.
+        TypeError: not a string or an iterable of strings.
     """
     if isinstance(texts, str):
         return [texts], True
     if texts is None or isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
         raise TypeError(f"texts must be a string or strings, not {type(texts).__name__}")
-    strings = list(texts)
-    for index, text in enumerate(strings, first):
+    return list(checked(texts)), False
+
+
+def checked(texts: Iterable[Any]) -> Iterator[str]:
+    """Texts as they come.
+
+    Raises:
+        TypeError: one is not a string; the message gives its index.
+    """
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"texts[{index}] is {type(text).__name__}, not a string: {text!r:.80}")
-    return strings, False
-
-
-def windows(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of `size` texts each, checked; read as they are asked for."""
-    source = iter(texts)
-    first = 0
-    while window := list(itertools.islice(source, size)):
-        yield check_texts(window, first)[0]
-        first += len(window)
+        yield text
 
 
 def check_options(
@@ -68,18 +66,20 @@ def check_options(
         raise ValueError(f"max_batch_tokens={max_batch_tokens} must be 1 or more")
 
 
-def check_finite(vectors: NDArray[Any], indices: Sequence[int], texts: Sequence[str]) -> None:
+def check_finite(
+    vectors: NDArray[Any], texts: Sequence[str], index_of: Callable[[int], int]
+) -> None:
     """Raise `ValueError` naming the text of the first vector that holds NaN or infinity.
 
     Args:
-        vectors: `[n, dim]`.
-        indices: For each vector, the index of its text.
-        texts: All texts of the call.
+        vectors: `[n, dim]`, as many for each text.
+        texts: Their texts.
+        index_of: Which text of the call `texts[i]` is.
     """
     finite = np.isfinite(vectors).all(1)
     if not finite.all():
-        index = indices[int(np.argmin(finite))]
+        text = int(np.argmin(finite)) * len(texts) // len(vectors)
         raise ValueError(
-            f"the model's vector of texts[{index}] ({texts[index]!r:.80}) is not finite: try "
-            "dtype='float32' or 'bfloat16'"
+            f"the model's vector of texts[{index_of(text)}] ({texts[text]!r:.80}) is not finite: "
+            "try dtype='float32' or 'bfloat16'"
         )

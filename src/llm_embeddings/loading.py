@@ -7,20 +7,21 @@ it would only warn about (weights that are missing, an adapter that does not fit
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from . import sidecar
 from .adapters import apply_adapters
 from .families.detect import named, settle
 from .files import Source, check_safetensors, find, read_json, resolve
+from .precision import default_device, resolve_dtype
 from .probe import check_attention, embedding_rows
 from .recipe import Recipe
 from .tokens import special_id, tokenize
@@ -156,7 +157,8 @@ def set_direction(config: PretrainedConfig, recipe: Recipe) -> None:
         return
     kinds = getattr(config, "layer_types", None)
     if kinds and "sliding_attention" in kinds:
-        config.layer_types = ["full_attention"] * len(kinds)
+        # Wider than any text, not another kind of layer: Gemma 3 rotates the kinds differently.
+        config.sliding_window = config.max_position_embeddings
     elif not kinds and getattr(config, "sliding_window", None):
         config.sliding_window = None
 
@@ -250,45 +252,3 @@ def check_weights(directory: Path) -> None:
         )
     for shard in shards:
         check_safetensors(directory / shard)
-
-
-def default_device() -> str:
-    """CUDA, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def resolve_dtype(
-    wanted: str | torch.dtype, config: PretrainedConfig, directory: Path, device: torch.device
-) -> torch.dtype:
-    """The dtype to compute in.
-
-    "auto" is the checkpoint's own; on a CPU a half-precision checkpoint runs in bfloat16 where the
-    processor has it natively and in float32 elsewhere: never in float16.
-    """
-    if isinstance(wanted, torch.dtype):
-        return wanted
-    if wanted != "auto":
-        dtype = getattr(torch, wanted, None)
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise ValueError(f"dtype={wanted!r} is not 'auto', 'float32', 'bfloat16' or 'float16'")
-        return dtype
-    stored = getattr(config, "dtype", None) or _first_dtype(directory)
-    if device.type != "cpu" or stored == torch.float32:
-        return stored
-    return torch.bfloat16 if _has_native_bfloat16() else torch.float32
-
-
-def _has_native_bfloat16() -> bool:
-    read: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    flags = read()
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
-
-
-def _first_dtype(directory: Path) -> torch.dtype:
-    shard = min(directory.glob("model*.safetensors"))
-    with safe_open(shard, framework="pt") as file:
-        tensors = (file.get_tensor(name) for name in file.keys())
-        dtype: torch.dtype = next(t.dtype for t in tensors if t.is_floating_point())
-    return dtype

@@ -1,94 +1,155 @@
-"""Texts -> rows within the model's positions -> forward passes under a token budget."""
+"""One forward pass: rows of ids -> vectors. Packed where the backbone can, padded where it must."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from .batching import plan
-from .recipe import Recipe, Role
-from .tokens import Tokens, tokenize
-from .vectors import Vectors
+import torch
+
+from . import attention
+from .batching import Unit
+from .packing import Pack
+from .pooling import forward, pad, pool
+from .prefix import PrefixStore
+from .probe import choose_kernel
+from .recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-_CPU_TOKENS, _ACCELERATOR_TOKENS = 2048, 16384
+    from transformers import PreTrainedModel
 
 
-def positions(backbone: PreTrainedModel) -> int:
-    """How many positions a sequence may have."""
-    return int(getattr(backbone.config, "max_position_embeddings", None) or 2**31)
+class Runner:
+    """A backbone with all that one pass needs. One thread uses it.
 
-
-def default_limit(backbone: PreTrainedModel, recipe: Recipe) -> int:
-    """The recipe's limit in tokens, within the backbone's positions."""
-    return min(recipe.max_length, positions(backbone))
-
-
-def rows_of(
-    backbone: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    texts: Sequence[str],
-    role: Role,
-    instruction: str | None,
-    max_length: int | None,
-    *,
-    with_offsets: bool = False,
-) -> list[Tokens]:
-    """Token ids of texts; arguments as for `tokenize`.
-
-    Raises:
-        ValueError: as `tokenize`, or more tokens than the model has positions.
+    Attributes:
+        packing: How texts share a pass, in words.
+        packed: Whether they do so without padding.
+        budget: Tokens per pass that suit the device.
+        alone_above: Rows with more tokens than this must run alone.
     """
-    most = positions(backbone)
-    limit = default_limit(backbone, recipe) if max_length is None else max_length
-    if not 1 <= limit <= most:
-        raise ValueError(
-            f"max_length={limit} is not between 1 and the {most} positions of this model"
+
+    def __init__(self, backbone: PreTrainedModel, recipe: Recipe) -> None:
+        """Find out what the backbone can do.
+
+        Raises:
+            ValueError: the architecture does not attend as the recipe asks.
+        """
+        self._backbone, self._recipe = backbone, recipe
+        self._kernel, self.packing = choose_kernel(backbone, recipe)
+        self.packed = self._kernel is not None
+        self._prefixes = PrefixStore()
+        self.budget = tokens_per_pass(backbone)
+        self.alone_above = _alone_above(backbone)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Runner, (self._backbone, self._recipe)
+
+    def run(self, units: Sequence[Unit], *, pooled: bool = True) -> list[torch.Tensor]:
+        """Vectors of all rows of `units`, in their order; float32, on the backbone's device.
+
+        Returns:
+            `[dim]` each or, if not `pooled`, the hidden states `[tokens, dim]`.
+        """
+        with torch.inference_mode():
+            if self._kernel is None:
+                return self._run_padded(units, pooled=pooled)
+            return self._run_packed(units, pooled=pooled)
+
+    def _run_padded(self, units: Sequence[Unit], *, pooled: bool) -> list[torch.Tensor]:
+        rows = [row for unit in units for row in unit.rows]
+        ids, lengths = pad([row.ids for row in rows], self._backbone.device)
+        hidden = forward(self._backbone, self._recipe, ids, lengths)
+        if not pooled:
+            return [states[: len(r.ids)].float() for states, r in zip(hidden, rows, strict=True)]
+        starts = torch.tensor([row.start for row in rows], device=ids.device)
+        return list(pool(hidden, starts, lengths, self._recipe))
+
+    def _run_packed(self, units: Sequence[Unit], *, pooled: bool) -> list[torch.Tensor]:
+        assert self._kernel is not None
+        device = self._backbone.device
+        kept = {unit.shared for unit in units if unit.keep and unit.shared}
+        keeps = bool(kept) and self._prefixes.check(self._backbone)
+        found = {ids: self._prefixes.get(ids) for ids in kept} if keeps else {}
+        cached = {ids: states for ids, states in found.items() if states is not None}
+        shared = dict.fromkeys(unit.shared for unit in units if unit.shared not in cached)
+        shared.pop((), None)
+        sources = {ids: number for number, ids in enumerate([*cached, *shared])}
+        texts: list[Sequence[int]] = list(shared)
+        parents: list[int | None] = [None] * len(texts)
+        starts = [0] * len(texts)
+        for unit in units:
+            for row in unit.rows:
+                texts.append(row.ids[len(unit.shared) :])
+                parents.append(sources.get(unit.shared))
+                starts.append(max(row.start - len(unit.shared), 0))
+        pack = Pack(
+            [len(text) for text in texts],
+            parents,
+            list(cached.values()),
+            causal=self._recipe.causal,
+            kernel=self._kernel,
+            device=device,
+            keep=[text for text, ids in enumerate(shared) if keeps and ids in kept],
         )
-    rows = tokenize(tokenizer, recipe, texts, role, instruction, limit, with_offsets=with_offsets)
-    longest = max((len(row.ids) for row in rows), default=0)
-    if longest > most:
-        raise ValueError(
-            f"text and prompt take {longest} tokens, and this model has {most} positions: lower "
-            "max_length"
-        )
-    return rows
+        ids = torch.tensor([token for text in pack.order for token in texts[text]], device=device)
+        hidden = attention.forward(self._backbone, ids, pack)
+        for text, states in pack.kept.items():
+            self._prefixes.put(tuple(texts[text]), states)
+        vectors = self._pooled(pack, hidden, starts) if pooled else _apart(pack, hidden, texts)
+        return [vectors[text] for text in range(len(shared), len(texts))]
+
+    def _pooled(
+        self, pack: Pack, hidden: torch.Tensor, starts: Sequence[int]
+    ) -> dict[int, torch.Tensor]:
+        """Vector of each text in a pack."""
+        vectors: dict[int, torch.Tensor] = {}
+        for bucket, states in zip(pack.buckets, pack.padded(hidden), strict=True):
+            first = torch.tensor([starts[text] for text in bucket.texts], device=states.device)
+            rows = pool(states, first, bucket.lengths.to(states.device), self._recipe)
+            vectors.update(zip(bucket.texts, rows, strict=True))
+        return vectors
 
 
-def run(
-    backbone: PreTrainedModel,
-    recipe: Recipe,
-    rows: Sequence[Tokens],
-    max_batch_tokens: int | None,
-    *,
-    show_progress: bool,
-    pooled: bool = True,
-) -> Iterator[tuple[list[int], Vectors]]:
-    """Run all rows, batch by batch.
+def tokens_per_pass(backbone: PreTrainedModel) -> int:
+    """How many tokens one pass should have.
 
-    Yields:
-        The indices of a batch's rows, and their vectors `[n, dim]` or, if not `pooled`, their
-        hidden states `[n, longest, dim]`; float32.
+    Throughput on CPUs is flat from 512 to 4096. A GPU wants as many as half its free memory holds,
+    counted as 16 hidden and 4 feed-forward activations per token, and gains nothing over 32768.
     """
-    import torch
-    from tqdm.auto import tqdm
-
-    from .pooling import embed, forward, pad
-
     device = backbone.device
-    budget = max_batch_tokens or (_CPU_TOKENS if device.type == "cpu" else _ACCELERATOR_TOKENS)
-    with tqdm(total=len(rows), unit="text", disable=not show_progress) as bar:
-        for batch in plan([len(row.ids) for row in rows], budget):
-            with torch.inference_mode():
-                ids, lengths = pad([rows[index].ids for index in batch], device)
-                starts = torch.tensor([rows[index].start for index in batch], device=device)
-                if pooled:
-                    result = embed(backbone, recipe, ids, starts, lengths)
-                else:
-                    result = forward(backbone, recipe, ids, lengths).float()
-                found: Vectors = result.cpu().numpy()
-            yield batch, found  # outside, or a caller who stops here stays in inference mode
-            bar.update(len(batch))
+    config: Any = backbone.config
+    if device.type == "cpu":
+        return 2048
+    if device.type != "cuda":
+        return 8192
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    per_token = (16 * config.hidden_size + 4 * wide) * backbone.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1024, min(32768, int(free) // 2 // int(per_token)))
+
+
+def _alone_above(backbone: PreTrainedModel) -> int:
+    """Tokens above which rotary frequencies depend on the longest row of the pass.
+
+    transformers' "dynamic" and "longrope" positions do: such a row must not change others.
+    """
+    config: Any = backbone.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, dict)]
+    limits: list[int] = [
+        part.get("original_max_position_embeddings") or config.max_position_embeddings
+        for part in [rope, *nested]
+        if part.get("rope_type") in ("dynamic", "longrope")
+    ]
+    return min(limits, default=2**31)
+
+
+def _apart(
+    pack: Pack, hidden: torch.Tensor, texts: Sequence[Sequence[int]]
+) -> dict[int, torch.Tensor]:
+    """Hidden states of each text in a pack."""
+    return {
+        text: hidden[pack.starts[text] : pack.starts[text] + len(texts[text])].float()
+        for text in pack.order
+    }

@@ -1,11 +1,14 @@
-"""Does the backbone attend in the recipe's direction? Looks at behaviour, trusts no setting."""
+"""Does the backbone attend as the recipe asks, padded and packed? Looks at behaviour only."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import attention
+from .packing import Kernel, Pack
 from .pooling import forward, pad
 from .recipe import Recipe
 
@@ -60,3 +63,72 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
                 f"(attn_implementation={backbone.config._attn_implementation!r}): it "
                 "ignores config.is_causal, so its vectors would be wrong"
             )
+
+
+def choose_kernel(backbone: PreTrainedModel, recipe: Recipe) -> tuple[Kernel | None, str]:
+    """The fastest kernel with which packed texts have the states that padded ones have.
+
+    Returns:
+        The kernel, or None where the backbone must be padded, and what to tell a user.
+    """
+    reasons = []
+    try:
+        attention.enable(backbone)
+    except ValueError as error:
+        return None, f"padded batches: {error}"
+    for name, kernel in attention.kernels(backbone.device, backbone.dtype):
+        try:
+            difference = _packed_difference(backbone, recipe, kernel)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        if difference <= max(16 * torch.finfo(backbone.dtype).eps, 1e-4):
+            return kernel, f"packed without padding ({name})"
+        reasons.append(f"{name}: states differ by {difference:.1e}")
+    return (
+        None,
+        f"padded batches: {type(backbone).__name__} cannot be packed ({'; '.join(reasons)})",
+    )
+
+
+def _packed_difference(backbone: PreTrainedModel, recipe: Recipe, kernel: Kernel) -> float:
+    """Relative difference between packed and padded states of three rows.
+
+    A causal backbone runs two of them twice more: continuing another text of the same pack, and
+    continuing one of an earlier pack.
+    """
+    size = embedding_rows(backbone)
+    head = [size // 7, size // 5, size // 3]
+    rows = [[*head, size // 2, size // 6], [*head, size // 9], [size // 4, size // 8]]
+    pack_of = partial(Pack, causal=recipe.causal, kernel=kernel, device=backbone.device)
+    with torch.inference_mode():
+        hidden = forward(backbone, recipe, *pad(rows, backbone.device))
+        padded = [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
+        pairs = [(_states(backbone, rows, pack_of(list(map(len, rows)), [None] * 3)), padded)]
+        if recipe.causal:
+            tails = [row[len(head) :] for row in rows[:2]]
+            wanted = [states[len(head) :] for states in padded[:2]]
+            lengths = [len(tail) for tail in tails]
+            first = pack_of([len(head), *lengths], [None, 0, 0], keep=[0])
+            pairs.append((_states(backbone, [head, *tails], first)[1:], wanted))
+            second = pack_of(lengths, [0, 0], [first.kept[0]])
+            pairs.append((_states(backbone, tails, second), wanted))
+    return max(
+        _relative(found, right)
+        for all_found, all_right in pairs
+        for found, right in zip(all_found, all_right, strict=True)
+    )
+
+
+def _states(backbone: PreTrainedModel, texts: list[list[int]], pack: Pack) -> list[torch.Tensor]:
+    """Packed hidden states of each text."""
+    ids = torch.tensor([token for text in pack.order for token in texts[text]])
+    hidden = attention.forward(backbone, ids.to(backbone.device), pack)
+    starts = [pack.starts[text] for text in range(len(texts))]
+    return [hidden[at : at + len(text)] for at, text in zip(starts, texts, strict=True)]
+
+
+def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    found, wanted = found.float(), wanted.float()
+    difference = (found - wanted).norm() / wanted.norm().clamp(min=1e-12)
+    return float(torch.nan_to_num(difference, nan=float("inf")))

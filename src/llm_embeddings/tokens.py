@@ -28,6 +28,8 @@ class Tokens:
         ids: All token ids, BOS and EOS included.
         start: First pooled position; pooling runs to the end.
         cut: How many tokens the length limit took away.
+        template: How many of the first tokens the template alone decides: BOS and prefix. Where a
+            tokenizer merges across the seam it is fewer than these have on their own.
         text_start: First position of the text itself (with offsets only).
         offsets: Character range in the text of each of its tokens (with offsets only).
     """
@@ -35,6 +37,7 @@ class Tokens:
     ids: list[int]
     start: int
     cut: int = 0
+    template: int = 0
     text_start: int = 0
     offsets: tuple[tuple[int, int], ...] = ()
 
@@ -45,6 +48,7 @@ class _Frame:
 
     tokenizer: PreTrainedTokenizerFast
     prefix: str
+    prefix_ids: list[int]
     suffix: str
     bos: list[int]
     eos: list[int]
@@ -53,7 +57,7 @@ class _Frame:
 
     def encode(self, strings: list[str]) -> list[list[int]]:
         """Ids of plain strings, without special tokens and without truncation."""
-        return list(self._call(strings)["input_ids"]) if strings else []
+        return _ids(self.tokenizer, strings)
 
     def encode_one(self, string: str) -> list[int]:
         return self.encode([string])[0]
@@ -62,10 +66,9 @@ class _Frame:
         self, strings: list[str]
     ) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
         """Ids and character ranges."""
-        if not strings:
-            return [], []
-        encoded = self._call(strings, return_offsets_mapping=True)
-        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+        backend: Any = self.tokenizer.backend_tokenizer
+        encoded = backend.encode_batch(strings, add_special_tokens=False)
+        return [row.ids for row in encoded], [row.offsets for row in encoded]
 
     def encode_located(
         self, strings: list[str]
@@ -74,16 +77,6 @@ class _Frame:
         if self.with_offsets:
             return self.encode_with_ranges(strings)
         return self.encode(strings), [[] for _ in strings]
-
-    def _call(self, strings: list[str], **options: bool) -> Any:
-        return self.tokenizer(
-            strings,
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-            **options,
-        )
 
 
 def tokenize(
@@ -112,9 +105,11 @@ def tokenize(
         ValueError: unknown role, a token that is missing, an instruction that has no place in the
             template or leaves no room for the text.
     """
+    prefix = _without_lone_surrogates(recipe.prefix(role, instruction))
     frame = _Frame(
         tokenizer,
-        _without_lone_surrogates(recipe.prefix(role, instruction)),
+        prefix,
+        _ids(tokenizer, [prefix])[0],
         recipe.template(role).suffix,
         _as_list(special_id(tokenizer, recipe.bos, "bos")),
         _as_list(special_id(tokenizer, recipe.eos, "eos")),
@@ -167,7 +162,7 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
     room = frame.limit - len(frame.bos) - len(frame.eos)
     start = 0
     if recipe.pool_span == "text" and frame.prefix:
-        start = len(frame.bos) + len(frame.encode_one(frame.prefix))
+        start = len(frame.bos) + len(frame.prefix_ids)
     rows = []
     for text, ids, char_ranges in zip(texts, encoded, ranges, strict=True):
         kept, cut = ids[:room], max(len(ids) - room, 0)
@@ -180,7 +175,7 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
 
 def _segments(frame: _Frame, texts: list[str]) -> list[Tokens]:
     """Prefix, text and suffix tokenised one by one; the limit is the text's alone (LLaRA)."""
-    prefix = [*frame.bos, *frame.encode_one(frame.prefix)]
+    prefix = [*frame.bos, *frame.prefix_ids]
     suffix = [*frame.encode_one(frame.suffix), *frame.eos]
     encoded, ranges = frame.encode_located(texts)
     return [
@@ -281,13 +276,14 @@ def _row(
     if not ids:
         fillers = (frame.tokenizer.eos_token_id, frame.tokenizer.pad_token_id, 0)
         ids = [next(filler for filler in fillers if filler is not None)]
-    return Tokens(ids, start if start < len(ids) else 0, cut, text_start, offsets)
+    template = _common([*frame.bos, *frame.prefix_ids], ids)
+    return Tokens(ids, start if start < len(ids) else 0, cut, template, text_start, offsets)
 
 
 def _check_room(frame: _Frame, recipe: Recipe) -> None:
     if recipe.join == "segments":
         return
-    taken = len(frame.bos) + len(frame.eos) + len(frame.encode_one(frame.prefix))
+    taken = len(frame.bos) + len(frame.eos) + len(frame.prefix_ids)
     if recipe.truncate == "text":
         taken += len(frame.encode_one(frame.suffix))
     if taken >= frame.limit:
@@ -295,6 +291,18 @@ def _check_room(frame: _Frame, recipe: Recipe) -> None:
             f"the prompt takes {taken} tokens and max_length is {frame.limit}: no room is left "
             "for the text. Shorten the instruction or raise max_length"
         )
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """How many first items are the same."""
+    if b[: len(a)] == a:
+        return len(a)
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b))
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, strings: list[str]) -> list[list[int]]:
+    backend: Any = tokenizer.backend_tokenizer
+    return [row.ids for row in backend.encode_batch_fast(strings, add_special_tokens=False)]
 
 
 def _as_list(token_id: int | None) -> list[int]:

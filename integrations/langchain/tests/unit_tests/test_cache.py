@@ -20,13 +20,16 @@ Calls = list[tuple[str, list[str]]]
 def calls(embeddings: LLMEmbeddings, monkeypatch: pytest.MonkeyPatch) -> Calls:
     """What is really computed, by role."""
     made: Calls = []
-    encode = Encoder.encode
+    for name in ("encode", "aencode"):
+        plain = getattr(Encoder, name)
 
-    def counted(self: Encoder, texts: Any, role: Any, *args: Any, **options: Any) -> Any:
-        made.append((role, list(texts)))
-        return encode(self, texts, role, *args, **options)
+        def counted(
+            self: Encoder, texts: Any, role: Any, *args: Any, _plain: Any = plain, **options: Any
+        ) -> Any:
+            made.append((role, list(texts)))
+            return _plain(self, texts, role, *args, **options)
 
-    monkeypatch.setattr(Encoder, "encode", counted)
+        monkeypatch.setattr(Encoder, name, counted)
     return made
 
 

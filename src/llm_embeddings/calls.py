@@ -1,0 +1,182 @@
+"""One call of the encoder: options checked, texts made into jobs, rows into a result."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batching import once, units_of, windows
+from .calibration import ranges_of
+from .inputs import check_finite, check_options
+from .jobs import Job
+from .recipe import Role
+from .rows import rows_of
+from .vectors import NEEDS_RANGES, Precision, TokenVectors, Vectors, finish, quantize
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+    from .tokens import Tokens
+
+
+class Call:
+    """The options of a call, and the way of its texts through the scheduler."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        roles: Mapping[Role, str | None],
+        *,
+        normalize: bool | None = None,
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        show_progress: bool = False,
+        as_tensor: bool = False,
+    ) -> None:
+        """Check all but the texts; options as in `Encoder.encode`.
+
+        Args:
+            encoder: The encoder that is called.
+            roles: Instruction by role; two roles give two vectors from one pass over a text.
+            normalize: Unit L2 length.
+            truncate_dim: Dimensions to keep.
+            precision: Type of the result.
+            max_length: Limit in tokens.
+            max_batch_tokens: Tokens per pass.
+            show_progress: Show a progress bar.
+            as_tensor: Return tensors on the encoder's device.
+
+        Raises:
+            ValueError: a bad option, or an instruction that does not fit.
+        """
+        check_options(encoder.dimension, truncate_dim, precision, max_batch_tokens)
+        self._encoder, self.roles, self.dimension = encoder, roles, encoder.dimension
+        self._normalize = encoder.recipe.normalize if normalize is None else normalize
+        self._truncate_dim, self._precision = truncate_dim, precision
+        self._max_length, self._limit = max_length, max_batch_tokens
+        self._show_progress, self._as_tensor = show_progress, as_tensor
+        self._rows([])
+        self._ranges: Vectors | None = None
+        if precision in NEEDS_RANGES:
+            dim = truncate_dim or encoder.dimension
+            self._ranges = ranges_of(encoder, dim, self._normalize)
+
+    def run(self, strings: Sequence[str]) -> NDArray[Any]:
+        """Vectors of texts, in order: `[n, roles, dim]`."""
+        result = _Result(self, strings)
+        with self._progress(len(result.texts)) as bar:
+            job_of = partial(self._job, on_texts=bar.update)
+            for texts, pooled in self._encoder.scheduler.run(windows(result.texts), job_of):
+                result.take(texts, pooled)
+        return result.vectors()
+
+    async def arun(self, strings: Sequence[str]) -> NDArray[Any]:
+        """`run` for coroutines; cancelling it frees what has not run."""
+        result = _Result(self, strings)
+        with self._progress(len(result.texts)) as bar:
+            job_of = partial(self._job, on_texts=bar.update)
+            async for texts, pooled in self._encoder.scheduler.arun(windows(result.texts), job_of):
+                result.take(texts, pooled)
+        return result.vectors()
+
+    def stream(self, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
+        """Vectors one by one; while a window runs the next one is read."""
+        first = 0
+        with self._progress(None) as bar:
+            job_of = partial(self._job, on_texts=bar.update)
+            for texts, pooled in self._encoder.scheduler.run(windows(strings, window), job_of):
+                check_finite(pooled, texts, first.__add__)
+                yield from self.finish(pooled)
+                first += len(texts)
+
+    def run_tokens(self, strings: Sequence[str]) -> list[TokenVectors]:
+        """Vectors of the tokens of each text."""
+        found: list[TokenVectors] = []
+        rows: deque[Tokens] = deque()
+
+        def job_of(texts: list[str]) -> Job:
+            new = self._rows(texts, with_offsets=True)
+            rows.extend(new)
+            return self._job_of(new, bar.update, pooled=False)
+
+        with self._progress(len(strings)) as bar:
+            for texts, states in self._encoder.scheduler.run(windows(strings), job_of):
+                for text, hidden in zip(texts, states, strict=True):
+                    row = rows.popleft()
+                    vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
+                    check_finite(vectors, [text] * len(vectors), len(found).__add__)
+                    offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
+                    found.append(TokenVectors(vectors, offsets))
+        return found
+
+    def given(self, vectors: NDArray[Any], *, single: bool) -> Any:
+        """What the caller gets: one vector or all, an array or a tensor."""
+        result = np.ascontiguousarray(vectors[0] if single else vectors)
+        if not self._as_tensor:
+            return result
+        import torch
+
+        return torch.from_numpy(result).to(self._encoder.device)
+
+    def finish(self, pooled: Vectors) -> NDArray[Any]:
+        """Pooled states `[n, dim]` as the caller wants them."""
+        vectors = finish(pooled, normalize=self._normalize, truncate_dim=self._truncate_dim)
+        return quantize(vectors, self._precision, self._ranges)
+
+    def _job(self, texts: list[str], on_texts: Callable[[int], object]) -> Job:
+        return self._job_of(self._rows(texts), on_texts, pooled=True)
+
+    def _job_of(
+        self, rows: Sequence[Tokens], on_texts: Callable[[int], object], *, pooled: bool
+    ) -> Job:
+        runner = self._encoder.scheduler.runner
+        units = units_of(
+            rows,
+            self._encoder.recipe,
+            share=runner.packed and pooled,
+            alone_above=runner.alone_above,
+            siblings=len(self.roles),
+        )
+        return Job(units, pooled=pooled, limit=self._limit, on_texts=on_texts)
+
+    def _rows(self, texts: Sequence[str], *, with_offsets: bool = False) -> list[Tokens]:
+        """Token ids; the rows of one text follow each other."""
+        encoder = self._encoder
+        parts = encoder.backbone, encoder.tokenizer, encoder.recipe
+        by_role = [
+            rows_of(*parts, texts, role, text, self._max_length, with_offsets=with_offsets)
+            for role, text in self.roles.items()
+        ]
+        return [row for rows in zip(*by_role, strict=True) for row in rows]
+
+    def _progress(self, total: int | None) -> Any:
+        from tqdm.auto import tqdm
+
+        return tqdm(total=total, unit="text", disable=not self._show_progress)
+
+
+class _Result:
+    """The array of a call, filled window by window; equal texts are computed once."""
+
+    def __init__(self, call: Call, strings: Sequence[str]) -> None:
+        self.texts, self._where = once(strings)
+        self._finish, self._roles = call.finish, len(call.roles)
+        blank = call.finish(np.empty((0, call.dimension), np.float32))
+        self._found = np.empty((len(self.texts) * self._roles, blank.shape[1]), blank.dtype)
+        self._filled = 0
+
+    def take(self, texts: Sequence[str], pooled: Vectors) -> None:
+        first = self._filled // self._roles
+        check_finite(pooled, texts, lambda text: self._where.index(first + text))
+        self._found[self._filled : self._filled + len(pooled)] = self._finish(pooled)
+        self._filled += len(pooled)
+
+    def vectors(self) -> NDArray[Any]:
+        found = self._found.reshape(-1, self._roles, self._found.shape[1])
+        return found if len(self._where) == len(found) else found[self._where]

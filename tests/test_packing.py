@@ -1,0 +1,347 @@
+"""Packed passes: every backbone, direction and kernel gives the vectors of one text at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from helpers import BUNDLED, assert_close
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from llm_embeddings import Encoder, Recipe, Template, attention
+from llm_embeddings.batching import group
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": 32100,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Mistral": {"sliding_window": None},
+    "Mixtral": {"num_local_experts": 4, "sliding_window": None},
+    "Qwen2": {},
+    "Qwen3": {},
+    "Gemma": {},
+    "Phi3": {},
+}
+QUERY = Template("Instruct: {instruction}\nQuery: ")
+LAST = Recipe(
+    name="last",
+    causal=True,
+    pooling="last_token",
+    query=QUERY,
+    eos=True,
+    instruction="Given a question, retrieve passages that answer it",
+)
+MEAN = LAST.replace(name="mean", causal=False, pooling="mean", pool_span="text")
+WORDS = "the cat sat on a mat while rain fell over quiet hills and nobody spoke of it".split()
+TEXTS = [" ".join(WORDS[i % 9 : i % 9 + n]) for i, n in enumerate([1, 3, 9, 4, 2, 16, 7, 3, 1, 12])]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+        BUNDLED / "e5-mistral/model"
+    )
+    return found
+
+
+def make(kind: str, **changes: Any) -> PreTrainedModel:
+    """A random backbone whose states depend visibly on what it attends to."""
+    config: PreTrainedConfig = getattr(transformers, f"{kind}Config")(
+        **{**SMALL, **KINDS.get(kind, {}), **changes}
+    )
+    torch.manual_seed(0)
+    backbone = AutoModel.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for weight in backbone.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.25)
+    return backbone  # type: ignore[no-any-return]
+
+
+def one_by_one(
+    backbone: PreTrainedModel, encoder: Encoder, texts: list[str], role: Any
+) -> np.ndarray[Any, Any]:
+    """Last token or mean of the text, from stock passes over single texts."""
+    backbone.config.is_causal = encoder.recipe.causal
+    prefix = encoder.recipe.prefix(role)
+    skip = len(encoder.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else -1
+    vectors = []
+    for ids in encoder.tokenize(texts, role):
+        with torch.inference_mode():
+            states = backbone(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+        last = encoder.recipe.pooling == "last_token"
+        vectors.append(states[-1] if last else states[skip + 1 :].mean(0))
+    found = torch.stack(vectors)
+    return (found / found.norm(dim=1, keepdim=True)).numpy()
+
+
+@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_is_one_by_one(
+    kind: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    backbone = make(kind)
+    stock = copy.deepcopy(backbone)
+    encoder = Encoder(backbone, tokenizer, recipe)
+    assert encoder.packing == "packed without padding (SDPA)"
+    for role in ("query", "document"):
+        right = one_by_one(stock, encoder, TEXTS, role)
+        assert np.abs(right[0] - right[1:]).max() > 0.05, "the texts must differ to prove anything"
+        for _ in range(2):  # the second time the prefix is there
+            assert_close(encoder.encode(TEXTS, role), right)
+        assert_close([encoder.encode(text, role) for text in TEXTS], right)
+        assert_close(encoder.encode(TEXTS, role, max_batch_tokens=30), right)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("Mistral", {"sliding_window": 6}),
+        ("Qwen2", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}),
+        ("Gemma3Text", {"sliding_window": 6, "query_pre_attn_scalar": 8}),
+    ],
+)
+def test_sliding_window(
+    kind: str, changes: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    backbone = make(kind, **changes)
+    stock, whole = copy.deepcopy(backbone), make(kind, **{**changes, "sliding_window": 500})
+    encoder = Encoder(backbone, tokenizer, LAST)
+    assert encoder.packing.startswith("packed")
+    right = one_by_one(stock, encoder, TEXTS, "query")
+    assert np.abs(right - one_by_one(whole, encoder, TEXTS, "query")).max() > 0.01
+    for _ in range(2):
+        assert_close(encoder.encode(TEXTS, "query"), right)
+    both = Encoder(make(kind, **changes), tokenizer, MEAN)
+    assert_close(
+        both.encode(TEXTS),
+        one_by_one(make(kind, **{**changes, "sliding_window": 500}), both, TEXTS, "document"),
+    )
+
+
+def test_positions_that_depend_on_the_longest_row(tokenizer: PreTrainedTokenizerFast) -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 4.0, 9.0, 16.0],
+        "original_max_position_embeddings": 24,
+    }
+    backbone = make("Phi3", rope_parameters=rope, original_max_position_embeddings=24)
+    stock = copy.deepcopy(backbone)
+    encoder = Encoder(backbone, tokenizer, LAST)
+    texts = [" ".join(WORDS * 2), *TEXTS]
+    lengths = [len(ids) for ids in encoder.tokenize(texts)]
+    assert min(lengths) < 24 < max(lengths)
+    for role in ("document", "query"):
+        assert_close(encoder.encode(texts, role), one_by_one(stock, encoder, texts, role))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("Gemma2", {}, "runs 'eager' attention of its own"),
+        ("Llama", {"attn_implementation": "eager"}, "runs 'eager' attention of its own"),
+        ("Cohere2", {"layer_types": ["full_attention"] * 3}, None),
+    ],
+)
+def test_what_cannot_be_packed_is_padded(
+    kind: str, changes: dict[str, Any], reason: str | None, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    backbone = make(kind, **changes)
+    stock = copy.deepcopy(backbone)
+    encoder = Encoder(backbone, tokenizer, LAST)
+    if reason:
+        assert encoder.packing.startswith("padded batches: ")
+        assert reason in encoder.packing
+    for role in ("query", "document"):
+        assert_close(encoder.encode(TEXTS, role), one_by_one(stock, encoder, TEXTS, role))
+
+
+# -- variable-length kernels -----------------------------------------------------------------------
+
+
+def varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    most_queries: int,
+    most_keys: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+    num_splits: int,
+) -> torch.Tensor:
+    """What `torch.nn.attention.varlen.varlen_attn` documents, text by text."""
+    assert queries.dtype == keys.dtype == torch.int32
+    assert int(queries.diff().max()) == most_queries
+    assert int(keys.diff().max()) == most_keys
+    assert num_splits == 1
+    found = []
+    for text in range(len(queries) - 1):
+        q = query[queries[text] : queries[text + 1]].transpose(0, 1)
+        k, v = (s[keys[text] : keys[text + 1]].transpose(0, 1) for s in (key, value))
+        row = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
+        column = torch.arange(k.shape[1])
+        left, right = window_size
+        seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool)
+        seen &= (column <= row + right) if right >= 0 else seen
+        seen &= (column >= row - left) if left >= 0 else seen
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
+        )
+        found.append(out.transpose(0, 1))
+    return torch.cat(found)
+
+
+def flash(
+    *positional: Any, softmax_scale: float | None, causal: bool, window_size: tuple[int, int]
+) -> tuple[torch.Tensor, None]:
+    """What `flash_attn_varlen_func` documents; version 3 also returns a second value."""
+    left, right = window_size
+    sizes = (left, 0 if causal else right)
+    out = varlen(*positional, scale=softmax_scale, window_size=sizes, enable_gqa=True, num_splits=1)
+    return out, None
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        partial(attention.torch_varlen, function=varlen),
+        partial(attention.flash_attention, function=flash),
+    ],
+    ids=["torch", "flash_attn"],
+)
+def test_variable_length_kernels(
+    kernel: Callable[..., torch.Tensor],
+    recipe: Recipe,
+    window: int | None,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = Encoder(make("Mistral", sliding_window=window), tokenizer, recipe)
+    monkeypatch.setattr(attention, "kernels", lambda device, dtype: [("varlen", kernel)])
+    encoder = Encoder(make("Mistral", sliding_window=window), tokenizer, recipe)
+    assert encoder.packing == "packed without padding (varlen)"
+    for role in ("query", "query", "document"):
+        assert_close(encoder.encode(TEXTS, role), plain.encode(TEXTS, role))
+    for ours, theirs in zip(encoder.encode_both(TEXTS), plain.encode_both(TEXTS), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_a_kernel_that_is_wrong_or_fails_is_not_taken(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaks(pack: Any, query: Any, key: Any, value: Any, scaling: Any, window: Any) -> Any:
+        states = (s.transpose(0, 1) for s in (query, key, value))
+        out = scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True)
+        return out.transpose(0, 1)
+
+    def fails(*arguments: Any) -> Any:
+        raise RuntimeError("no kernel image")
+
+    usual = attention.kernels(torch.device("cpu"), torch.float32)
+    bad = [("leaks", leaks), ("fails", fails)]
+    monkeypatch.setattr(attention, "kernels", lambda device, dtype: [*bad, *usual])
+    assert Encoder(make("Llama"), tokenizer, LAST).packing == "packed without padding (SDPA)"
+    monkeypatch.setattr(attention, "kernels", lambda device, dtype: bad)
+    encoder = Encoder(make("Llama"), tokenizer, LAST)
+    assert "leaks: states differ by" in encoder.packing
+    assert "fails: no kernel image" in encoder.packing
+    assert_close(encoder.encode(TEXTS), one_by_one(make("Llama"), encoder, TEXTS, "document"))
+
+
+def test_the_backbone_itself_stays_as_it_was(tokenizer: PreTrainedTokenizerFast) -> None:
+    for recipe in (LAST, MEAN):
+        backbone = make("Llama")
+        stock = copy.deepcopy(backbone)
+        stock.config.is_causal = recipe.causal
+        Encoder(backbone, tokenizer, recipe)
+        ids = torch.arange(12).reshape(2, 6) + 5
+        for mask in (None, torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])):
+            ours, theirs = (
+                model(input_ids=ids, attention_mask=mask).last_hidden_state
+                for model in (backbone, stock)
+            )
+            assert_close(ours[:, 2:].detach(), theirs[:, 2:].detach())
+
+
+# -- two roles, shared first tokens ----------------------------------------------------------------
+
+
+def test_both_roles_of_a_text(encoder: Encoder) -> None:
+    texts = ["one text", "another, longer text", "one text", ""]
+    queries, documents = encoder.encode_both(texts, normalize=True, truncate_dim=8)
+    assert_close(queries, encoder.encode_query(texts, normalize=True, truncate_dim=8))
+    assert_close(documents, encoder.encode_document(texts, normalize=True, truncate_dim=8))
+    query, document = encoder.encode_both("one text")
+    assert_close(query, encoder.encode_query("one text"))
+    assert_close(document, encoder.encode_document("one text"))
+    assert [part.shape for part in encoder.encode_both([])] == [(0, encoder.dimension)] * 2
+
+
+def test_a_text_that_is_not_finite_stays_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Padding, shared tokens and pooling must not carry NaN from one text to another."""
+    for recipe in (LAST, MEAN, LAST.replace(pooling="weighted_mean")):
+        backbone = make("Llama")
+        token = tokenizer("nobody", add_special_tokens=False)["input_ids"][0]
+        encoder = Encoder(backbone, tokenizer, recipe)
+        good = [text for text in TEXTS if "nobody" not in text]
+        right = encoder.encode(good, "query")
+        with torch.no_grad():
+            backbone.embed_tokens.weight[token] = float("nan")
+        with pytest.raises(ValueError, match=rf"texts\[{len(good)}\] \('of nobody'\)"):
+            encoder.encode([*good, "of nobody"], "query")
+        assert_close(encoder.encode(good, "query"), right)
+
+
+@pytest.mark.parametrize("pooling", ["last_token", "mean", "weighted_mean", "first_token"])
+@pytest.mark.parametrize("span", ["all", "text"])
+def test_shared_first_tokens_with_every_pooling(
+    pooling: Any, span: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    recipe = LAST.replace(pooling=pooling, pool_span=span)
+    encoder = Encoder(make("Llama"), tokenizer, recipe)
+    alone = [encoder.encode(t, "query", normalize=False, max_batch_tokens=1) for t in TEXTS]
+    with torch.inference_mode():
+        states = [
+            encoder.backbone(input_ids=torch.tensor([ids])).last_hidden_state[0]
+            for ids in encoder.tokenize(TEXTS, "query")
+        ]
+    if pooling == "last_token":
+        assert_close(alone, [s[-1] for s in states])
+    elif pooling == "mean" and span == "all":
+        assert_close(alone, [s.mean(0) for s in states])
+    assert_close(encoder.encode(TEXTS, "query", normalize=False), alone)
+
+
+def test_groups_hold_every_sequence_and_waste_little() -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 60, 300).tolist()
+    keys = [n + int(random.integers(0, 2)) * 30 for n in lengths]
+    groups = group(lengths, keys)
+    assert sorted(i for texts in groups for i in texts) == list(range(300))
+    for sizes in (lengths, keys):
+        padded = sum(len(texts) * max(sizes[i] for i in texts) for texts in groups)
+        assert padded <= 1.15 * sum(sizes)
