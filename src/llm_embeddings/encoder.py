@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from numpy.typing import NDArray
 
+from .calibration import quantized
 from .calls import Call
-from .inputs import AllOptions, EncodeOptions, check_texts, checked
+from .inputs import (
+    AllOptions,
+    EncodeOptions,
+    Quantization,
+    check_quantization,
+    check_texts,
+    checked,
+)
 from .recipe import Recipe, Role
 from .rows import default_limit, rows_of
 from .vectors import Precision, Vectors, cosine, measure_ranges
@@ -34,6 +42,8 @@ class Encoder:
         tokenizer: Its tokenizer; asked for ids only, never for special tokens.
         recipe: How the two are used.
         ranges: Calibrated ranges `[2, dim]` of int8 and uint8, by (dim, normalize).
+        quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
+            with "int8" or "fp8"; None without.
         scheduler: The one worker that runs the backbone, for all threads and coroutines.
     """
 
@@ -54,6 +64,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.ranges: dict[tuple[int, bool], Vectors] = {}
+        self.quantization_cosine: float | None = None
         self.scheduler = Scheduler(Runner(backbone, recipe))
 
     @classmethod
@@ -66,7 +77,7 @@ class Encoder:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
-        quantization: Any = None,
+        quantization: Quantization | Any = None,
         device_map: str | Mapping[str, Any] | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -85,7 +96,9 @@ class Encoder:
             device: None = CUDA, Apple's GPU or the CPU, whichever there is.
             dtype: "auto" = the checkpoint's; on a CPU bfloat16 where it is native, else float32.
             attn_implementation: As in transformers.
-            quantization: A transformers quantization config.
+            quantization: "int8" (CPU, CUDA) or "fp8" (CUDA): linear layers in 8 bits, weights and
+                activations; `quantization_cosine` says how close the vectors stay. Or a
+                transformers quantization config.
             device_map: As in transformers; overrides `device`.
             revision: Branch, tag or commit of `model`.
             token: Hub token.
@@ -100,18 +113,24 @@ class Encoder:
         from .files import Source
         from .loading import LoadOptions, load
 
+        kind = check_quantization(quantization) if isinstance(quantization, str) else None
         loaded = load(
             str(BUNDLED_MODEL if model is None else model),
             recipe,
             adapters or (),
             Source(revision, token, cache_dir, local_files_only),
             LoadOptions(
-                device, dtype, attn_implementation, quantization, device_map, trust_remote_code
+                device,
+                dtype,
+                attn_implementation,
+                None if kind else quantization,
+                device_map,
+                trust_remote_code,
             ),
         )
         encoder = cls(loaded.backbone, loaded.tokenizer, loaded.recipe)
         encoder.ranges = loaded.ranges
-        return encoder
+        return encoder if kind is None else quantized(encoder, kind)
 
     @property
     def dimension(self) -> int:
@@ -125,7 +144,7 @@ class Encoder:
 
     @property
     def packing(self) -> str:
-        """How texts share a forward pass: packed without padding, or padded and why."""
+        """How texts share a pass: packed without padding, or padded and why."""
         return self.scheduler.runner.packing
 
     @property
@@ -308,9 +327,8 @@ class Encoder:
     ) -> Any:
         """One vector per token of the text, with character offsets.
 
-        For late chunking (embed a whole document, pool each chunk's tokens) and word-level tasks.
-        The text stands in its role's template; only its own tokens are returned. It is only ever
-        cut at its end: LLM2Vec's word limit and separator play no part here.
+        For late chunking (pool each chunk's tokens) and word-level tasks. The text stands in its
+        role's template; only its own tokens are returned. It is only ever cut at its end.
 
         Returns:
             A `TokenVectors` for one string, a list of them for many.
@@ -394,10 +412,7 @@ class Encoder:
         export_sentence_transformers(self, Path(path))
 
     def close(self) -> None:
-        """Stop the worker thread; calls that wait are cancelled, later ones are refused.
-
-        Need not be called: the thread ends with the encoder, and with the interpreter.
-        """
+        """Stop the worker thread now: calls that wait are cancelled, later ones refused."""
         self.scheduler.close()
 
     @property

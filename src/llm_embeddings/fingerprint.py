@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,10 +34,20 @@ def fingerprint(
     facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
     digest.update(json.dumps([facts, prefix, suffix], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
-    for name, weight in backbone.named_parameters():
+    for name, weight in _plain_weights(backbone.named_parameters()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.device.type != "meta":
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES]
             digest.update(sample.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _plain_weights(weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and weights; a quantised tensor comes as the tensors it is made of."""
+    for name, weight in weights:
+        if hasattr(weight, "__tensor_flatten__"):
+            parts = weight.__tensor_flatten__()[0]
+            yield from _plain_weights((f"{name}.{part}", getattr(weight, part)) for part in parts)
+        else:
+            yield name, weight

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .vectors import Precision, check_precision
+
+Quantization = Literal["int8", "fp8"]
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -64,6 +66,15 @@ def check_options(
         )
     if max_batch_tokens is not None and max_batch_tokens < 1:
         raise ValueError(f"max_batch_tokens={max_batch_tokens} must be 1 or more")
+
+
+def check_quantization(kind: str) -> Quantization:
+    """The kind, or a `ValueError` if there is none of this name."""
+    for known in get_args(Quantization):
+        if kind == known:
+            found: Quantization = known
+            return found
+    raise ValueError(f"quantization={kind!r} is not one of {get_args(Quantization)} or None")
 
 
 def check_finite(

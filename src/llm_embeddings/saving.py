@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import sidecar
 from .adapters import without_adapters
+from .quantization import refuse_quantized
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def save(encoder: Encoder, path: Path) -> None:
     """Write weights (trained adapters merged), tokenizer and recipe; the recipe last."""
+    refuse_quantized(encoder.backbone)
     backbone = without_adapters(encoder.backbone)
     if any("lora_" in name for name, _ in backbone.named_parameters()):
         raise ValueError(
