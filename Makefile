@@ -4,11 +4,14 @@ VENV ?= .venv
 
 INTEGRATIONS := langchain llama-index sentence-transformers
 PROJECTS := pyproject.toml $(INTEGRATIONS:%=integrations/%/pyproject.toml)
-SOURCES := src $(INTEGRATIONS:%=integrations/%/src) scripts
+SOURCES := src $(INTEGRATIONS:%=integrations/%/src) scripts benchmarks
 RUN := "$(VENV)"/bin/python -m
 STAMP := $(VENV)/.installed
+PIP := -m pip install -q --disable-pip-version-check
+# Peers and references run in environments of their own: they pin other versions.
+ENVS := .benchmarks/environments
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench bench-reference bench-gpu clean
 
 # Search real passages with the model that comes with the package.
 demo: $(STAMP)
@@ -29,12 +32,46 @@ format: $(STAMP)
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+# Speed and memory against peers, on this machine. BENCH="--quick" and more: benchmarks/README.md.
+bench: $(ENVS)/peers/.installed
+	$(ENVS)/peers/bin/python -m benchmarks.run $(BENCH)
+
+# The same against the loops of llm2vec, gritlm and FlagEmbedding.
+bench-reference: $(foreach e,peers gritlm llm2vec flagembedding,$(ENVS)/$(e)/.installed)
+	$(ENVS)/peers/bin/python -m benchmarks.run --workloads reference $(BENCH)
+
+# Golden cases on CUDA, then a 7B-shaped model in bfloat16.
+bench-gpu: $(ENVS)/peers/.installed
+	$(ENVS)/peers/bin/python -m benchmarks.gpu $(BENCH)
+
 clean:
 	rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
 # Installs again only when the pinned versions or a pyproject.toml change.
 $(STAMP): constraints.txt $(PROJECTS)
 	$(PYTHON) -m venv "$(VENV)"
-	$(RUN) pip install -q --disable-pip-version-check -c constraints.txt \
-		-e ".[dev]" $(INTEGRATIONS:%=-e integrations/%)
+	"$(VENV)"/bin/python $(PIP) -c constraints.txt -e ".[dev]" $(INTEGRATIONS:%=-e integrations/%)
 	touch "$@"
+
+$(ENVS)/peers/.installed: constraints.txt $(PROJECTS) $(wildcard benchmarks/requirements/peers*.txt)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) -c constraints.txt -e ".[dev]" $(INTEGRATIONS:%=-e integrations/%) \
+		-r benchmarks/requirements/peers.txt
+	$(@D)/bin/python $(PIP) --no-deps -r benchmarks/requirements/peers-no-deps.txt
+	touch $@
+
+$(ENVS)/gritlm/.installed: constraints.txt benchmarks/requirements/gritlm.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) -c constraints.txt torch transformers accelerate
+	$(@D)/bin/python $(PIP) --no-deps -r benchmarks/requirements/gritlm.txt
+	touch $@
+
+$(ENVS)/llm2vec/.installed: benchmarks/requirements/llm2vec.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) -r $<
+	touch $@
+
+$(ENVS)/flagembedding/.installed: benchmarks/requirements/flagembedding.txt constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) -c constraints.txt -r $<
+	touch $@
