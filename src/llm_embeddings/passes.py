@@ -45,6 +45,10 @@ class Runner:
     def __reduce__(self) -> tuple[Any, ...]:
         return Runner, (self._backbone, self._recipe)
 
+    def forget(self) -> None:
+        """Forget kept prefixes: the next pass computes them anew, with the same bits."""
+        self._prefixes = PrefixStore()
+
     def run(self, units: Sequence[Unit], *, pooled: bool = True) -> list[torch.Tensor]:
         """Vectors of all rows of `units`, in their order; float32, on the backbone's device.
 

@@ -51,16 +51,18 @@ def find_recipe(name: str) -> Recipe | None:
     return next((recipe for known, recipe in RECIPES.items() if known.lower() == lower), None)
 
 
-def nearest(name: str) -> str:
-    """A sentence with the nearest known names and how to go on without one."""
+def near_names(name: str) -> list[str]:
+    """Up to three names of listed recipes that look like `name`."""
     by_lower = {known.lower(): known for known in RECIPES}
     short = {known.split("/")[-1]: by_lower[known] for known in by_lower}
     wanted = name.lower().rstrip("/").split("/")[-1]
-    near = list(
-        dict.fromkeys(
-            short[hit] for hit in difflib.get_close_matches(wanted, short, n=3, cutoff=0.5)
-        )
-    )
+    hits = difflib.get_close_matches(wanted, short, n=3, cutoff=0.5)
+    return list(dict.fromkeys(short[hit] for hit in hits))
+
+
+def nearest(name: str) -> str:
+    """A sentence with the nearest known names and how to go on without one."""
+    near = near_names(name)
     hint = f"Nearest known: {', '.join(near)}. " if near else ""
     return (
         f"{hint}list_recipes() names all; for your own checkpoint pass recipe=Recipe(...) "

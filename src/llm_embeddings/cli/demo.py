@@ -1,4 +1,4 @@
-"""`llm-embeddings`: the command line."""
+"""`llm-embeddings demo`: real passages, searched twice."""
 
 from __future__ import annotations
 
@@ -7,51 +7,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .console import ModelOption, load, output
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .corpus import Document
-    from .encoder import Encoder
+    from ..corpus import Document
+    from ..encoder import Encoder
 
-app = typer.Typer(
-    help="Text embeddings from decoder LLMs.", no_args_is_help=True, add_completion=True
-)
-
-DEMO_QUERIES = (
+QUERIES = (
     "how does inflation affect prices",
     "what happens to glucose in a cell",
     "what caused the Mexican war of independence",
 )
 
 
-@app.callback()
-def main() -> None:
-    """Text embeddings from decoder LLMs: LLM2Vec, E5-Mistral, LLaRA, GritLM and siblings."""
-
-
-@app.command()
 def demo(
     query: Annotated[
-        list[str] | None, typer.Argument(help="What to look for; some examples if left out.")
+        list[str] | None,
+        typer.Argument(help="What to look for; some examples if left out.", show_default=False),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id or directory; the bundled small model if left out.")
-    ] = None,
+    model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Passages per query.")] = 3,
 ) -> None:
-    """Search real passages that come with the package: by the core, then through LangChain."""
-    from rich.console import Console
+    """Search real passages that come with the package: by the core, then through LangChain.
 
-    from .corpus import load_corpus
-    from .encoder import Encoder
+    Example: llm-embeddings demo "why is the sky blue"
+    """
+    from ..corpus import load_corpus
 
-    console = Console()
-    queries = list(query or DEMO_QUERIES)
-    try:
-        encoder = Encoder.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+    console = output()
+    queries = list(query or QUERIES)
+    encoder = load(model)
     corpus = load_corpus()
     console.print(
         f"[bold]{encoder.recipe.name}[/]: {encoder.dimension} dimensions, "

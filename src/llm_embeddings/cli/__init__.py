@@ -1,0 +1,52 @@
+"""`llm-embeddings`: the command line, one file per command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import Commands
+from .demo import demo
+from .encode import encode
+from .export import export
+from .info import info
+from .recipes import recipes
+from .search import search
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"llm-embeddings {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the code an error came from.")
+    ] = False,
+) -> None:
+    """Text embeddings from decoder LLMs: LLM2Vec, E5-Mistral, LLaRA, GritLM and siblings."""
+
+
+START, USE, HAND_ON = "Get to know", "Embed and search", "Hand on"
+app.command(rich_help_panel=START)(demo)
+app.command(rich_help_panel=START)(recipes)
+app.command(rich_help_panel=START)(info)
+app.command(rich_help_panel=USE)(encode)
+app.command(rich_help_panel=USE)(search)
+app.command(rich_help_panel=HAND_ON)(export)

@@ -1,0 +1,126 @@
+"""Tests of a loaded model: what would make its vectors wrong without anybody noticing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ..recipe import Role
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+
+# Rounding differs between batch shapes: the tolerance the tests hold in float32, and a few units in
+# the last place of the vector's largest values in half precision.
+_TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 2e-2}
+_ROUGH = 2e-2
+_QUANTIZED_COSINE = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of one test."""
+
+    name: str
+    passed: bool
+    words: str
+
+
+def run_checks(encoder: Encoder) -> Iterator[Check]:
+    """Run all tests, one after the other."""
+    backbone = type(encoder.backbone).__name__
+    dtype = str(encoder.backbone.dtype).removeprefix("torch.")
+    yield Check("loaded", True, f"{backbone} in {dtype} on {encoder.device}, {encoder.packing}")
+    tests: dict[str, Callable[[Encoder], tuple[bool, str]]] = {
+        "attention": _attention,
+        "finite vectors": _finite,
+        "batches": _batches,
+        "tokenizer": _tokenizer,
+    }
+    if encoder.quantization_cosine is not None:
+        tests["quantization"] = _quantization
+    for name, test in tests.items():
+        try:
+            passed, words = test(encoder)
+        except (OSError, ValueError, RuntimeError) as error:
+            passed, words = False, str(error)
+        yield Check(name, passed, words)
+
+
+def _attention(encoder: Encoder) -> tuple[bool, str]:
+    """The probe raises where the direction is wrong."""
+    from ..probe import check_attention
+
+    check_attention(encoder.backbone, encoder.recipe)
+    if encoder.recipe.causal:
+        return True, "causal: earlier states stay when the last token changes"
+    return True, "both ways: earlier states move when the last token changes"
+
+
+def _finite(encoder: Encoder) -> tuple[bool, str]:
+    """`encode` raises where a vector is not finite; a zero one is as useless."""
+    import numpy as np
+
+    texts = _samples()
+    vectors = np.concatenate([encoder.encode(texts, role) for role in get_args(Role)])
+    norms = np.linalg.norm(vectors, axis=1)
+    span = f"lengths {norms.min():.4f} to {norms.max():.4f}"
+    passed = bool((norms > 0).all())
+    if encoder.recipe.normalize:
+        passed = passed and bool(np.abs(norms - 1).max() < 1e-4)
+    return passed, f"{len(vectors)} of {vectors.shape[1]:,} dimensions, {span}"
+
+
+def _batches(encoder: Encoder) -> tuple[bool, str]:
+    """A text's vector must not depend on its neighbours."""
+    import numpy as np
+
+    texts = _samples()
+    together = encoder.encode(texts, normalize=True)
+    alone = np.stack([encoder.encode(text, normalize=True) for text in texts])
+    difference = float(np.abs(together - alone).max())
+    dtype = str(encoder.backbone.dtype).removeprefix("torch.")
+    exact = encoder.quantization_cosine is None
+    allowed = _TOLERANCES.get(dtype, _ROUGH) if exact else _ROUGH
+    words = f"alone and together differ by {difference:.1e} at most (allowed: {allowed:.0e})"
+    return difference <= allowed, words
+
+
+def _tokenizer(encoder: Encoder) -> tuple[bool, str]:
+    """Saved and loaded again, the tokenizer must give the same ids."""
+    from ..loading import load_tokenizer
+    from ..rows import rows_of
+
+    texts = _samples()
+    with tempfile.TemporaryDirectory() as directory:
+        encoder.tokenizer.save_pretrained(directory)
+        again = load_tokenizer(Path(directory))
+        parts = encoder.backbone, again, encoder.recipe
+        rows: list[Any] = rows_of(*parts, texts, "document", None, None)
+    passed = [row.ids for row in rows] == encoder.tokenize(texts)
+    return passed, f"saved and loaded again it gives {'the same' if passed else 'OTHER'} ids"
+
+
+def _quantization(encoder: Encoder) -> tuple[bool, str]:
+    """How far quantised weights turn the vectors."""
+    cosine = encoder.quantization_cosine or 0.0
+    return cosine >= _QUANTIZED_COSINE, f"lowest cosine with the plain model {cosine:.5f}"
+
+
+def _samples() -> list[str]:
+    """Texts of all lengths and scripts, an empty one and one over most limits among them."""
+    from ..corpus import load_corpus
+
+    passage = load_corpus()[0].passage
+    return [
+        "",
+        "a",
+        "Paris is in France.",
+        "巴黎是法国的首都。",
+        "Ünïcödé 👋",
+        passage,
+        passage * 8,
+    ]

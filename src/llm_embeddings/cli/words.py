@@ -1,0 +1,111 @@
+"""A recipe in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+from ..recipe import Pooling, Recipe, Role
+
+if TYPE_CHECKING:
+    from ..tokens import Tokens
+
+POOLINGS: dict[Pooling, str] = {
+    "last_token": "last token",
+    "first_token": "first token",
+    "mean": "mean",
+    "weighted_mean": "weighted mean",
+    "last_k_mean": "mean of last tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing to know about a model.
+
+    Attributes:
+        name: What it is about.
+        words: What is so.
+        source: Who says so.
+    """
+
+    name: str
+    words: str
+    source: str = "recipe"
+
+
+def explain(recipe: Recipe) -> Iterator[Fact]:
+    """What a recipe says, from the text to the vector."""
+    yield Fact("query", template(recipe, "query"))
+    yield Fact("document", template(recipe, "document"))
+    yield Fact("instruction", _instruction(recipe))
+    yield Fact("BOS, EOS", f"{_token(recipe.bos, 'BOS')} first; {_token(recipe.eos, 'EOS')} last")
+    yield Fact("limit", _limit(recipe))
+    yield Fact(
+        "attention",
+        "causal: a token sees itself and those before it"
+        if recipe.causal
+        else "both ways: every token sees all others",
+    )
+    length = "scaled to unit length" if recipe.normalize else "not scaled"
+    yield Fact("pooling", f"{_pooling(recipe)}; {length}")
+
+
+def template(recipe: Recipe, role: Role) -> str:
+    """What stands around a text, without an instruction filled in."""
+    found = recipe.template(role)
+    return f"{visible(found.prefix)}{{text}}{visible(found.suffix)}"
+
+
+def visible(text: str) -> str:
+    r"""White space that would break a line, as its escape: a line feed becomes \n."""
+    return text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def pooled(recipe: Recipe, tokens: Tokens) -> range:
+    """Positions whose states make up the vector."""
+    count = len(tokens.ids)
+    first = {
+        "first_token": 0,
+        "last_token": count - 1,
+        "last_k_mean": max(count - (recipe.last_k or 1), 0),
+    }.get(recipe.pooling, tokens.start)
+    return range(first, 1 if recipe.pooling == "first_token" else count)
+
+
+def _instruction(recipe: Recipe) -> str:
+    takes = [role for role in get_args(Role) if recipe.template(role).takes_instruction]
+    if not takes:
+        return "none is taken"
+    default = f"a query without one gets: {recipe.instruction}" if recipe.instruction else ""
+    rest = "documents get one only if it is given" if "document" in takes else ""
+    return "; ".join(part for part in (default, rest) if part) or "taken, none by default"
+
+
+def _token(value: bool | str, kind: str) -> str:
+    if value is True:
+        return f"the tokenizer's {kind}"
+    return value or "nothing"
+
+
+def _limit(recipe: Recipe) -> str:
+    whole = recipe.join == "string"
+    words = f"{recipe.max_length:,} tokens of {'the whole sequence' if whole else 'the text alone'}"
+    if recipe.max_text_length:
+        words += f", {recipe.max_text_length:,} of the text, reached by dropping words"
+    kept = [] if not recipe.eos else ["EOS"]
+    if recipe.truncate == "text" and (recipe.query.suffix or recipe.document.suffix):
+        kept.append("what follows the text")
+    loses = "a longer one loses its end"
+    return f"{words}; {loses}, never {' or '.join(kept)}" if kept else f"{words}; {loses}"
+
+
+def _pooling(recipe: Recipe) -> str:
+    words = POOLINGS[recipe.pooling]
+    if recipe.pooling == "last_k_mean":
+        return f"mean of the last {recipe.last_k} tokens"
+    if recipe.pooling in ("last_token", "first_token"):
+        return f"the {words}"
+    span = "all tokens" if recipe.pool_span == "all" else "the text, not what stands before it"
+    return f"{words} over {span}"

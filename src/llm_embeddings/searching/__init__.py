@@ -1,0 +1,1 @@
+"""Files -> passages -> an index on disk -> hits. `llm-embeddings search` is its command line."""

@@ -1,0 +1,98 @@
+"""HTML -> sections, with the line of the source at which each text stands."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from .outline import Outline, Section
+
+_HIDDEN = frozenset({"script", "style", "template", "svg"})
+_HEADINGS = {"title": 0, "h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
+_BLOCKS = frozenset(
+    "address article aside blockquote body br caption dd details div dl dt fieldset figcaption "
+    "figure footer form head header hr html legend li main nav ol option p pre section select "
+    "summary table tbody td textarea tfoot th thead tr ul".split()
+)
+# Their ends make a paragraph; the end of a cell or an item only makes a line.
+_INNER = frozenset({"br", "dd", "dt", "li", "option", "td", "th", "tr"})
+_DECLARED = re.compile(rb"<(?:meta|\?xml)[^>]+?(?:charset|encoding)\s*=\s*[\"']?([\w.:-]+)", re.I)
+
+
+def declared_encoding(data: bytes) -> str | None:
+    """The encoding that a page names near its beginning."""
+    found = _DECLARED.search(data[:2048])
+    return found[1].decode("ascii", "replace") if found else None
+
+
+def read_html(text: str) -> list[Section]:
+    """Sections of a page under its title and headings; scripts and styles are left out."""
+    page = _Page()
+    # Browsers pass over any marked section; `html.parser` fails on those it does not know.
+    page.feed(text.replace("<![", "<?["))
+    page.close()
+    page.end_block()
+    return page.outline.sections
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.outline = Outline()
+        self._hidden: list[str] = []
+        self._heading: int | None = None
+        self._words: list[str] = []
+        self._first = self._number = 1
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _HIDDEN:
+            self._hidden.append(tag)
+        elif tag in _HEADINGS:
+            self.end_block()
+            self._heading = _HEADINGS[tag]
+        elif tag in _BLOCKS:
+            self.end_block(paragraph=tag not in _INNER)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _BLOCKS:
+            self.end_block(paragraph=tag not in _INNER)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._hidden:
+            del self._hidden[self._hidden.index(tag) :]
+        elif tag in _HEADINGS or tag in _BLOCKS:
+            self.end_block(paragraph=tag not in _INNER)
+
+    def handle_data(self, data: str) -> None:
+        if self._hidden:
+            return
+        number = self.getpos()[0]
+        for offset, piece in enumerate(data.split("\n")):
+            if self._heading is None and number + offset != self._number:
+                self._end_line()
+            if piece.strip():
+                if not "".join(self._words).strip():
+                    self._first = number + offset
+                self._number = number + offset
+                self._words.append(piece)
+            elif piece or offset:
+                self._words.append(" ")
+
+    def end_block(self, *, paragraph: bool = True) -> None:
+        """Close the line, or the heading, that is being read."""
+        if self._heading is None:
+            self._end_line()
+            if paragraph and self.outline.sections:
+                self.outline.line(self._number, "")
+        else:
+            self.outline.heading(self._heading, self._take(), self._first)
+            self._heading = None
+
+    def _end_line(self) -> None:
+        if text := self._take():
+            self.outline.line(self._first, text)
+
+    def _take(self) -> str:
+        text = " ".join("".join(self._words).split())
+        self._words.clear()
+        return text
