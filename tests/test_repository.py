@@ -18,7 +18,8 @@ from llm_embeddings.families import RECIPES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "llm_embeddings"
 INTEGRATIONS = ("langchain", "llama-index", "sentence-transformers")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("integrations/*/*.md")])
+FOLDERS = ("", "docs/", "docs/*/", "examples/", "benchmarks/", "integrations/*/")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.md"))
 
 # An import goes from right to left along this line, never back.
 SPINE = ("recipe", "families", "loading", "encoder", "cli")
