@@ -253,7 +253,7 @@ def test_variable_length_kernels(
 def test_a_kernel_that_is_wrong_or_fails_is_not_taken(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leaks(pack: Any, query: Any, key: Any, value: Any, scaling: Any, window: Any) -> Any:
+    def leaks(pack: Any, query: Any, key: Any, value: Any, *others: Any) -> Any:
         states = (s.transpose(0, 1) for s in (query, key, value))
         out = scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True)
         return out.transpose(0, 1)

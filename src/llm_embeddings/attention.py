@@ -5,8 +5,9 @@ four-dimensional mask that transformers hands on untouched, so that no mask is e
 Without a pack the registered function is transformers' own, and so are the masks: training and
 `generate` see no difference.
 
-A kernel takes a pack, queries `[tokens, heads, dim]`, keys and values `[cached + tokens, key heads,
-dim]`, the scale and the sliding window (None = none), and returns `[tokens, heads, dim]`.
+A kernel takes a pack, queries `[tokens, heads, dim]`, keys and values `[tokens, key heads, dim]`,
+keys and values of what the pack has `cached`, the scale and the sliding window (None = none), and
+returns `[tokens, heads, dim]`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .packing import Kernel, Pack
+from .packing import Kernel, KeysAndValues, Pack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,13 +108,15 @@ def bucketed(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    cached: KeysAndValues,
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
     """Torch's scaled dot product attention, bucket by bucket."""
-    padded = (pack.padded(query), pack.padded_keys(key), pack.padded_keys(value))
+    keys = pack.padded_keys(key, [part for part, _ in cached])
+    values = pack.padded_keys(value, [part for _, part in cached])
     found = []
-    for bucket, q, k, v in zip(pack.buckets, *padded, strict=True):
+    for bucket, q, k, v in zip(pack.buckets, pack.padded(query), keys, values, strict=True):
         mask, is_causal = pack.mask(bucket, window, q)
         grouped = q.shape[2] != k.shape[2]
         if grouped and mask is not None and q.device.type != "cpu":
@@ -133,6 +136,7 @@ def flash_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    cached: KeysAndValues,
     scaling: float | None,
     window: int | None,
     *,
@@ -145,8 +149,8 @@ def flash_attention(
     ragged = pack.ragged
     out = function(
         query,
-        ragged.take(key),
-        ragged.take(value),
+        ragged.take([*(part for part, _ in cached), key]),
+        ragged.take([*(part for _, part in cached), value]),
         ragged.queries,
         ragged.keys,
         ragged.most_queries,
@@ -164,6 +168,7 @@ def torch_varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    cached: KeysAndValues,
     scaling: float | None,
     window: int | None,
     *,
@@ -174,8 +179,8 @@ def torch_varlen(
     sizes = (-1, -1) if not pack.causal else (-1 if window is None else window - 1, 0)
     found: torch.Tensor = function(
         query.contiguous(),
-        ragged.take(key).contiguous(),
-        ragged.take(value).contiguous(),
+        ragged.take([*(part for part, _ in cached), key]).contiguous(),
+        ragged.take([*(part for _, part in cached), value]).contiguous(),
         ragged.queries,
         ragged.keys,
         ragged.most_queries,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _WINDOW_TEXTS, _WINDOW_CHARACTERS = 1024, 2**20
 _MIN_SHARED, _MIN_SAVED = 8, 64
-_WASTE = 1.15
+_WASTE, _ENOUGH = 1.15, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +119,26 @@ def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
         keys: Tokens each sequence attends to.
 
     Returns:
-        Indices per group, most keys first; padding adds at most 15 % to either number.
+        Indices per group, most keys first; padding adds at most 15 % to either number, and nothing
+        where enough sequences are of one length.
     """
     groups: list[list[int]] = []
-    longest = length_sum = key_sum = 0
+    sizes = [0, 0]
     for index in sorted(range(len(lengths)), key=lambda i: (-keys[i], -lengths[i])):
-        longest = max(longest, lengths[index])
-        length_sum += lengths[index]
-        key_sum += keys[index]
+        size = (lengths[index], keys[index])
         if groups:
+            first = groups[-1][0]
             count = len(groups[-1]) + 1
-            fits = count * longest <= _WASTE * length_sum
-            if fits and count * keys[groups[-1][0]] <= _WASTE * key_sum:
+            longest = max(size[0], *(lengths[i] for i in groups[-1]))
+            sums = [a + b for a, b in zip(sizes, size, strict=True)]
+            little = count * longest <= _WASTE * sums[0] and count * keys[first] <= _WASTE * sums[1]
+            alike = size == (lengths[first], keys[first])
+            if little and (alike or sizes[0] < _ENOUGH):
                 groups[-1].append(index)
+                sizes = sums
                 continue
         groups.append([index])
-        longest, length_sum, key_sum = lengths[index], lengths[index], keys[index]
+        sizes = list(size)
     return groups
 
 

@@ -29,6 +29,11 @@ class Bucket:
         seen: `[texts]`, int64, on the CPU: shared tokens before each.
         length: Tokens of the longest.
         keys: Keys of the one that has most.
+        place: Their tokens in the row.
+        fill: `[texts x length]`, int64: which of these tokens padded rows hold; None = in order.
+        real: Which rows of the padded ones are tokens; None = all.
+        source: What they continue: nothing, one of the pack's `cached`, or, by `[texts x keys]`,
+            keys of the pack.
         masks: By sliding window, made when the first layer asks.
     """
 
@@ -37,6 +42,10 @@ class Bucket:
     seen: torch.Tensor
     length: int
     keys: int
+    place: slice
+    fill: torch.Tensor | None
+    real: torch.Tensor | None
+    source: int | torch.Tensor | None
     masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
 
 
@@ -58,8 +67,9 @@ class Ragged:
     most_keys: int
     index: torch.Tensor | None
 
-    def take(self, states: torch.Tensor) -> torch.Tensor:
-        """Keys or values in the order of `keys`."""
+    def take(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Keys or values, cached ones first, in the order of `keys`."""
+        states = parts[0] if len(parts) == 1 else torch.cat(parts)
         return states if self.index is None else states[self.index]
 
 
@@ -107,39 +117,44 @@ class Pack:
         self.order = [text for texts in groups for text in texts]
         firsts = _cumulated([lengths[text] for text in self.order])
         self.starts = dict(zip(self.order, firsts, strict=False))
-        self.buckets = [_bucket(texts, lengths, seen) for texts in groups]
         firsts = _cumulated([part.length for part in cached])
         self.offset = firsts.pop()
         firsts += [self.offset + self.starts[text] for text in range(len(lengths))]
         self.key_starts = [0 if parent is None else firsts[parent] for parent in parents]
         self.kept = {text: Cached(lengths[text], {}) for text in keep}
-        self._index()
+        self.buckets = [self._bucket(texts, lengths, seen, parents) for texts in groups]
+        positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
+        self.positions = torch.cat(positions).to(device)
 
-    def _index(self) -> None:
-        """Where padded rows take their tokens from, and where tokens find their padded row."""
-        queries, keys, back, positions = [], [], [], []
-        slots = 0
-        for bucket in self.buckets:
-            own = torch.tensor([self.starts[text] for text in bucket.texts])[:, None]
-            shared = torch.tensor([self.key_starts[text] for text in bucket.texts])[:, None]
-            seen, last = bucket.seen[:, None], bucket.lengths[:, None] - 1
-            column = torch.arange(bucket.length)[None]
+    def _bucket(
+        self,
+        texts: list[int],
+        all_lengths: Sequence[int],
+        all_seen: Sequence[int],
+        parents: Sequence[int | None],
+    ) -> Bucket:
+        lengths = torch.tensor([all_lengths[text] for text in texts])
+        seen = torch.tensor([all_seen[text] for text in texts])
+        first = self.starts[texts[0]]
+        starts = torch.tensor([self.starts[text] - first for text in texts])[:, None]
+        last = lengths[:, None] - 1
+        length, keys = int(lengths.max()), int((lengths + seen).max())
+        column = torch.arange(length)
+        inside = column <= last
+        fill = real = None
+        if not bool(inside.all()):
             # Padding repeats the text's own last token: whatever it holds, no other text sees it.
-            queries.append((own + torch.minimum(column, last)).flatten())
-            real = (column <= last).flatten()
-            back.append(slots + real.nonzero().flatten())
-            positions.append((seen + column).flatten()[real])
-            slots += len(real)
-            column = torch.arange(bucket.keys)[None]
-            inside = self.offset + own + torch.minimum(column - seen, last)
-            keys.append(torch.where(column < seen, shared + column, inside).flatten())
-        self.positions = torch.cat(positions).to(self._device)
-        tokens = len(self.positions)
-        self._queries = None if slots == tokens else torch.cat(queries).to(self._device)
-        self._back = None if slots == tokens else torch.cat(back).to(self._device)
-        taken = torch.cat(keys)
-        all_in_order = torch.equal(taken, torch.arange(self.offset + tokens))
-        self._keys = None if all_in_order else taken.to(self._device)
+            fill = (starts + torch.minimum(column, last)).flatten().to(self._device)
+            real = inside.flatten().nonzero().flatten().to(self._device)
+        place = slice(first, first + int(lengths.sum()))
+        origins = {parents[text] for text in texts}
+        source: int | torch.Tensor | None = origins.pop() if len(origins) == 1 else -1
+        if source is not None and not 0 <= source < len(self.cached):
+            column = torch.arange(keys)
+            shared = torch.tensor([self.key_starts[text] for text in texts])[:, None] + column
+            own = self.offset + first + starts + torch.minimum(column - seen[:, None], last)
+            source = torch.where(column < seen[:, None], shared, own).flatten().to(self._device)
+        return Bucket(texts, lengths, seen, length, keys, place, fill, real, source)
 
     @cached_property
     def ragged(self) -> Ragged:
@@ -164,16 +179,32 @@ class Pack:
 
     def padded(self, states: torch.Tensor) -> list[torch.Tensor]:
         """States `[tokens, ...]` of the row as `[texts, length, ...]` per bucket."""
-        return _split(states, self._queries, [(len(b.texts), b.length) for b in self.buckets])
+        return [_padded(bucket, states) for bucket in self.buckets]
 
-    def padded_keys(self, states: torch.Tensor) -> list[torch.Tensor]:
-        """Keys or values `[cached + tokens, ...]` as `[texts, keys, ...]` per bucket."""
-        return _split(states, self._keys, [(len(b.texts), b.keys) for b in self.buckets])
+    def padded_keys(self, states: torch.Tensor, cached: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Keys or values `[tokens, ...]`, behind the shared ones: `[texts, keys, ...]` each."""
+        whole = None
+        found = []
+        for bucket in self.buckets:
+            if isinstance(bucket.source, torch.Tensor):
+                whole = torch.cat([*cached, states]) if whole is None else whole
+                taken = whole[bucket.source.to(states.device)]
+                found.append(taken.unflatten(0, (len(bucket.texts), bucket.keys)))
+                continue
+            own = _padded(bucket, states)
+            if bucket.source is not None:
+                before = cached[bucket.source].expand(len(own), *([-1] * states.ndim))
+                own = torch.cat([before, own], 1)
+            found.append(own)
+        return found
 
     def joined(self, padded: Sequence[torch.Tensor]) -> torch.Tensor:
         """The inverse of `padded`."""
-        states = torch.cat([part.flatten(0, 1) for part in padded])
-        return states if self._back is None else states[self._back.to(states.device)]
+        parts = []
+        for bucket, part in zip(self.buckets, padded, strict=True):
+            rows = part.flatten(0, 1)
+            parts.append(rows if bucket.real is None else rows[bucket.real.to(rows.device)])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def attend(
         self,
@@ -189,10 +220,8 @@ class Pack:
         for text, kept in self.kept.items():
             place = slice(self.starts[text], self.starts[text] + kept.length)
             kept.layers[layer] = key[place].clone(), value[place].clone()
-        if self.cached:
-            key = torch.cat([*(part.layers[layer][0] for part in self.cached), key])
-            value = torch.cat([*(part.layers[layer][1] for part in self.cached), value])
-        return self._kernel(self, query, key, value, scaling, window)[None]
+        cached = [part.layers[layer] for part in self.cached]
+        return self._kernel(self, query, key, value, cached, scaling, window)[None]
 
     def mask(
         self, bucket: Bucket, window: int | None, like: torch.Tensor
@@ -211,15 +240,11 @@ class Pack:
         return bucket.masks[window], False
 
 
+KeysAndValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
 Kernel = Callable[
-    [Pack, torch.Tensor, torch.Tensor, torch.Tensor, float | None, int | None], torch.Tensor
+    [Pack, torch.Tensor, torch.Tensor, torch.Tensor, KeysAndValues, float | None, int | None],
+    torch.Tensor,
 ]
-
-
-def _bucket(texts: list[int], lengths: Sequence[int], seen: Sequence[int]) -> Bucket:
-    own, before = [lengths[text] for text in texts], [seen[text] for text in texts]
-    keys = max(a + b for a, b in zip(own, before, strict=True))
-    return Bucket(texts, torch.tensor(own), torch.tensor(before), max(own), keys)
 
 
 def _visible(bucket: Bucket, window: int | None, *, causal: bool) -> torch.Tensor | None:
@@ -237,13 +262,12 @@ def _visible(bucket: Bucket, window: int | None, *, causal: bool) -> torch.Tenso
     return visible[:, None]
 
 
-def _split(
-    states: torch.Tensor, index: torch.Tensor | None, shapes: Sequence[tuple[int, int]]
-) -> list[torch.Tensor]:
-    if index is not None:
-        states = states[index.to(states.device)]
-    parts = states.split([texts * length for texts, length in shapes])
-    return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
+def _padded(bucket: Bucket, states: torch.Tensor) -> torch.Tensor:
+    part = states[bucket.place]
+    if bucket.fill is not None:
+        part = part[bucket.fill.to(part.device)]
+    found: torch.Tensor = part.unflatten(0, (len(bucket.texts), bucket.length))
+    return found
 
 
 def _cumulated(sizes: Sequence[int]) -> list[int]:
