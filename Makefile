@@ -11,7 +11,7 @@ PIP := -m pip install -q --disable-pip-version-check
 # Peers and references run in environments of their own: they pin other versions.
 ENVS := .benchmarks/environments
 
-.PHONY: demo test check format bench bench-reference bench-gpu clean
+.PHONY: demo docs test check release format bench bench-reference bench-gpu clean
 
 # Search real passages with the model that comes with the package.
 demo: $(STAMP)
@@ -27,10 +27,19 @@ check: $(STAMP)
 	$(RUN) ruff format --check .
 	$(RUN) mypy --strict $(SOURCES)
 
+# Build all distributions, look inside, try each in an environment of its own.
+# RELEASE="--dist dist" keeps them.
+release: $(STAMP)
+	"$(VENV)"/bin/python scripts/check_release.py $(RELEASE)
+
 # Rewrite the sources in the house format.
 format: $(STAMP)
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+# The documentation site, into site/; any warning fails. `mkdocs serve` in $(VENV) shows it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 # Speed and memory against peers, on this machine. BENCH="--quick" and more: benchmarks/README.md.
 bench: $(ENVS)/peers/.installed
@@ -45,12 +54,16 @@ bench-gpu: $(ENVS)/peers/.installed
 	$(ENVS)/peers/bin/python -m benchmarks.gpu $(BENCH)
 
 clean:
-	rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf site "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
-# Installs again only when the pinned versions or a pyproject.toml change.
-$(STAMP): constraints.txt $(PROJECTS)
+# Installs again only when the pinned versions, a pyproject.toml or the version change.
+$(STAMP): constraints.txt $(PROJECTS) src/llm_embeddings/__init__.py
 	$(PYTHON) -m venv "$(VENV)"
 	"$(VENV)"/bin/python $(PIP) -c constraints.txt -e ".[dev]" $(INTEGRATIONS:%=-e integrations/%)
+	touch "$@"
+
+$(VENV)/.docs: $(STAMP)
+	"$(VENV)"/bin/python $(PIP) -c constraints.txt -e ".[docs]"
 	touch "$@"
 
 $(ENVS)/peers/.installed: constraints.txt $(PROJECTS) $(wildcard benchmarks/requirements/peers*.txt)

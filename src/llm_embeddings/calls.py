@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from .vectors import NEEDS_RANGES, Precision, TokenVectors, Vectors, finish, qua
 if TYPE_CHECKING:
     from .encoder import Encoder
     from .tokens import Tokens
+
+
+OnTexts = Callable[[int], object] | None
 
 
 class Call:
@@ -61,7 +65,6 @@ class Call:
         self._truncate_dim, self._precision = truncate_dim, precision
         self._max_length, self._limit = max_length, max_batch_tokens
         self._show_progress, self._as_tensor = show_progress, as_tensor
-        self._rows([])
         self._ranges: Vectors | None = None
         if precision in NEEDS_RANGES:
             dim = truncate_dim or encoder.dimension
@@ -70,8 +73,8 @@ class Call:
     def run(self, strings: Sequence[str]) -> NDArray[Any]:
         """Vectors of texts, in order: `[n, roles, dim]`."""
         result = _Result(self, strings)
-        with self._progress(len(result.texts)) as bar:
-            job_of = partial(self._job, on_texts=bar.update)
+        with self._progress(len(result.texts)) as on_texts:
+            job_of = partial(self._job, on_texts=on_texts)
             for texts, pooled in self._encoder.scheduler.run(windows(result.texts), job_of):
                 result.take(texts, pooled)
         return result.vectors()
@@ -79,17 +82,21 @@ class Call:
     async def arun(self, strings: Sequence[str]) -> NDArray[Any]:
         """`run` for coroutines; cancelling it frees what has not run."""
         result = _Result(self, strings)
-        with self._progress(len(result.texts)) as bar:
-            job_of = partial(self._job, on_texts=bar.update)
+        with self._progress(len(result.texts)) as on_texts:
+            job_of = partial(self._job, on_texts=on_texts)
             async for texts, pooled in self._encoder.scheduler.arun(windows(result.texts), job_of):
                 result.take(texts, pooled)
         return result.vectors()
 
     def stream(self, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
         """Vectors one by one; while a window runs the next one is read."""
+        self.check()
+        return self._streamed(strings, window)
+
+    def _streamed(self, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
         first = 0
-        with self._progress(None) as bar:
-            job_of = partial(self._job, on_texts=bar.update)
+        with self._progress(None) as on_texts:
+            job_of = partial(self._job, on_texts=on_texts)
             for texts, pooled in self._encoder.scheduler.run(windows(strings, window), job_of):
                 check_finite(pooled, texts, first.__add__)
                 yield from self.finish(pooled)
@@ -103,9 +110,9 @@ class Call:
         def job_of(texts: list[str]) -> Job:
             new = self._rows(texts, with_offsets=True)
             rows.extend(new)
-            return self._job_of(new, bar.update, pooled=False)
+            return self._job_of(new, on_texts, pooled=False)
 
-        with self._progress(len(strings)) as bar:
+        with self._progress(len(strings)) as on_texts:
             for texts, states in self._encoder.scheduler.run(windows(strings), job_of):
                 for text, hidden in zip(texts, states, strict=True):
                     row = rows.popleft()
@@ -129,12 +136,14 @@ class Call:
         vectors = finish(pooled, normalize=self._normalize, truncate_dim=self._truncate_dim)
         return quantize(vectors, self._precision, self._ranges)
 
-    def _job(self, texts: list[str], on_texts: Callable[[int], object]) -> Job:
+    def check(self) -> None:
+        """Raise what the first text would, before there is one."""
+        self._rows([])
+
+    def _job(self, texts: list[str], on_texts: OnTexts) -> Job:
         return self._job_of(self._rows(texts), on_texts, pooled=True)
 
-    def _job_of(
-        self, rows: Sequence[Tokens], on_texts: Callable[[int], object], *, pooled: bool
-    ) -> Job:
+    def _job_of(self, rows: Sequence[Tokens], on_texts: OnTexts, *, pooled: bool) -> Job:
         runner = self._encoder.scheduler.runner
         units = units_of(
             rows,
@@ -155,10 +164,16 @@ class Call:
         ]
         return [row for rows in zip(*by_role, strict=True) for row in rows]
 
-    def _progress(self, total: int | None) -> Any:
+    @contextmanager
+    def _progress(self, total: int | None) -> Iterator[OnTexts]:
+        """What jobs call with the number of finished texts."""
+        if not self._show_progress:
+            yield None
+            return
         from tqdm.auto import tqdm
 
-        return tqdm(total=total, unit="text", disable=not self._show_progress)
+        with tqdm(total=total, unit="text") as bar:
+            yield bar.update
 
 
 class _Result:
@@ -166,17 +181,22 @@ class _Result:
 
     def __init__(self, call: Call, strings: Sequence[str]) -> None:
         self.texts, self._where = once(strings)
-        self._finish, self._roles = call.finish, len(call.roles)
-        blank = call.finish(np.empty((0, call.dimension), np.float32))
-        self._found = np.empty((len(self.texts) * self._roles, blank.shape[1]), blank.dtype)
-        self._filled = 0
+        self._call, self._filled = call, 0
+        self._found = np.empty((0, 0))
+        if not self.texts:
+            call.check()
+            self._found = call.finish(np.empty((0, call.dimension), np.float32))
 
     def take(self, texts: Sequence[str], pooled: Vectors) -> None:
-        first = self._filled // self._roles
+        roles = len(self._call.roles)
+        first = self._filled // roles
         check_finite(pooled, texts, lambda text: self._where.index(first + text))
-        self._found[self._filled : self._filled + len(pooled)] = self._finish(pooled)
-        self._filled += len(pooled)
+        vectors = self._call.finish(pooled)
+        if not self._filled:
+            self._found = np.empty((len(self.texts) * roles, vectors.shape[1]), vectors.dtype)
+        self._found[self._filled : self._filled + len(vectors)] = vectors
+        self._filled += len(vectors)
 
     def vectors(self) -> NDArray[Any]:
-        found = self._found.reshape(-1, self._roles, self._found.shape[1])
+        found = self._found.reshape(-1, len(self._call.roles), self._found.shape[1])
         return found if len(self._where) == len(found) else found[self._where]

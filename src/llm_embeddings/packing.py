@@ -34,7 +34,7 @@ class Bucket:
         real: Which rows of the padded ones are tokens; None = all.
         source: What they continue: nothing, one of the pack's `cached`, or, by `[texts x keys]`,
             keys of the pack.
-        masks: By sliding window, made when the first layer asks.
+        masks: What `Pack.mask` gives, by sliding window, made when the first layer asks.
     """
 
     texts: list[int]
@@ -46,7 +46,7 @@ class Bucket:
     fill: torch.Tensor | None
     real: torch.Tensor | None
     source: int | torch.Tensor | None
-    masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
+    masks: dict[int | None, tuple[torch.Tensor | None, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +227,18 @@ class Pack:
         self, bucket: Bucket, window: int | None, like: torch.Tensor
     ) -> tuple[torch.Tensor | None, bool]:
         """Additive mask that broadcasts to `[texts, 1, length, keys]`, and `is_causal`."""
-        if window is not None and bucket.keys <= window:
-            window = None
-        if self.causal and window is None and not bool(bucket.seen.any()):
-            return None, True  # what is padded stands on the right, where no token looks
         if window not in bucket.masks:
-            visible = _visible(bucket, window, causal=self.causal)
-            if visible is not None:
-                blank = torch.zeros(visible.shape, dtype=like.dtype)
-                visible = blank.masked_fill_(~visible, float("-inf")).to(like.device)
-            bucket.masks[window] = visible
-        return bucket.masks[window], False
+            short = window is None or bucket.keys <= window
+            if self.causal and short and not bool(bucket.seen.any()):
+                # What is padded stands on the right, where no token looks.
+                bucket.masks[window] = (None, True)
+            else:
+                visible = _visible(bucket, None if short else window, causal=self.causal)
+                if visible is not None:
+                    blank = torch.zeros(visible.shape, dtype=like.dtype)
+                    visible = blank.masked_fill_(~visible, float("-inf")).to(like.device)
+                bucket.masks[window] = (visible, False)
+        return bucket.masks[window]
 
 
 KeysAndValues = Sequence[tuple[torch.Tensor, torch.Tensor]]

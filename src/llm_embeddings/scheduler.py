@@ -2,8 +2,9 @@
 
 A call hands in its rows as jobs and waits for their futures. The worker cuts packs from the jobs
 that are there: while it runs one, others arrive, so that full packs come of themselves and nobody
-waits for company. The worker is a thread that lives while there is work and a second longer, so
-that it ends with the encoder and with the interpreter; a forked child starts its own.
+waits for company. The worker is a thread that lives while there is work and a minute longer (a new
+one would fault in all its memory again); it ends sooner with the encoder or the interpreter, and a
+forked child starts its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _GROWTH = 1.01
 _CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 _QUICK_CHARACTERS = 8192
-_IDLE_SECONDS, _POLL_SECONDS = 1.0, 0.05
+_IDLE_SECONDS, _POLL_SECONDS = 60.0, 0.05
 
 
 class Scheduler:

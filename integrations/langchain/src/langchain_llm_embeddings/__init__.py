@@ -1,7 +1,9 @@
 """LangChain embeddings from decoder LLMs, computed by `llm-embeddings`."""
 
-from ._version import __version__
+from importlib.metadata import version
+
 from .cache import cache_backed
 from .embeddings import LLMEmbeddings
 
+__version__ = version("langchain-llm-embeddings")
 __all__ = ["LLMEmbeddings", "__version__", "cache_backed"]

@@ -1,6 +1,8 @@
 """LLM embedders in sentence-transformers: the same vectors, its API, its trainer."""
 
-from ._version import __version__
+from importlib.metadata import version
+
 from .module import EncoderModule, as_sentence_transformer
 
+__version__ = version("sentence-transformers-llm-embeddings")
 __all__ = ["EncoderModule", "__version__", "as_sentence_transformer"]

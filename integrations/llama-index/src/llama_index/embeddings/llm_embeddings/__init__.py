@@ -1,6 +1,8 @@
 """LlamaIndex embeddings from decoder LLMs, computed by `llm-embeddings`."""
 
-from ._version import __version__
+from importlib.metadata import version
+
 from .base import LLMEmbedding
 
+__version__ = version("llama-index-embeddings-llm-embeddings")
 __all__ = ["LLMEmbedding", "__version__"]

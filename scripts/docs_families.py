@@ -1,0 +1,162 @@
+"""Write docs/families.md: what each listed checkpoint is fed, from the recipes themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from llm_embeddings import Recipe
+from llm_embeddings.families import RECIPES, REFUSED
+from llm_embeddings.recipe import Role
+
+PAGE = Path(__file__).parents[1] / "docs" / "families.md"
+
+INTRODUCTION = """\
+<!-- Written by scripts/docs_families.py from the recipes: change those and run it again. -->
+# Families and their formats
+
+What every listed checkpoint is fed, how its states become a vector, and where each fact comes from.
+This page is generated from the recipes that the package runs; `llm-embeddings info NAME` shows the
+same for one checkpoint, and `get_recipe(NAME)` gives it as data.
+
+How to read the formats: `{text}` is your text and `{instruction}` the instruction, `\\n` is a line
+break, `<BOS>` and `<EOS>` are the tokenizer's own tokens where a recipe does not name them. Nothing
+else is added: no space, no chat turn. Documents get no instruction unless you give one.
+"""
+
+NAMES = {
+    "llm2vec": "LLM2Vec",
+    "e5-mistral": "E5-Mistral",
+    "llara": "LLaRA",
+    "gritlm": "GritLM",
+    "qwen3-embedding": "Qwen3-Embedding",
+    "repllama": "RepLLaMA",
+    "bge-en-icl": "bge-en-icl",
+    "plain": "Any decoder",
+}
+POOLING = {
+    "last_token": "state of the last token",
+    "first_token": "state of the first token",
+    "mean": "mean",
+    "weighted_mean": "mean, weights rising from 1",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [INTRODUCTION]
+    for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
+        lines += [f"## {NAMES[family]}", ""]
+        lines += _family([recipe for recipe in RECIPES.values() if recipe.family == family])
+    lines += ["## Refused", "", "Loading one of these is an error that gives the reason.", ""]
+    lines += ["| checkpoint | why |", "|---|---|"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in REFUSED.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _family(recipes: list[Recipe]) -> Iterator[str]:
+    """Each format with its checkpoints; what all formats share comes once, at the end."""
+    formats = _alike(recipes)
+    values = [dict(_values(alike[0])) for alike in formats]
+    shared = dict(set.intersection(*({*rows.items()} for rows in values)))
+    for alike, rows in zip(formats, values, strict=True):
+        yield from (f"- {line}" for line in _names(alike))
+        yield from ("", "```text", *_layouts(alike[0]), "```", "")
+        own = {key: value for key, value in rows.items() if key not in shared}
+        yield from _table(own)
+    yield from _table({key: value for key, value in values[0].items() if key in shared})
+    parts = [part for recipe in recipes for part in recipe.source.split("; ")]
+    yield from (f"Source: {'; '.join(dict.fromkeys(parts))}.", "")
+
+
+def _alike(recipes: Iterable[Recipe]) -> list[list[Recipe]]:
+    """Recipes grouped by all that decides a vector."""
+    groups: dict[Recipe, list[Recipe]] = {}
+    for recipe in recipes:
+        key = dataclasses.replace(recipe, name="", source="", base=None)
+        groups.setdefault(key, []).append(recipe)
+    return list(groups.values())
+
+
+def _table(rows: dict[str, str]) -> Iterator[str]:
+    if rows:
+        yield from ("| | |", "|---|---|")
+        yield from (f"| {key} | {value} |" for key, value in rows.items())
+        yield ""
+
+
+def _layouts(recipe: Recipe) -> Iterator[str]:
+    """The sequences of queries and documents, aligned."""
+    same = recipe.query == recipe.document
+    yield f"{'query, document' if same else 'query':18}{_layout(recipe, 'query')}"
+    if recipe.query.takes_instruction:
+        yield f"{'no instruction':18}{_layout(recipe, 'query', bare=True)}"
+    if not same:
+        yield f"{'document':18}{_layout(recipe, 'document')}"
+
+
+def _names(recipes: list[Recipe]) -> Iterator[str]:
+    """One line per checkpoint, second stages behind the checkpoint they go on."""
+    stages: dict[str, list[str]] = {}
+    for recipe in recipes:
+        if recipe.base is not None:
+            stages.setdefault(recipe.base, []).append(recipe.name)
+    for recipe in recipes:
+        if recipe.base is None:
+            more = [f"`{name.removeprefix(recipe.name)}`" for name in stages.get(recipe.name, ())]
+            yield f"`{recipe.name}`" + (f", with {' or '.join(more)}" if more else "")
+
+
+def _layout(recipe: Recipe, role: Role, *, bare: bool = False) -> str:
+    """The sequence of a role as one line, control characters escaped."""
+    template = recipe.template(role)
+    prefix = template.bare if bare else template.prefix
+    line = f"{_end(recipe.bos, 'BOS')}{prefix}{{text}}{template.suffix}{_end(recipe.eos, 'EOS')}"
+    return line.replace("\n", "\\n")
+
+
+def _end(token: bool | str, kind: str) -> str:
+    if isinstance(token, str):
+        return token
+    return f"<{kind}>" if token else ""
+
+
+def _values(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What the templates do not show."""
+    yield "attention", "causal" if recipe.causal else "both ways"
+    yield "vector", _vector(recipe)
+    yield "unit length", "yes" if recipe.normalize else "no; pass `normalize=True` for it"
+    if recipe.instruction:
+        yield "instruction by default", f"`{recipe.instruction}`"
+    limit = "the text alone" if recipe.join == "segments" else "the whole sequence"
+    yield "limit", f"{recipe.max_length} tokens, {limit}; {_cut(recipe)}"
+    if recipe.max_text_length:
+        yield "limit of the text", f"{recipe.max_text_length} tokens; whole words are dropped"
+    joined = "prefix, text and suffix apart" if recipe.join == "segments" else "as one string"
+    yield "tokenised", joined
+
+
+def _vector(recipe: Recipe) -> str:
+    """Which states become the vector."""
+    if recipe.pooling == "last_k_mean":
+        return f"mean of the last {recipe.last_k} tokens"
+    if not recipe.pooling.endswith("mean"):
+        return POOLING[recipe.pooling]
+    if recipe.pool_span == "all":
+        return f"{POOLING[recipe.pooling]} over all tokens"
+    if recipe.separator:
+        span = "as many last tokens as text and suffix have when tokenised alone"
+        return f"{POOLING[recipe.pooling]} over {span}"
+    return f"{POOLING[recipe.pooling]} over what follows the prompt"
+
+
+def _cut(recipe: Recipe) -> str:
+    """What goes when the limit is reached; EOS never does."""
+    if recipe.truncate == "text":
+        return "the text is cut, nothing else"
+    return "the end is cut, but not EOS" if recipe.eos else "the end is cut, suffix included"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
