@@ -104,6 +104,8 @@ class Call:
 
     def run_tokens(self, strings: Sequence[str]) -> list[TokenVectors]:
         """Vectors of the tokens of each text."""
+        if not strings:
+            self.check()
         found: list[TokenVectors] = []
         rows: deque[Tokens] = deque()
 

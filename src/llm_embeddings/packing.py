@@ -70,7 +70,7 @@ class Ragged:
     def take(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """Keys or values, cached ones first, in the order of `keys`."""
         states = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return states if self.index is None else states[self.index]
+        return states if self.index is None else states[self.index.to(states.device)]
 
 
 class Pack:
@@ -238,7 +238,8 @@ class Pack:
                     blank = torch.zeros(visible.shape, dtype=like.dtype)
                     visible = blank.masked_fill_(~visible, float("-inf")).to(like.device)
                 bucket.masks[window] = (visible, False)
-        return bucket.masks[window]
+        mask, is_causal = bucket.masks[window]
+        return None if mask is None else mask.to(like.device), is_causal
 
 
 KeysAndValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
