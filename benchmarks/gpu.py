@@ -231,11 +231,7 @@ def main() -> int:
             torch.cuda.empty_cache()
     peak.update()
     run.peaks[f"{plan.shape.name} {_DTYPE}"] = peak.value
-    path = report.write(run)
-    report.plot(run, path.with_suffix(".png"))
-    print(f"written: {path}")
-    print(*run.failures, sep="\n", file=sys.stderr)
-    return 1 if run.failures else 0
+    return report.publish(run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,6 +158,15 @@ def line(row: Row) -> str:
         f"    {row.contender:36} {seconds:9.3f} s {row.tokens / seconds:9.0f} tokens/s  "
         f"ratio {row.ratio:5.2f}  clean {row.clean}"
     )
+
+
+def publish(run: Run) -> int:
+    """Write table, samples and plot, name what failed; an exit status."""
+    path = write(run)
+    plot(run, path.with_suffix(".png"))
+    print(f"written: {path}")
+    print(*run.failures, sep="\n", file=sys.stderr)
+    return 1 if run.failures else 0
 
 
 def write(run: Run) -> Path:

@@ -164,11 +164,7 @@ def main() -> int:
     options = parse()
     peers.be_silent()
     run = run_plan(options)
-    path = report.write(run)
-    report.plot(run, path.with_suffix(".png"))
-    print(f"written: {path}")
-    print(*run.failures, sep="\n", file=sys.stderr)
-    return 1 if run.failures else 0
+    return report.publish(run)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,10 @@ def enable(backbone: PreTrainedModel) -> None:
     backbone.config._attn_implementation = _name(name)
 
 
-def forward(backbone: PreTrainedModel, ids: torch.Tensor, pack: Pack) -> torch.Tensor:
-    """Hidden states after the final norm, `[tokens, dim]`, of a row of ids `[tokens]`."""
+def forward(backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pack) -> torch.Tensor:
+    """Hidden states after the final norm, `[tokens, dim]`, of the ids of a pack's texts."""
+    row = [token for text in pack.order for token in texts[text]]
+    ids = torch.tensor(row, device=backbone.device)
     hidden: torch.Tensor = backbone(
         input_ids=ids[None],
         position_ids=pack.positions[None],
@@ -146,15 +148,10 @@ def flash_attention(
 
     Causal queries are aligned with the last keys, as a text that continues shared tokens needs.
     """
-    ragged = pack.ragged
+    states, layout = _ragged(pack, query, key, value, cached)
     out = function(
-        query,
-        ragged.take([*(part for part, _ in cached), key]),
-        ragged.take([*(part for _, part in cached), value]),
-        ragged.queries.to(query.device),
-        ragged.keys.to(query.device),
-        ragged.most_queries,
-        ragged.most_keys,
+        *states,
+        *layout,
         softmax_scale=scaling,
         causal=pack.causal,
         window_size=(-1, -1) if window is None else (window - 1, 0),
@@ -175,19 +172,29 @@ def torch_varlen(
     function: Callable[..., Any],
 ) -> torch.Tensor:
     """`torch.nn.attention.varlen.varlen_attn`; one split, so a batch does not change a vector."""
-    ragged = pack.ragged
+    states, layout = _ragged(pack, query, key, value, cached)
     sizes = (-1, -1) if not pack.causal else (-1 if window is None else window - 1, 0)
     found: torch.Tensor = function(
-        query.contiguous(),
-        ragged.take([*(part for part, _ in cached), key]).contiguous(),
-        ragged.take([*(part for _, part in cached), value]).contiguous(),
-        ragged.queries.to(query.device),
-        ragged.keys.to(query.device),
-        ragged.most_queries,
-        ragged.most_keys,
+        *(part.contiguous() for part in states),
+        *layout,
         scale=scaling,
         window_size=sizes,
         enable_gqa=query.shape[1] != key.shape[1],
         num_splits=1,
     )
     return found
+
+
+def _ragged(
+    pack: Pack,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cached: KeysAndValues,
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor | int, ...]]:
+    """Queries, keys and values, and how they are laid out, in the order both kernels take them."""
+    ragged = pack.ragged
+    keys = ragged.take([*(part for part, _ in cached), key])
+    values = ragged.take([*(part for _, part in cached), value])
+    starts = ragged.queries.to(query.device), ragged.keys.to(query.device)
+    return (query, keys, values), (*starts, ragged.most_queries, ragged.most_keys)

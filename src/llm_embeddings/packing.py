@@ -121,6 +121,8 @@ class Pack:
         self.offset = firsts.pop()
         firsts += [self.offset + self.starts[text] for text in range(len(lengths))]
         self.key_starts = [0 if parent is None else firsts[parent] for parent in parents]
+        self._firsts = [self.starts[text] for text in range(len(lengths))]
+        self._lengths = lengths
         self.kept = {text: Cached(lengths[text], {}) for text in keep}
         self.buckets = [self._bucket(texts, lengths, seen, parents) for texts in groups]
         positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
@@ -205,6 +207,10 @@ class Pack:
             rows = part.flatten(0, 1)
             parts.append(rows if bucket.real is None else rows[bucket.real.to(rows.device)])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def apart(self, states: torch.Tensor) -> list[torch.Tensor]:
+        """States `[tokens, ...]` of the row as `[length, ...]` per text."""
+        return [states[at : at + n] for at, n in zip(self._firsts, self._lengths, strict=True)]
 
     def attend(
         self,

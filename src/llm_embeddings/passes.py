@@ -71,7 +71,6 @@ class Runner:
 
     def _run_packed(self, units: Sequence[Unit], *, pooled: bool) -> list[torch.Tensor]:
         assert self._kernel is not None
-        device = self._backbone.device
         kept = {unit.shared for unit in units if unit.keep and unit.shared}
         keeps = bool(kept) and self._prefixes.check(self._backbone)
         found = {ids: self._prefixes.get(ids) for ids in kept} if keeps else {}
@@ -93,14 +92,15 @@ class Runner:
             list(cached.values()),
             causal=self._recipe.causal,
             kernel=self._kernel,
-            device=device,
+            device=self._backbone.device,
             keep=[text for text, ids in enumerate(shared) if keeps and ids in kept],
         )
-        ids = torch.tensor([token for text in pack.order for token in texts[text]], device=device)
-        hidden = attention.forward(self._backbone, ids, pack)
+        hidden = attention.forward(self._backbone, texts, pack)
         for text, states in pack.kept.items():
             self._prefixes.put(tuple(texts[text]), states)
-        vectors = self._pooled(pack, hidden, starts) if pooled else _apart(pack, hidden, texts)
+        if not pooled:
+            return [states.float() for states in pack.apart(hidden)[len(shared) :]]
+        vectors = self._pooled(pack, hidden, starts)
         return [vectors[text] for text in range(len(shared), len(texts))]
 
     def _pooled(
@@ -147,13 +147,3 @@ def _alone_above(backbone: PreTrainedModel) -> int:
         if part.get("rope_type") in ("dynamic", "longrope")
     ]
     return min(limits, default=2**31)
-
-
-def _apart(
-    pack: Pack, hidden: torch.Tensor, texts: Sequence[Sequence[int]]
-) -> dict[int, torch.Tensor]:
-    """Hidden states of each text in a pack."""
-    return {
-        text: hidden[pack.starts[text] : pack.starts[text] + len(texts[text])].float()
-        for text in pack.order
-    }

@@ -122,10 +122,7 @@ def _packed_difference(backbone: PreTrainedModel, recipe: Recipe, kernel: Kernel
 
 def _states(backbone: PreTrainedModel, texts: list[list[int]], pack: Pack) -> list[torch.Tensor]:
     """Packed hidden states of each text."""
-    ids = torch.tensor([token for text in pack.order for token in texts[text]])
-    hidden = attention.forward(backbone, ids.to(backbone.device), pack)
-    starts = [pack.starts[text] for text in range(len(texts))]
-    return [hidden[at : at + len(text)] for at, text in zip(starts, texts, strict=True)]
+    return pack.apart(attention.forward(backbone, texts, pack))
 
 
 def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
