@@ -113,8 +113,10 @@ def bucketed(
     cached: KeysAndValues,
     scaling: float | None,
     window: int | None,
+    *,
+    dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Torch's scaled dot product attention, bucket by bucket."""
+    """Torch's scaled dot product attention, bucket by bucket; training may drop weights of it."""
     keys = pack.padded_keys(key, [part for part, _ in cached])
     values = pack.padded_keys(value, [part for _, part in cached])
     found = []
@@ -127,7 +129,14 @@ def bucketed(
             grouped = False
         q, k, v = (s.transpose(1, 2) for s in (q, k, v))
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=is_causal, scale=scaling, enable_gqa=grouped
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=is_causal,
+            scale=scaling,
+            enable_gqa=grouped,
         )
         found.append(out.transpose(1, 2))
     return pack.joined(found)

@@ -51,7 +51,7 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
             )
         noise = float((hidden[0] - hidden[1]).abs().max())
         moved = float((hidden[0] - hidden[2]).abs().max())
-        relative = max(8 * torch.finfo(backbone.dtype).eps, 1e-4)
+        relative = max(2 * torch.finfo(backbone.dtype).eps, 1e-4)
         threshold = max(10 * noise, relative * float(hidden.abs().mean()))
         if (moved > threshold) == recipe.causal:
             wanted, found = (

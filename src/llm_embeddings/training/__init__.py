@@ -1,0 +1,1 @@
+"""Training: each stage takes one model to the next (extra `train`)."""

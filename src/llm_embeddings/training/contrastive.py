@@ -1,0 +1,216 @@
+"""Supervised contrastive training with instructions: queries, positives and hard negatives.
+
+LLM2Vec, E5-Mistral, RepLLaMA, LLaRA and Qwen3-Embedding differ in the values of the options here
+(`PRESETS`) and in the recipe.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import normalize
+
+from ..recipe import Role
+from ..vectors import Vectors
+from .data import Example, read_examples
+from .encoding import Encoding
+from .gradcache import backward_vectors
+from .loop import run
+from .losses import info_nce, matryoshka
+from .mixture import Mixture
+from .models import encode_texts, load_backbone_for_training, save_result
+from .options import StageOptions, require
+from .pairs import Lengths, Pair, choose, targets_of, text_numbers, tokenize_pairs
+from .presets import PRESETS
+from .sources import sources_of
+from .stage import Progress
+from .texts import within
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["PRESETS", "Contrastive", "train_contrastive"]
+
+SOURCE = (
+    "InfoNCE with in-batch and hard negatives; defaults of LLM2Vec, arXiv 2404.05961; "
+    "train_configs/supervised of llm2vec 0.2.3"
+)
+
+
+def train_contrastive(options: Contrastive) -> Path:
+    """Train on pairs and triplets.
+
+    Returns:
+        `options.output`.
+
+    Raises:
+        FileNotFoundError: the model or a data file is missing.
+        TrainingError: training had to stop.
+        ValueError: data, model or options that do not fit.
+    """
+    return run(_Stage(options), options)
+
+
+def contrastive_loss(
+    options: Contrastive, vectors: torch.Tensor, batch: Sequence[Pair]
+) -> torch.Tensor:
+    """The loss of a batch.
+
+    Args:
+        options: Temperature and negatives.
+        vectors: `[queries + passages, dim]`, in the order of `tokenize_pairs`.
+        batch: Their pairs.
+    """
+    equal = None
+    if options.skip_duplicates:
+        numbers = torch.tensor(text_numbers(batch), device=vectors.device)
+        equal = numbers[:, None] == numbers
+    loss = partial(
+        info_nce,
+        targets=torch.tensor(targets_of(batch), device=vectors.device),
+        temperature=options.temperature,
+        same_tower=options.same_tower,
+        margin=options.margin,
+        equal=equal,
+    )
+    queries, passages = vectors[: len(batch)], vectors[len(batch) :]
+    if options.matryoshka:
+        return matryoshka(loss, queries, passages, options.matryoshka)
+    return loss(normalize(queries, dim=-1), normalize(passages, dim=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrastive(StageOptions):
+    """Train on queries, positives and hard negatives, instructions before the queries."""
+
+    batch_size: int = field(
+        default=512, metadata={"help": "examples per update, all processes together"}
+    )
+    learning_rate: float = field(default=2e-4, metadata={"help": "peak learning rate"})
+    warmup: float = field(
+        default=300, metadata={"help": "updates of linear warm-up; below 1 their share"}
+    )
+    temperature: float = field(default=0.02, metadata={"help": "cosines are divided by it"})
+    negatives: int = field(
+        default=1, metadata={"help": "hard negatives per query; 0 = only in-batch ones"}
+    )
+    query_length: int | None = field(
+        default=None, metadata={"help": "most tokens of a query; default: the recipe's"}
+    )
+    passage_length: int | None = field(
+        default=None, metadata={"help": "most tokens of a passage; default: the recipe's"}
+    )
+    instruction: str | None = field(
+        default=None,
+        metadata={"help": "of queries whose data has none; default: the recipe's; empty: none"},
+    )
+    same_source: bool = field(default=True, metadata={"help": "batches of one data set each"})
+    same_tower: bool = field(
+        default=False,
+        metadata={"help": "queries are negatives of queries too, and positives of positives"},
+    )
+    margin: float | None = field(
+        default=None,
+        metadata={"help": "ignore negatives whose cosine beats the positive's by more"},
+    )
+    skip_duplicates: bool = field(
+        default=False, metadata={"help": "ignore negatives equal to the positive"}
+    )
+    matryoshka: tuple[int, ...] = field(
+        default=(), metadata={"help": "lengths to which vectors may later be cut; losses add up"}
+    )
+    max_characters: int | None = field(
+        default=None, metadata={"help": "leave out examples with longer texts"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("temperature", self.temperature, self.temperature > 0, "must be above 0")
+        require("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
+        require("margin", self.margin, (self.margin or 0) >= 0, "must be 0 or more")
+        for name in ("query_length", "passage_length", "max_characters"):
+            value = getattr(self, name)
+            require(name, value, value is None or value >= 1, "must be 1 or more")
+        object.__setattr__(self, "matryoshka", tuple(map(int, self.matryoshka)))
+        shortest = min(self.matryoshka, default=1)
+        require("matryoshka", self.matryoshka, shortest >= 1, "has a length below 1")
+        if self.batch_size == 1 and not self.negatives:
+            raise ValueError("batch_size=1 with negatives=0 has nothing to tell apart: raise one")
+
+
+class _Stage:
+    """The `Stage` of contrastive training."""
+
+    name = "contrastive"
+
+    def __init__(self, options: Contrastive) -> None:
+        self._options = options
+        self._lengths = Lengths(options.query_length, options.passage_length)
+        read = partial(read_examples, negatives=options.negatives > 0)
+        self._mixture: Mixture[Example] = Mixture(
+            sources_of(options.data),
+            read,
+            seed=options.seed,
+            keep=None if options.max_characters is None else within(options.max_characters),
+            same_source=options.same_source,
+        )
+        epoch = self._mixture.batches_per_epoch(options.batch_size)
+        self.updates = None if options.epochs is None else epoch * options.epochs
+        self._trained = load_backbone_for_training(options)
+        width = self._trained.backbone.config.hidden_size
+        longest = max(options.matryoshka, default=0)
+        require("matryoshka", longest, longest <= width, f"is longer than the vectors: {width}")
+        for survey in self._mixture.surveys:  # what has no place in the templates shows here
+            first = next(iter(read(survey.source)))
+            self._rows(choose([first], 0, options.instruction, random.Random(0)))
+        self._encoding = Encoding(self._trained.backbone, self._trained.recipe)
+        self.model: torch.nn.Module = self._encoding
+
+    def batches(self, start: int) -> Iterator[list[Pair]]:
+        """Queries with a positive and negatives each, drawn by seed and number of the batch."""
+        options = self._options
+        found = self._mixture.batches(options.batch_size, start, epochs=options.epochs)
+        for number, examples in enumerate(found, start):
+            rng = random.Random(f"pairs {options.seed} {number}")
+            yield choose(examples, options.negatives, options.instruction, rng)
+
+    def update(
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: list[Pair]
+    ) -> Progress:
+        """InfoNCE of every query among the passages of all."""
+        rows, starts = self._rows(batch)
+
+        def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            return {"loss": contrastive_loss(self._options, vectors, batch)}
+
+        budget = self._options.batch_tokens
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        return Progress(losses, sum(map(len, rows)), len(batch))
+
+    def _rows(self, batch: Sequence[Pair]) -> tuple[list[list[int]], list[int]]:
+        rows = tokenize_pairs(self._trained, batch, self._lengths)
+        return [row.ids for row in rows], [row.start for row in rows]
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """The backbone with its recipe."""
+        assert isinstance(model, Encoding)
+        save_result(self._options, self._trained._replace(backbone=model.backbone), directory)
+
+    def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
+        """Vectors of the model as it is."""
+        budget = self._options.batch_tokens
+        return encode_texts(model, self._trained, texts, role, budget=budget)
+
+    def facts(self) -> Mapping[str, object]:
+        """Data and source."""
+        return {
+            "source": SOURCE,
+            "batches": self._encoding.packing,
+            "data": self._mixture.fingerprint(),
+        }

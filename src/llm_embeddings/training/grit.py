@@ -1,0 +1,292 @@
+"""GRIT: one set of weights that embeds, looking both ways, and generates, looking back.
+
+Muennighoff et al. 2024 (arXiv 2402.09906); hyper-parameters of its 7B model, losses as gritlm's
+training code (9710681) has them. The direction of attention belongs to each pass, so both losses
+go through the same modules in one update. Unlike there, the contrastive gradient is not divided by
+the number of processes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import normalize
+
+from ..families import gritlm
+from ..recipe import Role
+from ..rows import positions
+from ..vectors import Vectors
+from .conversations import tokenize_conversation
+from .data import Conversation, Example, read_conversations, read_examples
+from .encoding import Encoding
+from .gradcache import backward_sum, backward_vectors, plan
+from .loop import run
+from .losses import Aggregation, generative_weights, info_nce
+from .mixture import Mixture
+from .models import encode_texts, load_backbone_for_training, load_head
+from .options import LoraOptions, StageOptions, require, require_one_of
+from .pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
+from .sources import Source, sources_of
+from .stage import Progress
+from .unified import UnifiedModel, learnt, save_unified
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
+RECIPE = gritlm.recipe("grit", SOURCE).replace(bos=True)
+_STRIPPED = "\t\n :"  # what gritlm's training takes off both ends of an instruction
+
+
+def train_grit(options: GRIT) -> Path:
+    """Train embeddings and generation together.
+
+    Returns:
+        `options.output`, which both `Encoder` and transformers' `AutoModelForCausalLM` load.
+
+    Raises:
+        FileNotFoundError: the model or a data file is missing.
+        TrainingError: training had to stop.
+        ValueError: data, model or options that do not fit.
+    """
+    return run(_Stage(options), options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRIT(StageOptions):
+    """Train one model to embed, looking both ways, and to generate, looking back."""
+
+    batch_size: int = field(
+        default=2048, metadata={"help": "examples per update, all processes together"}
+    )
+    max_steps: int | None = field(default=1253, metadata={"help": "most updates"})
+    learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate"})
+    warmup: float = field(
+        default=0.03, metadata={"help": "updates of linear warm-up; below 1 their share"}
+    )
+    lora: LoraOptions | None = field(
+        default=None, metadata={"help": "train low-rank adapters; without, all weights"}
+    )
+    generative: tuple[str, ...] = field(
+        default=(), metadata={"help": "files of conversations or texts"}
+    )
+    generative_batch_size: int = field(default=256, metadata={"help": "conversations per update"})
+    temperature: float = field(default=0.02, metadata={"help": "cosines are divided by it"})
+    negatives: int = field(
+        default=1, metadata={"help": "hard negatives per query; 0 = only in-batch ones"}
+    )
+    query_length: int = field(default=256, metadata={"help": "tokens of a query with its frame"})
+    passage_length: int = field(
+        default=2048, metadata={"help": "tokens of a passage with its frame"}
+    )
+    generative_length: int = field(default=2048, metadata={"help": "tokens of a conversation"})
+    instruction: str = field(default="", metadata={"help": "of queries whose data has none"})
+    embedding_weight: float = field(
+        default=1.0, metadata={"help": "weight of the contrastive loss; 0 = train generation only"}
+    )
+    generative_weight: float = field(
+        default=1.0,
+        metadata={"help": "weight of the language-model loss; 0 = train embeddings only"},
+    )
+    aggregation: Aggregation = field(
+        default="mixed",
+        metadata={"help": "how the language-model loss weighs tokens and conversations"},
+    )
+    mixed_group: int = field(
+        default=32, metadata={"help": "conversations whose tokens 'mixed' weighs the same"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "generative", tuple(self.generative))
+        require("temperature", self.temperature, self.temperature > 0, "must be above 0")
+        require("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
+        require_one_of("aggregation", self.aggregation, Aggregation)
+        for name in _POSITIVE:
+            require(name, getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
+        for name in ("embedding_weight", "generative_weight"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
+        if not self.embedding_weight and not self.generative_weight:
+            raise ValueError(
+                "embedding_weight and generative_weight are both 0: nothing is trained"
+            )
+        if self.generative_weight and not self.generative:
+            raise ValueError(
+                f"generative_weight={self.generative_weight} needs generative data: name files of "
+                "conversations, or set it to 0"
+            )
+        if self.save == "adapter":
+            raise ValueError("save='adapter' has no language-model head: use save='merged'")
+
+
+_POSITIVE = (
+    "generative_batch_size",
+    "query_length",
+    "passage_length",
+    "generative_length",
+    "mixed_group",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one update learns from; either may be empty."""
+
+    pairs: list[Pair]
+    conversations: list[Conversation]
+
+
+class _Stage:
+    """The `Stage` of GRIT."""
+
+    name = "grit"
+
+    def __init__(self, options: GRIT) -> None:
+        self._options = options
+        self._lengths = Lengths(options.query_length, options.passage_length)
+        self._examples = self._conversations = None
+        if options.embedding_weight:
+            self._examples = Mixture(sources_of(options.data), self._read, seed=options.seed)
+        if options.generative_weight:
+            self._conversations = Mixture(
+                sources_of(options.generative),
+                read_conversations,
+                seed=options.seed,
+                same_source=False,
+            )
+        self.updates = self._updates()
+        self._trained = load_backbone_for_training(options, RECIPE)
+        most = positions(self._trained.backbone)
+        for name in ("query_length", "passage_length", "generative_length"):
+            length = getattr(options, name)
+            require(name, length, length <= most, f"exceeds the model's {most} positions: lower it")
+        head = load_head(options, self._trained.backbone)
+        if options.lora is None:
+            head.weight.requires_grad_(bool(options.generative_weight))
+        self._encoding = Encoding(self._trained.backbone, self._trained.recipe)
+        with torch.no_grad():  # a backbone whose direction is fixed is refused here
+            self._encoding.hidden([[0]], causal=True)
+        self.model: torch.nn.Module = UnifiedModel(self._encoding, head)
+
+    def _read(self, source: Source) -> Iterator[Example]:
+        """Examples, their instructions without the marks around them that a frame replaces."""
+        for example in read_examples(source, negatives=self._options.negatives > 0):
+            yield replace(
+                example,
+                instruction=(example.instruction or "").strip(_STRIPPED) or None,
+                document_instruction=(example.document_instruction or "").strip(_STRIPPED) or None,
+            )
+
+    def _updates(self) -> int | None:
+        """Updates in the epochs wanted, which are those of the embedding data if there is any."""
+        options, epochs = self._options, []
+        if self._examples is not None:
+            epochs.append(self._examples.batches_per_epoch(options.batch_size))
+        if self._conversations is not None:
+            epochs.append(self._conversations.batches_per_epoch(options.generative_batch_size))
+        return None if options.epochs is None else options.epochs * epochs[0]
+
+    def batches(self, start: int) -> Iterator[_Batch]:
+        """Pairs and conversations; how many there are is for the loop to say."""
+        options = self._options
+        pairs: Iterator[list[Example]] = repeat([])
+        conversations: Iterator[list[Conversation]] = repeat([])
+        if self._examples is not None:
+            pairs = self._examples.batches(options.batch_size, start)
+        if self._conversations is not None:
+            conversations = self._conversations.batches(options.generative_batch_size, start)
+        for number, (examples, talks) in enumerate(zip(pairs, conversations, strict=True), start):
+            rng = random.Random(f"pairs {options.seed} {number}")
+            yield _Batch(choose(examples, options.negatives, options.instruction, rng), talks)
+
+    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
+        """Both losses. The one that uses all weights comes last, when processes exchange them."""
+        losses, tokens = {"loss": 0.0}, 0
+        for name, part in (("embedding", self._embed), ("generative", self._generate)):
+            if batch.pairs if name == "embedding" else batch.conversations:
+                losses[name], count = part(accelerator, model, batch)
+                losses["loss"] += getattr(self._options, f"{name}_weight") * losses[name]
+                tokens += count
+        return Progress(losses, tokens, len(batch.pairs) + len(batch.conversations))
+
+    def _embed(
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
+    ) -> tuple[float, int]:
+        """Gradient of the contrastive loss; the loss, and tokens."""
+        options = self._options
+        rows = tokenize_pairs(self._trained, batch.pairs, self._lengths)
+        targets = targets_of(batch.pairs)
+
+        def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            unit = normalize(vectors, dim=-1)
+            queries, passages = unit[: len(targets)], unit[len(targets) :]
+            places = torch.tensor(targets, device=unit.device)
+            found = info_nce(queries, passages, places, temperature=options.temperature)
+            return {"loss": options.embedding_weight * found, "embedding": found}
+
+        found = backward_vectors(
+            accelerator,
+            model,
+            [row.ids for row in rows],
+            [row.start for row in rows],
+            loss,
+            budget=options.batch_tokens,
+            last=not batch.conversations,
+        )
+        return found["embedding"], sum(len(row.ids) for row in rows)
+
+    def _generate(
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
+    ) -> tuple[float, int]:
+        """Gradient of the language-model loss; the loss, and tokens."""
+        options = self._options
+        _, tokenizer, recipe = self._trained
+        found = [
+            tokenize_conversation(tokenizer, recipe, conversation, options.generative_length)
+            for conversation in batch.conversations
+        ]
+        lengths = [len(ids) for ids, _ in found]
+        counts = [len(learnt(labels)) for _, labels in found]
+        weights = generative_weights(counts, options.aggregation, group=options.mixed_group)
+
+        def loss(chunk: list[int]) -> torch.Tensor:
+            rows, labels = zip(*(found[row] for row in chunk), strict=True)
+            total: torch.Tensor = model(
+                rows, labels=labels, weights=[weights[row] for row in chunk]
+            )
+            return options.generative_weight * total
+
+        chunks = plan(lengths, options.batch_tokens, accelerator.num_processes)
+        total = backward_sum(accelerator, model, chunks[accelerator.process_index], loss)
+        return total / options.generative_weight, sum(lengths)
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """Backbone and head."""
+        assert isinstance(model, UnifiedModel)
+        trained = self._trained._replace(backbone=model.encoding.backbone)
+        save_unified(self._options, trained, model.head, directory)
+
+    def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
+        """Vectors of the model as it is."""
+        budget = self._options.batch_tokens
+        return encode_texts(model, self._trained, texts, role, budget=budget)
+
+    def facts(self) -> Mapping[str, object]:
+        """Data and source."""
+        mixtures = {"embedding": self._examples, "generative": self._conversations}
+        return {
+            "source": SOURCE,
+            "batches": self._encoding.packing,
+            "data": [
+                {"loss": name, **entry}
+                for name, mixture in mixtures.items()
+                if mixture is not None
+                for entry in mixture.fingerprint()
+            ],
+        }

@@ -1,0 +1,215 @@
+"""LLaRA / Llama2Vec: a causal LLM learns that eight tokens tell the words of what it read.
+
+EBAE asks them for the text itself (prompt SELF), EBAR for what follows it (prompt NEXT); the
+language-model loss on the text keeps the model what it is (arXiv 2312.15503; prompts, losses and
+weights as FlagEmbedding's research/LLARA/pretrain at 7ed43d6 has them, which differ from the
+paper's). The result is no retriever yet: `contrastive` makes it one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..families import llara, siblings
+from ..families.detect import named
+from ..recipe import Recipe, Role
+from ..rows import positions
+from ..vectors import Vectors
+from .encoding import Encoding
+from .gradcache import backward_sum, plan
+from .joint import Joint, JointModel, check_recipe, prompts_of, tokenize_joint
+from .loop import run
+from .losses import LLARA_DIVISOR
+from .mixture import Mixture
+from .models import (
+    Trainable,
+    encode_texts,
+    load_backbone_for_training,
+    load_head,
+)
+from .options import LoraOptions, StageOptions, require
+from .passages import WORDS, Passage, read_passages
+from .sources import sources_of
+from .stage import Progress
+from .unified import save_unified
+from .vocabulary import add_tokens
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+SOURCE = "LLaRA, arXiv 2312.15503; FlagEmbedding research/LLARA/pretrain at 7ed43d6"
+RECIPE = llara.recipe("llara", SOURCE).replace(bos=True)
+
+
+def train_llara(options: LLaRA) -> Path:
+    """Train by embedding-based auto-encoding and auto-regression.
+
+    Returns:
+        `options.output`, which both `Encoder` and transformers' `AutoModelForCausalLM` load.
+
+    Raises:
+        FileNotFoundError: the model or a data file is missing.
+        TrainingError: training had to stop.
+        ValueError: data, model or options that do not fit.
+    """
+    return run(_Stage(options), options)
+
+
+def recipe_for(options: LLaRA) -> Recipe:
+    """The recipe asked for, that of a published LLaRA model, or `RECIPE`."""
+    found = named(options.model, options.recipe)
+    if options.recipe is None and (found is None or found.family != RECIPE.family):
+        return RECIPE
+    assert found is not None
+    return found
+
+
+def train_words(backbone: Any, head: torch.nn.Linear) -> None:
+    """Let embeddings and head learn, in float32, also where only adapters do otherwise."""
+    embedding = backbone.get_input_embeddings()
+    tied = head.weight is embedding.weight
+    embedding.weight = torch.nn.Parameter(embedding.weight.detach().float())
+    weight = head.weight.detach().float()
+    head.weight = embedding.weight if tied else torch.nn.Parameter(weight)
+
+
+def weights_of(rows: list[Joint], prefix: int) -> list[float]:
+    """What each of the three sums counts: `losses.llara_total` of the whole batch."""
+    tokens = sum(len(row.ids) - prefix for row in rows)
+    full = [sum(bool(row.summary) for row in rows), sum(bool(row.following) for row in rows)]
+    bags = sum(bool(count) for count in full)
+    shares = [1 / (count * bags * LLARA_DIVISOR) if count else 0.0 for count in full]
+    return [1 / max(tokens, 1), *shares]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLaRA(StageOptions):
+    """Teach a causal LLM to hold a text, and what follows it, in eight tokens each.
+
+    Defaults: arXiv 2312.15503 (10,000 updates of 256 passages, 1024 tokens, 1e-5) and the released
+    README (warm-up, stop words left out).
+    """
+
+    batch_size: int = field(
+        default=256, metadata={"help": "passages per update, all processes together"}
+    )
+    max_steps: int | None = field(default=10_000, metadata={"help": "most updates"})
+    learning_rate: float = field(default=1e-5, metadata={"help": "peak learning rate"})
+    warmup: float = field(
+        default=0.1, metadata={"help": "updates of linear warm-up; below 1 their share"}
+    )
+    lora: LoraOptions | None = field(
+        default=None,
+        metadata={"help": "train low-rank adapters, embeddings and head; without, all weights"},
+    )
+    cutoff: int = field(default=1024, metadata={"help": "tokens of a text with both prompts"})
+    stop_words: bool = field(
+        default=False, metadata={"help": "keep English stop words in the targets"}
+    )
+    words: int = field(
+        default=WORDS, metadata={"help": "words per passage, where data holds documents"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("words", self.words, self.words >= 1, "must be 1 or more")
+        require("save", self.save, self.save == "merged", "cannot hold new tokens: save merged")
+
+
+class _Stage:
+    """The `Stage` of LLaRA."""
+
+    name = "llara"
+
+    def __init__(self, options: LLaRA) -> None:
+        self._options = options
+        recipe = recipe_for(options)
+        check_recipe(recipe)
+        self._mixture: Mixture[Passage] = Mixture(
+            sources_of(options.data),
+            partial(read_passages, words=options.words),
+            seed=options.seed,
+            same_source=False,
+        )
+        per_epoch = self._mixture.batches_per_epoch(options.batch_size)
+        self.updates = None if options.epochs is None else options.epochs * per_epoch
+        # As a plain causal model: its own recipe may look both ways, and the tokens are to come.
+        plain = dataclasses.replace(options, recipe=siblings.MEAN)
+        backbone, tokenizer, _ = load_backbone_for_training(plain)
+        head = load_head(options, backbone)
+        add_tokens(tokenizer, backbone, head, recipe.required_tokens, seed=options.seed)
+        self._trained = Trainable(backbone, tokenizer, recipe)
+        prompts = prompts_of(tokenizer, recipe)
+        require(
+            "cutoff",
+            options.cutoff,
+            options.cutoff > prompts.tokens,
+            f"leaves no room for a text: the prompts alone take {prompts.tokens} tokens",
+        )
+        most = positions(backbone)
+        fits = options.cutoff <= most
+        require("cutoff", options.cutoff, fits, f"exceeds the model's {most} positions: lower it")
+        encoding = Encoding(backbone, recipe)
+        with torch.no_grad():  # a backbone that cannot continue a text is refused here
+            encoding.hidden([[0], [0]], parents=[None, 0])
+        train_words(backbone, head)  # only now: until here the backbone is of one dtype
+        self._model = JointModel(encoding, head, prompts)
+        self.model: torch.nn.Module = self._model
+
+    def batches(self, start: int) -> Iterator[list[Passage]]:
+        """Passages."""
+        options = self._options
+        return self._mixture.batches(options.batch_size, start, epochs=options.epochs)
+
+    def update(
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: list[Passage]
+    ) -> Progress:
+        """One pass over each text, two prompts behind it, three losses."""
+        options, prompts = self._options, self._model.prompts
+        rows = tokenize_joint(
+            *self._trained[1:],
+            prompts,
+            batch,
+            cutoff=options.cutoff,
+            stop_words=options.stop_words,
+        )
+        tokens = [len(row.ids) + len(prompts.summary) + len(prompts.following) for row in rows]
+        shares = torch.tensor(weights_of(rows, len(prompts.prefix)), device=accelerator.device)
+        parts = torch.zeros(3, device=accelerator.device)
+
+        def loss(chunk: list[int]) -> torch.Tensor:
+            weighted: torch.Tensor = model([rows[row] for row in chunk]) * shares
+            parts.add_(weighted.detach())
+            return weighted.sum()
+
+        chunks = plan(tokens, options.batch_tokens, accelerator.num_processes)
+        total = backward_sum(accelerator, model, chunks[accelerator.process_index], loss)
+        reduced: Any = accelerator.reduce(parts, "sum")
+        losses = dict(zip(("language", "summary", "following"), reduced.tolist(), strict=True))
+        return Progress({"loss": total, **losses}, sum(tokens), len(batch))
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """Backbone and head."""
+        assert isinstance(model, JointModel)
+        trained = self._trained._replace(backbone=model.encoding.backbone)
+        save_unified(self._options, trained, model.head, directory)
+
+    def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
+        """Vectors of the model as it is."""
+        return encode_texts(model, self._trained, texts, role, budget=self._options.batch_tokens)
+
+    def facts(self) -> Mapping[str, object]:
+        """Data and source."""
+        return {
+            "source": SOURCE,
+            "batches": self._model.encoding.packing,
+            "data": self._mixture.fingerprint(),
+        }

@@ -1,0 +1,239 @@
+"""The losses of all stages: pure functions of tensors.
+
+What is summed over tokens or rows comes as a sum (and a count), so that chunks of a batch, and
+processes, add up to exactly what the whole batch has: the divisor is known before any forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch.nn.functional import cross_entropy, normalize
+from torch.utils.checkpoint import checkpoint
+
+Aggregation = Literal["token", "sample", "mixed"]
+ContrastiveLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+IGNORED = -100  # the label of a position that predicts nothing, as in torch and transformers
+LLARA_DIVISOR = 10.0
+_HEAD_ROWS = 1024
+
+
+def info_nce(
+    queries: torch.Tensor,
+    passages: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    temperature: float,
+    same_tower: bool = False,
+    margin: float | None = None,
+    equal: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over queries of -log softmax of the positive's score among all passages' scores.
+
+    In-batch and hard negatives, as llm2vec 0.2.3 `HardNegativeNLLLoss` (passages = all positives,
+    then all negatives; temperature = 1 / scale), gritlm `DistributedContrastiveLoss` and LLARA
+    `BiEncoderModel` (passages = one group of positive and negatives per query) have it.
+
+    With `same_tower` and `margin` it is the loss of Qwen3-Embedding (arXiv 2506.05176, section 3):
+    other queries, scored against the query, and other queries' positives, scored against the own
+    positive, are negatives too; a negative that scores higher than the positive by more than
+    `margin`, or has the positive's text, does not count.
+
+    Args:
+        queries: `[queries, dim]`, of unit length if scores are to be cosines.
+        passages: `[passages, dim]`, likewise.
+        targets: `[queries]`, int64: which passage is each query's positive.
+        temperature: Scores are divided by it.
+        same_tower: Also take queries and positives of other pairs as negatives of their own kind.
+        margin: Leave out negatives that beat the positive by more than this; None = none.
+        equal: `[passages, passages]`, bool: which passages have the same text, and so are no
+            negatives of each other's queries; None = no two of them.
+
+    Returns:
+        The loss, a float32 scalar.
+    """
+    queries, passages = queries.float(), passages.float()
+    scores = queries @ passages.T
+    found = scores.gather(1, targets[:, None])
+    positive = torch.zeros_like(scores, dtype=torch.bool).scatter(1, targets[:, None], True)
+    dropped = torch.zeros_like(positive) if equal is None else equal[targets] & ~positive
+    if same_tower:
+        positives = passages[targets]
+        own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
+        twins = own if equal is None else equal[targets][:, targets] | own
+        scores = torch.cat([scores, queries @ queries.T, positives @ positives.T], 1)
+        dropped = torch.cat([dropped, twins, twins], 1)
+    if margin is not None:
+        dropped = dropped | (scores.detach() > found.detach() + margin)
+    return cross_entropy((scores / temperature).masked_fill(dropped, float("-inf")), targets)
+
+
+def matryoshka(
+    loss: ContrastiveLoss, queries: torch.Tensor, passages: torch.Tensor, dims: Sequence[int]
+) -> torch.Tensor:
+    """Sum of a contrastive loss over vectors cut to each of `dims` and given unit length again.
+
+    Kusupati et al. 2022 (arXiv 2205.13147, equation 1, all weights 1).
+
+    Args:
+        loss: Function of queries and passages.
+        queries: `[queries, dim]`.
+        passages: `[passages, dim]`.
+        dims: Lengths to train; the whole length counts only if it is among them.
+    """
+    parts = [
+        loss(normalize(queries[:, :dim], dim=-1), normalize(passages[:, :dim], dim=-1))
+        for dim in dims
+    ]
+    return torch.stack(parts).sum()
+
+
+def nll_sum(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, int]:
+    """Sum of -log softmax at the labels, in float32, and how many labels there are.
+
+    Args:
+        logits: `[positions, vocabulary]`.
+        labels: `[positions]`, int64; `IGNORED` ones do not count.
+        weights: `[positions]`: what each position counts; None = 1.
+    """
+    logits, counted = logits.float(), int((labels != IGNORED).sum())
+    if weights is None:
+        return cross_entropy(logits, labels, reduction="sum"), counted
+    parts = cross_entropy(logits, labels, reduction="none")
+    return (parts * weights).sum(), counted
+
+
+def head_nll_sum(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    *,
+    rows: int = _HEAD_ROWS,
+) -> tuple[torch.Tensor, int]:
+    """`nll_sum` of a language-model head's logits, which never exist for more than `rows` states.
+
+    float32 logits of 8192 tokens over 128k words are 4 GB; here they are computed part by part, and
+    again in the backward pass.
+
+    Args:
+        head: States `[n, dim]` -> logits `[n, vocabulary]`.
+        hidden: `[positions, dim]`, each the state that predicts the label beside it.
+        labels: `[positions]`, int64.
+        weights: `[positions]`; None = 1.
+        rows: States per part.
+    """
+
+    def part(states: torch.Tensor, at: slice) -> torch.Tensor:
+        return nll_sum(head(states), labels[at], None if weights is None else weights[at])[0]
+
+    if len(hidden) <= rows:
+        return nll_sum(head(hidden), labels, weights)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for first in range(0, len(hidden), rows):
+        at = slice(first, first + rows)
+        total = total + checkpoint(part, hidden[at], at, use_reentrant=False)
+    return total, int((labels != IGNORED).sum())
+
+
+def next_tokens(labels: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Which states predict which labels: a label at i is predicted from the state at i - 1.
+
+    This is what transformers' causal language-model loss does, and so what MNTP is (llm2vec 0.2.3
+    `MistralBiForMNTP`): a label at the first position has no state before it and is dropped.
+
+    Args:
+        labels: Per row a label or `IGNORED` for each token.
+
+    Returns:
+        Indices into the rows' tokens, laid one row after the other, and the labels, as long.
+    """
+    places, wanted, first = [], [], 0
+    for row in labels:
+        for position in range(1, len(row)):
+            if row[position] != IGNORED:
+                places.append(first + position - 1)
+                wanted.append(row[position])
+        first += len(row)
+    return places, wanted
+
+
+def generative_weights(
+    counts: Sequence[int], aggregation: Aggregation, *, group: int | None = None
+) -> list[float]:
+    """What one predicted token of each sample counts in GRIT's language-model loss.
+
+    The loss is the sum of all tokens' weighted negative log-likelihoods (gritlm `NextTokenLoss`;
+    arXiv 2402.09906, section 2, calls "mixed" over groups of 8 of 32 "Mix (32 -> 8)"):
+
+    - "token": each token 1 / samples, so that long samples count more;
+    - "sample": each sample the mean over its tokens, and all samples the same;
+    - "mixed": the mean over the tokens of `group` samples, and the mean over these groups.
+
+    Args:
+        counts: Predicted tokens of each sample of the whole batch.
+        aggregation: One of the three.
+        group: Samples per group of "mixed"; None = all in one.
+
+    Raises:
+        ValueError: an unknown aggregation.
+    """
+    if aggregation == "token":
+        return [1 / len(counts)] * len(counts)
+    if aggregation not in get_args(Aggregation):
+        raise ValueError(f"aggregation={aggregation!r} is not one of {get_args(Aggregation)}")
+    size = 1 if aggregation == "sample" else group or len(counts)
+    groups = [counts[first : first + size] for first in range(0, len(counts), size)]
+    full = sum(1 for members in groups if any(members))
+    return [
+        1 / (sum(members) * full) if any(members) else 0.0 for members in groups for _ in members
+    ]
+
+
+def bag_of_words_nll(
+    logits: torch.Tensor, targets: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, int]:
+    """LLaRA's loss of one prompt: which words does a passage hold, in any order.
+
+    The logits of the eight slots are reduced to their maximum; a row's loss is minus the mean
+    log-softmax of its different target ids (FlagEmbedding research/LLARA/pretrain at 7ed43d6;
+    `llara_total` divides by ten).
+
+    Args:
+        logits: `[rows, slots, vocabulary]`.
+        targets: Per row the ids of the words to predict; repeated ones count once.
+
+    Returns:
+        Sum over rows that have targets, and how many these are.
+    """
+    log_probabilities = logits.float().amax(1).log_softmax(-1)
+    total = log_probabilities.new_zeros(())
+    rows = 0
+    for row, ids in zip(log_probabilities, targets, strict=True):
+        if ids:
+            total = total - row[torch.tensor(sorted(set(ids)), device=row.device)].mean()
+            rows += 1
+    return total, rows
+
+
+def llara_total(
+    language: torch.Tensor, summary: torch.Tensor | None, prediction: torch.Tensor | None
+) -> torch.Tensor:
+    """LLaRA's whole loss: next-token mean + mean of the two bag-of-words means, each over 10.
+
+    FlagEmbedding research/LLARA/pretrain at 7ed43d6. Of two bags of words either may be missing.
+
+    Args:
+        language: Mean negative log-likelihood of the text's tokens.
+        summary: Mean over rows of `bag_of_words_nll` at the SELF slots, not yet divided.
+        prediction: The same at the NEXT slots.
+    """
+    bags = [bag for bag in (summary, prediction) if bag is not None]
+    if not bags:
+        return language
+    return language + torch.stack(bags).mean() / LLARA_DIVISOR

@@ -1,0 +1,241 @@
+"""MNTP: teach a causal model to use attention in both directions, by predicting hidden tokens.
+
+LLM2Vec (BehnamGhader et al. 2024, arXiv 2404.05961), step 2; hyper-parameters as in its
+train_configs/mntp (llm2vec 0.2.3). The hidden token at i is predicted from the state at i - 1, as
+the language model did. Unlike there, the head stays as it is: the reference trains it by mistake
+and does not save it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..batching import windows
+from ..probe import embedding_rows
+from ..recipe import Recipe, Role
+from ..rows import positions
+from ..tokens import tokenize
+from ..vectors import Vectors
+from .data import read_texts
+from .encoding import Encoding
+from .gradcache import backward_sum, plan
+from .loop import run
+from .losses import IGNORED, head_nll_sum, next_tokens
+from .masking import MaskToken, Style, blocks, mask_token, mask_tokens
+from .mixture import Mixture
+from .models import encode_texts, load_backbone_for_training, load_head, save_result
+from .options import StageOptions, require, require_one_of
+from .sources import Source, sources_of
+from .stage import Progress
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/mntp of llm2vec 0.2.3 (Llama models)"
+RECIPE = Recipe(
+    name="mntp", causal=False, pooling="mean", source="LLM2Vec, arXiv 2404.05961: mean pooling"
+)
+
+
+def train_mntp(options: MNTP) -> Path:
+    """Train by masked next token prediction.
+
+    Returns:
+        `options.output`: the model, both ways and with mean pooling unless its recipe says else.
+
+    Raises:
+        FileNotFoundError: the model or a data file is missing.
+        TrainingError: training had to stop.
+        ValueError: data, model or options that do not fit.
+    """
+    return run(_Stage(options), options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MNTP(StageOptions):
+    """Options of `train_mntp`. LLM2Vec's Mistral model: `style="all", probability=0.8`."""
+
+    block_length: int = field(
+        default=512, metadata={"help": "tokens per block; texts are laid end to end"}
+    )
+    style: Style = field(
+        default="bert",
+        metadata={
+            "help": "bert = of the chosen 80% masked, 10% random, 10% kept; all = all masked"
+        },
+    )
+    probability: float = field(default=0.2, metadata={"help": "how likely a token is chosen"})
+    mask_token: MaskToken = field(
+        default="blank", metadata={"help": "what hides a token: '_', the EOS, or a new '<mask>'"}
+    )
+    train_head: bool = field(
+        default=False, metadata={"help": "also train the language-model head, and save it"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("block_length", self.block_length, self.block_length >= 2, "must be 2 or more")
+        require_one_of("style", self.style, Style)
+        require("probability", self.probability, 0 < self.probability < 1, "must be in (0, 1)")
+        require_one_of("mask_token", self.mask_token, MaskToken)
+        if self.train_head and self.save == "adapter":
+            raise ValueError("train_head=True needs save='merged': an adapter has no head")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Blocks with hidden tokens, and what was there."""
+
+    rows: list[list[int]]
+    labels: list[list[int]]
+
+
+class _Model(torch.nn.Module):
+    """A backbone and its head, which sees only the states that predict something."""
+
+    def __init__(self, encoding: Encoding, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.encoding, self.head = encoding, head
+
+    def forward(
+        self,
+        rows: list[list[int]],
+        starts: list[int] | None = None,
+        labels: list[list[int]] | None = None,
+    ) -> torch.Tensor:
+        """Vectors or, with labels, the sum of their negative log-likelihoods."""
+        if labels is None:
+            return self.encoding.vectors(rows, starts or [0] * len(rows))
+        hidden = torch.cat(self.encoding.hidden(rows))
+        # Of a short chunk nothing may be hidden: empty lists have no dtype of their own.
+        places, wanted = (
+            torch.tensor(part, dtype=torch.int64, device=hidden.device)
+            for part in next_tokens(labels)
+        )
+        return head_nll_sum(self.head, hidden.index_select(0, places), wanted)[0]
+
+
+class _Stage:
+    """The `Stage` of masked next token prediction."""
+
+    name = "mntp"
+
+    def __init__(self, options: MNTP) -> None:
+        self._options = options
+        self._trained = load_backbone_for_training(options, RECIPE)
+        backbone, tokenizer, recipe = self._trained
+        if recipe.causal:
+            raise ValueError(
+                f"mntp trains attention in both directions, and recipe {recipe.name!r} is causal: "
+                "pass another recipe, such as 'mean'"
+            )
+        if options.block_length > positions(backbone):
+            raise ValueError(
+                f"block_length={options.block_length} is more than the {positions(backbone)} "
+                "positions of this model"
+            )
+        self._mask_id = self._add_mask()
+        head = load_head(options, backbone)
+        head.weight.requires_grad_(head.weight.requires_grad or options.train_head)
+        self._encoding = Encoding(backbone, recipe)
+        self.model: torch.nn.Module = _Model(self._encoding, head)
+        self._special = {*tokenizer.all_special_ids, self._mask_id}
+        self._mixture = Mixture(
+            sources_of(options.data), self._read, seed=options.seed, same_source=False
+        )
+        epoch = self._mixture.batches_per_epoch(options.batch_size)
+        self.updates = None if options.epochs is None else epoch * options.epochs
+
+    def _add_mask(self) -> int:
+        """Id of the mask token, for which a model may need one more embedding."""
+        backbone, tokenizer, _ = self._trained
+        token = mask_token(tokenizer, self._options.mask_token)
+        if tokenizer.backend_tokenizer.token_to_id(token) is None:
+            if self._options.save == "adapter":
+                raise ValueError(
+                    f"mask_token='mask' adds {token!r}, which an adapter cannot hold: use "
+                    "save='merged' or mask_token='blank'"
+                )
+            tokenizer.add_special_tokens({"mask_token": token})
+            known = embedding_rows(backbone)
+            if len(tokenizer) > known:
+                grown = backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+                weight = grown.weight.requires_grad_(self._options.lora is None)
+                weight.data[known:] = weight.data[:known].float().mean(0).to(weight.dtype)
+        found: int = tokenizer.get_vocab()[token]
+        return found
+
+    def _read(self, source: Source) -> Iterator[list[int]]:
+        """Blocks of a file. Every text begins with BOS, as in the reference."""
+        plain = self._trained.recipe.replace(**_PLAIN)
+        rows = (
+            row.ids
+            for texts in windows(read_texts(source))
+            for row in tokenize(self._trained.tokenizer, plain, texts, "document")
+        )
+        return blocks(rows, self._options.block_length)
+
+    def batches(self, start: int) -> Iterator[_Batch]:
+        """Masked blocks; what is hidden depends on seed and number of the batch."""
+        options = self._options
+        found = self._mixture.batches(options.batch_size, start, epochs=options.epochs)
+        for number, rows in enumerate(found, start):
+            generator = torch.Generator().manual_seed(options.seed * 2**32 + number)
+            inputs, labels = mask_tokens(
+                torch.tensor(rows),
+                style=options.style,
+                mask_id=self._mask_id,
+                probability=options.probability,
+                vocabulary=len(self._trained.tokenizer),
+                generator=generator,
+                special=self._special,
+            )
+            yield _Batch(inputs.tolist(), labels.tolist())
+
+    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
+        """Mean over all hidden tokens of the batch."""
+        lengths = [len(row) for row in batch.rows]
+        count = sum(label != IGNORED for row in batch.labels for label in row[1:])
+
+        def compute(chunk: Sequence[int]) -> torch.Tensor:
+            rows = [batch.rows[row] for row in chunk]
+            total: torch.Tensor = model(rows, labels=[batch.labels[row] for row in chunk])
+            return total / max(count, 1)
+
+        shares = plan(lengths, self._options.batch_tokens, accelerator.num_processes)
+        loss = backward_sum(accelerator, model, shares[accelerator.process_index], compute)
+        return Progress({"loss": loss}, sum(lengths), len(lengths))
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """The backbone; its head only if that was trained."""
+        assert isinstance(model, _Model)
+        head = model.head if self._options.train_head else None
+        trained = self._trained._replace(backbone=model.encoding.backbone)
+        save_result(self._options, trained, directory, head=head)
+
+    def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
+        """Vectors of the model as it is."""
+        return encode_texts(model, self._trained, texts, role, budget=self._options.batch_tokens)
+
+    def facts(self) -> Mapping[str, object]:
+        """Data and source."""
+        return {
+            "source": SOURCE,
+            "batches": self._encoding.packing,
+            "data": self._mixture.fingerprint(),
+        }
+
+
+_PLAIN = {
+    "document": RECIPE.document,
+    "eos": False,
+    "join": "string",
+    "separator": None,
+    "max_length": 2**31,
+    "max_text_length": None,
+}

@@ -1,0 +1,145 @@
+"""SimCSE: the same text twice, under different dropout, is alike; other texts are not.
+
+LLM2Vec (BehnamGhader et al. 2024, arXiv 2404.05961), step 3, after Gao et al. 2021 (arXiv
+2104.08821); hyper-parameters as in its train_configs/simcse (llm2vec 0.2.3). LLMs are made without
+dropout, so it is switched on here. Texts are pooled as the recipe says; the reference pools BOS and
+padding too while it trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import normalize
+
+from ..recipe import Role
+from ..rows import rows_of
+from ..vectors import Vectors
+from .data import read_texts
+from .encoding import Encoding
+from .gradcache import backward_vectors
+from .loop import run
+from .losses import info_nce
+from .mixture import Mixture
+from .mntp import RECIPE
+from .models import encode_texts, load_backbone_for_training, save_result
+from .options import StageOptions, require
+from .sources import sources_of
+from .stage import Progress
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/simcse of llm2vec 0.2.3"
+
+
+def train_simcse(options: SimCSE) -> Path:
+    """Train by unsupervised contrastive learning.
+
+    Returns:
+        `options.output`.
+
+    Raises:
+        FileNotFoundError: the model or a data file is missing.
+        TrainingError: training had to stop.
+        ValueError: data, model or options that do not fit.
+    """
+    return run(_Stage(options), options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCSE(StageOptions):
+    """Options of `train_simcse`."""
+
+    batch_size: int = field(
+        default=128, metadata={"help": "texts per update, all processes together"}
+    )
+    learning_rate: float = field(default=3e-5, metadata={"help": "peak learning rate"})
+    max_length: int = field(default=128, metadata={"help": "longest text in tokens; cut there"})
+    temperature: float = field(default=0.05, metadata={"help": "cosines are divided by it"})
+    attention_dropout: float = field(
+        default=0.3, metadata={"help": "dropout on attention weights while training"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("batch_size", self.batch_size, self.batch_size >= 2, "must be 2 or more")
+        require("max_length", self.max_length, self.max_length >= 1, "must be 1 or more")
+        require("temperature", self.temperature, self.temperature > 0, "must be above 0")
+        require(
+            "attention_dropout",
+            self.attention_dropout,
+            0 <= self.attention_dropout < 1,
+            "must be in [0, 1)",
+        )
+        if not self.attention_dropout and not (self.lora and self.lora.dropout):
+            raise ValueError(
+                "attention_dropout=0 without dropout in lora: both copies of a text would be the "
+                "same, and nothing could be learnt"
+            )
+
+
+class _Stage:
+    """The `Stage` of SimCSE."""
+
+    name = "simcse"
+
+    def __init__(self, options: SimCSE) -> None:
+        self._options = options
+        self._trained = load_backbone_for_training(options, RECIPE)
+        self._encoding = Encoding(
+            self._trained.backbone,
+            self._trained.recipe,
+            attention_dropout=options.attention_dropout,
+        )
+        self.model: torch.nn.Module = self._encoding
+        self._mixture = Mixture(
+            sources_of(options.data), read_texts, seed=options.seed, same_source=False
+        )
+        epoch = self._mixture.batches_per_epoch(options.batch_size)
+        self.updates = None if options.epochs is None else epoch * options.epochs
+
+    def batches(self, start: int) -> Iterator[list[str]]:
+        """Texts."""
+        options = self._options
+        return self._mixture.batches(options.batch_size, start, epochs=options.epochs)
+
+    def update(
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: list[str]
+    ) -> Progress:
+        """InfoNCE between the two copies of each text."""
+        options = self._options
+        found = rows_of(*self._trained, batch, "document", None, options.max_length) * 2
+        rows, starts = [row.ids for row in found], [row.start for row in found]
+
+        def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            first, second = normalize(vectors, dim=-1).chunk(2)
+            targets = torch.arange(len(first), device=vectors.device)
+            return {"loss": info_nce(first, second, targets, temperature=options.temperature)}
+
+        budget = options.batch_tokens
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        return Progress(losses, sum(map(len, rows)), len(batch))
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """The backbone with its recipe."""
+        assert isinstance(model, Encoding)
+        trained = self._trained._replace(backbone=model.backbone)
+        save_result(self._options, trained, directory)
+
+    def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
+        """Vectors of the model as it is."""
+        options = self._options
+        return encode_texts(model, self._trained, texts, role, budget=options.batch_tokens)
+
+    def facts(self) -> Mapping[str, object]:
+        """Data and source."""
+        return {
+            "source": SOURCE,
+            "batches": self._encoding.packing,
+            "data": self._mixture.fingerprint(),
+        }

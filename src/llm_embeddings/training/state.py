@@ -1,0 +1,102 @@
+"""What a run is made of at one moment, to disk and back: trained weights and optimiser."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_WEIGHTS, _OPTIMIZER, _SHARDED = "trained.safetensors", "optimizer.pt", "sharded"
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name; a shared one once."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def state_bytes(model: torch.nn.Module) -> int:
+    """About what a checkpoint takes: the trained weights and AdamW's two moments."""
+    return 3 * sum(weight.numel() * weight.itemsize for weight in trained_weights(model).values())
+
+
+def result_bytes(model: torch.nn.Module) -> int:
+    """About what a result takes at most: all weights."""
+    return sum(weight.numel() * weight.itemsize for weight in model.parameters())
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether no process holds all weights (FSDP, DeepSpeed)."""
+    return str(accelerator.distributed_type).rsplit(".", 1)[-1] in {"FSDP", "DEEPSPEED"}
+
+
+def save_state(
+    accelerator: Accelerator, model: torch.nn.Module, optimizer: Any, directory: Path
+) -> None:
+    """Write the state; with shards every process takes part, else the main one alone."""
+    if is_sharded(accelerator):
+        accelerator.save_state(str(directory / _SHARDED))
+        return
+    from safetensors.torch import save_file
+
+    weights = trained_weights(accelerator.unwrap_model(model))
+    tensors = {name: weight.detach().contiguous() for name, weight in weights.items()}
+    save_file(tensors, directory / _WEIGHTS)
+    torch.save(optimizer.state_dict(), directory / _OPTIMIZER)
+
+
+def load_state(
+    accelerator: Accelerator, model: torch.nn.Module, optimizer: Any, directory: Path
+) -> None:
+    """Read what `save_state` wrote, on every process.
+
+    Raises:
+        ValueError: the weights are not those of this model.
+    """
+    if is_sharded(accelerator):
+        accelerator.load_state(str(directory / _SHARDED))
+        return
+    from safetensors.torch import load_file
+
+    weights = trained_weights(accelerator.unwrap_model(model))
+    tensors = load_file(directory / _WEIGHTS)
+    if {name: weight.shape for name, weight in weights.items()} != {
+        name: tensor.shape for name, tensor in tensors.items()
+    }:
+        raise ValueError(f"{directory} is a checkpoint of another model: resume with that one")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(tensors[name])
+    stored = torch.load(directory / _OPTIMIZER, map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(stored)
+
+
+def skeleton_of(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module | None:
+    """A copy without memory, to be filled where weights get sharded; None where they do not."""
+    if not is_sharded(accelerator):
+        return None
+    empty: dict[int, Any] = {}
+    for weight in model.parameters():
+        placed = torch.empty_like(weight, device="meta")
+        empty[id(weight)] = torch.nn.Parameter(placed, requires_grad=weight.requires_grad)
+    return copy.deepcopy(model, empty)
+
+
+@contextmanager
+def whole(
+    accelerator: Accelerator, model: torch.nn.Module, skeleton: torch.nn.Module | None
+) -> Iterator[torch.nn.Module]:
+    """The unwrapped model with all its weights; every process takes part, the main one has them."""
+    if skeleton is None:
+        yield accelerator.unwrap_model(model)
+        return
+    state = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        skeleton.load_state_dict(state, assign=True)
+    yield skeleton
