@@ -105,7 +105,7 @@ def tokenize(
         ValueError: unknown role, a token that is missing, an instruction that has no place in the
             template or leaves no room for the text.
     """
-    prefix = _without_lone_surrogates(recipe.prefix(role, instruction))
+    prefix = without_lone_surrogates(recipe.prefix(role, instruction))
     frame = _Frame(
         tokenizer,
         prefix,
@@ -117,7 +117,7 @@ def tokenize(
         with_offsets,
     )
     _check_room(frame, recipe)
-    clean = [_without_lone_surrogates(text) for text in texts]
+    clean = [without_lone_surrogates(text) for text in texts]
     if recipe.join == "segments":
         rows = _segments(frame, clean)
     elif recipe.separator and not with_offsets:
@@ -309,7 +309,8 @@ def _as_list(token_id: int | None) -> list[int]:
     return [] if token_id is None else [token_id]
 
 
-def _without_lone_surrogates(text: str) -> str:
+def without_lone_surrogates(text: str) -> str:
+    """A text that can be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

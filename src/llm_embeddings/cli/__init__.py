@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .ask import ask
 from .console import Commands
 from .demo import demo
 from .encode import encode
@@ -13,6 +14,7 @@ from .export import export
 from .info import info
 from .recipes import recipes
 from .search import search
+from .train import train
 
 app = typer.Typer(
     cls=Commands,
@@ -43,10 +45,12 @@ def main(
     """Text embeddings from decoder LLMs: LLM2Vec, E5-Mistral, LLaRA, GritLM and siblings."""
 
 
-START, USE, HAND_ON = "Get to know", "Embed and search", "Hand on"
+START, USE, TRAIN, HAND_ON = "Get to know", "Embed and search", "Train", "Hand on"
 app.command(rich_help_panel=START)(demo)
 app.command(rich_help_panel=START)(recipes)
 app.command(rich_help_panel=START)(info)
 app.command(rich_help_panel=USE)(encode)
 app.command(rich_help_panel=USE)(search)
+app.command(rich_help_panel=USE)(ask)
+app.add_typer(train, name="train", rich_help_panel=TRAIN)
 app.command(rich_help_panel=HAND_ON)(export)

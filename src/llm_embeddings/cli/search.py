@@ -71,7 +71,7 @@ def search(
     from ..searching.places import claim, default_directory, explain
     from ..searching.sources import scan
 
-    paths = _check(paths or [], query)
+    paths = check_options(paths or [], query)
     directory = index or default_directory(paths)
     told, size = remarks(), round(max_file_size * 1e6)
     found = scan(paths, globs=glob or (), max_bytes=size, index=directory)
@@ -79,9 +79,9 @@ def search(
     encoder = load(model, recipe=recipe)
     vector = encoder.encode_query(query, instruction, normalize=True)
     try:
-        with _open(directory, encoder, model, rebuild) as opened:
-            changes = _update(opened, found, encoder, told)
-            _report(changes, directory, told)
+        with open_index(directory, encoder, model, rebuild) as opened:
+            changes = update(opened, found, encoder, told)
+            report(changes, directory, told)
             hits, compared = opened.best(vector, top, changes.files)
     except KeyboardInterrupt:
         told.print("interrupted: what is finished is kept, the same command goes on from there")
@@ -100,7 +100,7 @@ def search(
         told.print(f"{sizes} compared", style="dim")
 
 
-def _check(paths: list[Path], query: str) -> list[Path]:
+def check_options(paths: list[Path], query: str) -> list[Path]:
     """The paths to search.
 
     Raises:
@@ -113,14 +113,15 @@ def _check(paths: list[Path], query: str) -> list[Path]:
     return paths or [Path()]
 
 
-def _open(directory: Path, encoder: Encoder, model: str | None, rebuild: bool) -> Index:
+def open_index(directory: Path, encoder: Encoder, model: str | None, rebuild: bool) -> Index:
+    """The index of a directory, made if there is none."""
     from ..searching.index import Index
 
     maker = f"{model or 'the bundled model'} (recipe {encoder.recipe.name})"
     return Index(directory, encoder.fingerprint("document"), maker, rebuild=rebuild)
 
 
-def _update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Changes:
+def update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Changes:
     """Bring the index up to date; a progress bar shows where there is work and a terminal."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
@@ -167,7 +168,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _report(changes: Changes, directory: Path, told: Console) -> None:
+def report(changes: Changes, directory: Path, told: Console) -> None:
     """Say on stderr what was read, what was left out, and where the index is."""
     from ..searching.excerpts import printable
     from ..searching.places import FILE, SKIPPED

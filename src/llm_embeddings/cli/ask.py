@@ -1,0 +1,175 @@
+"""`llm-embeddings ask`: a question answered from files of your own, with its sources."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .console import (
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    RecipeOption,
+    load,
+    output,
+    remarks,
+)
+from .search import (
+    Directory,
+    Glob,
+    Instruction,
+    Megabytes,
+    Rebuild,
+    check_options,
+    open_index,
+    report,
+    update,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..encoder import Encoder
+    from ..generation import Generator
+    from ..searching.index import Found, Index
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_READER_PANEL = "Answer"
+
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILES", help="Files and directories; the current one if left out."),
+]
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="In your words.")]
+Top = Annotated[
+    int, typer.Option(min=1, help="Passages to answer from.", rich_help_panel=_READER_PANEL)
+]
+Cache = Annotated[
+    Literal["none", "query", "doc", "doc-query", "query-doc"],
+    typer.Option(
+        help="What is kept of passages and question, so that it is not read again.",
+        rich_help_panel=_READER_PANEL,
+    ),
+]
+CacheRule = Annotated[
+    Literal["exact", "paper"],
+    typer.Option(
+        help="exact: the same answers as without; paper: GritLM's way, which changes them.",
+        rich_help_panel=_READER_PANEL,
+    ),
+]
+CacheSize = Annotated[
+    float,
+    typer.Option(
+        min=0.001, help="Gigabytes the cache may have on disk.", rich_help_panel=_READER_PANEL
+    ),
+]
+MaxTokens = Annotated[
+    int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=_READER_PANEL)
+]
+
+
+def ask(
+    paths: Paths = None,
+    question: Question = "",
+    top: Top = 3,
+    cache: Cache = "none",
+    rule: CacheRule = "exact",
+    cache_size: CacheSize = 2.0,
+    max_tokens: MaxTokens = 256,
+    glob: Glob = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    instruction: Instruction = None,
+    index: Directory = None,
+    rebuild: Rebuild = False,
+    max_file_size: Megabytes = 20,
+) -> None:
+    """Ask your own files: finds passages as `search` does, and answers from them.
+
+    One model does both, so it must be one that embeds and generates. The index is that of `search`.
+
+    Example: llm-embeddings ask notes "how do I restore a backup" --model GritLM/GritLM-7B
+    """
+    from ..rag import Reader, StateStore
+    from ..searching.places import claim, default_directory
+    from ..searching.sources import scan
+
+    paths = check_options(paths or [], question)
+    directory = index or default_directory(paths)
+    encoder = load(model, recipe=recipe, device=device, dtype=dtype)
+    generator = _generator(encoder)
+    size = round(max_file_size * 1e6)
+    found = scan(paths, globs=glob or (), max_bytes=size, index=directory)
+    claim(directory)
+    store = None
+    if cache != "none":
+        store = StateStore(directory / "states", max_bytes=round(cache_size * 1e9))
+    reader = Reader(generator, mode=cache, rule=rule, states=store)
+    vector = encoder.encode_query(question, instruction, normalize=True)
+    try:
+        with _opened(directory, encoder, model, rebuild) as opened:
+            changes = update(opened, found, encoder, remarks())
+            report(changes, directory, remarks())
+            hits, _ = opened.best(vector, top, changes.files)
+        if not hits:
+            remarks().print("nothing found: there is no text to answer from")
+            raise typer.Exit(1)
+        passages = [hit.chunk.passage for hit in hits]
+        _show(reader.stream(question, passages, max_new_tokens=max_tokens))
+    except KeyboardInterrupt:
+        remarks().print("interrupted: what is finished is kept")
+        raise typer.Exit(130) from None
+    _cite(hits, {file.path: file.shown for file in found.files})
+
+
+@contextmanager
+def _opened(directory: Path, encoder: Encoder, model: str | None, rebuild: bool) -> Iterator[Index]:
+    """The index; what SQLite says of it comes with what to do."""
+    from ..searching.places import explain
+
+    try:
+        with open_index(directory, encoder, model, rebuild) as opened:
+            yield opened
+    except sqlite3.Error as error:
+        raise ValueError(explain(error, directory)) from error
+
+
+def _generator(encoder: Encoder) -> Generator:
+    """Raises `ValueError` for a model that cannot generate, before any file is read."""
+    from ..generation import Generator
+
+    with remarks().status("reading the language model head"):
+        return Generator(encoder)
+
+
+def _show(pieces: Iterable[str]) -> None:
+    """Write an answer as it comes, without what disturbs a terminal."""
+    for piece in pieces:
+        sys.stdout.write(_CONTROL.sub("\ufffd", piece))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _cite(hits: Iterable[Found], names: dict[str, str]) -> None:
+    """List the passages that were read, the nearest first."""
+    from rich.text import Text
+
+    from ..searching.excerpts import printable
+
+    console = output()
+    console.print()
+    for number, hit in enumerate(hits, 1):
+        unit = " page " if hit.kind == "pdf" else ":"
+        place = f"{printable(names[hit.paths[0]])}{unit}{hit.chunk.first}"
+        heading = f"  {printable(hit.chunk.heading)}" if hit.chunk.heading else ""
+        console.print(Text.assemble(f"[{number}] ", (place, "cyan"), (heading, "dim")))

@@ -1,0 +1,145 @@
+"""The causal twin of a backbone: a second, shallow tree of modules around the same weights.
+
+An encoder's backbone has one attention direction, which stands in its config for good. Text is
+generated in the causal one, so generation runs modules of its own, with a config of their own, that
+hold the very parameters of the encoder's. Neither tree ever writes to the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+
+from ..files import check_safetensors, read_json
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_OWN_NAME = "llm_embeddings_"
+
+
+def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
+    """A language model over the weights of a backbone, with its head read from a checkpoint.
+
+    Args:
+        backbone: An encoder's.
+        checkpoint: Directory whose files hold the head.
+
+    Returns:
+        A transformers `...ForCausalLM` on the backbone's device, which attends causally. Memory is
+        only taken for a head that is not the embedding matrix.
+
+    Raises:
+        FileNotFoundError: the directory holds no weights.
+        ValueError: the architecture or the checkpoint has no head, or the backbone is spread over
+            devices.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    if any("forward" in vars(module) for module in backbone.modules()):
+        raise ValueError(
+            "this backbone is spread over devices by device_map, and generation cannot share such "
+            "modules: load it with device=... on one device"
+        )
+    if type(backbone.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{type(backbone).__name__} has no language model in transformers")
+    config = _causal_config(backbone.config)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    inner = model.base_model_prefix
+    heads = [name for name, _ in model.named_parameters() if not name.startswith(f"{inner}.")]
+    weights = _head_weights(checkpoint, heads, backbone)
+    setattr(model, inner, shared_copy(backbone, config))
+    embedding: Any = backbone.get_input_embeddings()
+    if config.tie_word_embeddings:
+        model.get_output_embeddings().weight = embedding.weight
+    for name, weight in weights.items():
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if getattr(module, leaf).shape != weight.shape:
+            raise ValueError(
+                f"{name} in {checkpoint} has the shape {tuple(weight.shape)} and the model needs "
+                f"{tuple(getattr(module, leaf).shape)}: it is the head of another checkpoint"
+            )
+        setattr(module, leaf, torch.nn.Parameter(weight, requires_grad=False))
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def shared_copy(module: Any, config: PretrainedConfig) -> Any:
+    """The same parameters in new modules that look into another config.
+
+    Tables of parameters are shared, so a weight that is moved or replaced is so in both; tables of
+    buffers are not, since some rotary embeddings write theirs on the way.
+    """
+    if not module._modules and not hasattr(module, "config"):
+        return module
+    twin = copy.copy(module)
+    twin._modules = {
+        name: None if child is None else shared_copy(child, config)
+        for name, child in module._modules.items()
+    }
+    twin._buffers = dict(module._buffers)
+    if hasattr(module, "config"):
+        twin.config = config
+    return twin
+
+
+def _causal_config(config: PretrainedConfig) -> PretrainedConfig:
+    twin: Any = copy.deepcopy(config)
+    twin.is_causal = twin.use_cache = True
+    twin._attn_implementation = str(twin._attn_implementation).removeprefix(_OWN_NAME)
+    return twin  # type: ignore[no-any-return]
+
+
+def _head_weights(
+    checkpoint: Path, names: list[str], backbone: PreTrainedModel
+) -> dict[str, torch.Tensor]:
+    """The head's own weights by name, in the backbone's dtype and on its device.
+
+    A tied head is the embedding matrix; it counts as there only where the checkpoint calls itself
+    a language model, since every embedding matrix could be one.
+    """
+    config: Any = backbone.config
+    if config.tie_word_embeddings:
+        architectures = read_json(checkpoint / "config.json").get("architectures") or []
+        if not any("LM" in name for name in architectures):
+            raise ValueError(_without_head(checkpoint, f"it is a {', '.join(architectures)}"))
+        return {}
+    files = _files_of(checkpoint)
+    missing = [name for name in names if name not in files]
+    if missing:
+        raise ValueError(_without_head(checkpoint, f"no weight {missing[0]!r}"))
+    found = {}
+    for name in names:
+        with safe_open(files[name], framework="pt") as opened:
+            found[name] = opened.get_tensor(name).to(backbone.device, backbone.dtype)
+    return found
+
+
+def _files_of(checkpoint: Path) -> dict[str, Path]:
+    """Which file holds each weight."""
+    index = read_json(checkpoint / "model.safetensors.index.json")
+    if index:
+        return {name: checkpoint / file for name, file in index["weight_map"].items()}
+    path = checkpoint / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{checkpoint} holds no model.safetensors to read a language model head from: pass "
+            "checkpoint=..., the model the encoder was made of"
+        )
+    check_safetensors(path)
+    with safe_open(path, framework="pt") as opened:
+        return dict.fromkeys(opened.keys(), path)
+
+
+def _without_head(checkpoint: Path, reason: str) -> str:
+    return (
+        f"{checkpoint} has no language model head ({reason}), so it embeds and cannot generate. "
+        "Use a checkpoint that does both, as GritLM/GritLM-7B, or pass checkpoint=... if the head "
+        "lies elsewhere: a saved encoder is without it"
+    )

@@ -1,0 +1,128 @@
+"""A conversation -> the prompt a chat model was trained on. Knows no tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..recipe import Recipe
+from ..tokens import special_id, without_lone_surrogates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Message = Mapping[str, str]
+Prompt = str | Sequence[Message]
+
+USER, ASSISTANT = "<|user|>\n", "<|assistant|>\n"
+_ROLES = ("system", "user", "assistant")
+
+
+def check_messages(prompt: Prompt) -> list[dict[str, str]]:
+    """A conversation as messages; a string is one user's turn.
+
+    Raises:
+        TypeError: neither a string nor messages with a role and a content that are strings.
+        ValueError: an unknown role, or the last message is not the user's.
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    found = []
+    for index, message in enumerate(prompt):
+        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+            raise TypeError(
+                f"messages[{index}] is {message!r:.80}: a message is "
+                "{'role': 'user', 'content': 'text'}"
+            )
+        if message.get("role") not in _ROLES:
+            raise ValueError(f"messages[{index}]: role={message.get('role')!r} is not in {_ROLES}")
+        found.append({"role": message["role"], "content": message["content"]})
+    if not found or found[-1]["role"] != "user":
+        raise ValueError("a conversation ends with a message of the user, which is answered")
+    return found
+
+
+def check_format(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, template: str | None
+) -> str | None:
+    """The Jinja template of prompts; None is GritLM's format.
+
+    Raises:
+        ValueError: there is neither a template nor a known format.
+    """
+    if template is None and recipe.family == "gritlm":
+        return None
+    template = tokenizer.chat_template if template is None else template
+    if not isinstance(template, str):
+        raise ValueError(
+            f"the tokenizer of {recipe.name!r} has no chat template: pass chat_template=..., a "
+            "Jinja template as in transformers"
+        )
+    return template
+
+
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    messages: Sequence[Message],
+    template: str | None,
+    answer_start: str = "",
+) -> list[int]:
+    """Token ids of a prompt.
+
+    Args:
+        tokenizer: The checkpoint's.
+        recipe: Says which BOS GritLM's format begins with.
+        messages: From `check_messages`.
+        template: From `check_format`; it puts BOS where the model has one.
+        answer_start: First words of the answer, which the model goes on from.
+    """
+    text = prompt_text(tokenizer, messages, template) + answer_start
+    return with_bos(tokenizer, recipe, text) if template is None else text_ids(tokenizer, text)
+
+
+def prompt_text(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], template: str | None
+) -> str:
+    """The prompt as a string; BOS is in it only where a template spells it out."""
+    if template is None:
+        return gritlm_prompt(messages, str(tokenizer.eos_token))
+    text = tokenizer.apply_chat_template(
+        list(map(dict, messages)),
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    return str(text)
+
+
+def gritlm_prompt(messages: Sequence[Message], eos: str) -> str:
+    r"""GritLM's format without BOS (arXiv 2402.09906; the same as Tülu 2's).
+
+    Turns are joined by a newline and an answer ends with EOS. The format has no system role: in
+    training such text stood before the next turn of the user, with a newline between them.
+    """
+    turns, system = [], ""
+    for message in messages:
+        content = message["content"]
+        if message["role"] == "system":
+            system += content + "\n"
+        elif message["role"] == "user":
+            turns.append(USER + system + content)
+            system = ""
+        else:
+            turns.append(ASSISTANT + content + eos)
+    return "\n".join([*turns, ASSISTANT])
+
+
+def with_bos(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, text: str) -> list[int]:
+    """Ids of a text behind the recipe's BOS."""
+    bos = special_id(tokenizer, recipe.bos, "bos")
+    return [*([] if bos is None else [bos]), *text_ids(tokenizer, text)]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Ids of a text, with no special token that it does not spell out."""
+    clean = without_lone_surrogates(text)
+    ids: list[int] = tokenizer.backend_tokenizer.encode(clean, add_special_tokens=False).ids
+    return ids

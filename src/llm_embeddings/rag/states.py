@@ -1,0 +1,248 @@
+"""Where keys and values of texts are kept between questions: on a device, in memory, or on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..files import read_json
+from ..generation.kv import KeyValues
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["causal", "embedding"]
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_MANIFEST, _SUFFIX, _UNFINISHED = "states.json", ".safetensors", ".part"
+
+
+class StateStore:
+    """Keys and values by the tokens they are of, within a limit of bytes.
+
+    What has not been used for longest goes first. Threads may share a store, processes a folder. A
+    file that is damaged is reported in the log, removed and made again by whoever needs it.
+
+    Attributes:
+        folder: Where the files are; None = in memory.
+        device: Where states are kept in memory.
+        max_bytes: The limit.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        max_bytes: int = 2**30,
+    ) -> None:
+        """Open a folder, or begin with nothing in memory.
+
+        Args:
+            folder: A directory for one safetensors file per text, memory-mapped when used; None =
+                keep states in memory.
+            device: Without a folder: where; "cuda" saves the copy before each answer.
+            max_bytes: What all states together may take.
+
+        Raises:
+            ValueError: `max_bytes` is not positive, or a folder together with a device.
+        """
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes={max_bytes} must be 1 or more")
+        self.device, self.max_bytes = torch.device(device), max_bytes
+        if folder is not None and self.device.type != "cpu":
+            raise ValueError(f"states lie in folder={folder!r} or on device={device!r}, not both")
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self._lock = threading.RLock()
+        self._fingerprint: str | None = None
+        self._memory: dict[str, KeyValues] = {}
+        self._checked: set[str] = set()
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = [(path, path.stat()) for path in self.folder.glob(f"*{_SUFFIX}")]
+            for path, stat in sorted(files, key=lambda item: item[1].st_mtime_ns):
+                self._sizes[path.stem] = stat.st_size
+            self._shrink()
+
+    def __len__(self) -> int:
+        """Texts whose states are kept."""
+        return len(self._sizes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are taken."""
+        return sum(self._sizes.values())
+
+    def bind(self, fingerprint: str) -> None:
+        """Tie the store to a model; states of another one are never given out.
+
+        Args:
+            fingerprint: `Encoder.fingerprint`: weights, dtype, tokenizer and templates.
+
+        Raises:
+            ValueError: the store holds states of another model or of another version of its format.
+        """
+        with self._lock:
+            known, version = self._fingerprint, _VERSION
+            if self.folder is not None:
+                manifest = read_json(self.folder / _MANIFEST)
+                known, version = manifest.get("fingerprint"), manifest.get("version", _VERSION)
+            if (known or fingerprint, version) != (fingerprint, _VERSION):
+                raise ValueError(
+                    f"the states in {self.folder or 'this store'} were made by the model {known} "
+                    f"(format {version}), and this is the model {fingerprint} (format {_VERSION}): "
+                    "weights, dtype or templates differ. Use another folder, or delete this one"
+                )
+            if self.folder is not None and known is None:
+                text = json.dumps({"version": _VERSION, "fingerprint": fingerprint})
+                _replace(self.folder / _MANIFEST, lambda path: path.write_text(text, "utf-8"))
+            self._fingerprint = fingerprint
+
+    def check(self, nbytes: int) -> None:
+        """Raise `ValueError` if so many bytes can never be kept."""
+        if nbytes > self.max_bytes:
+            raise ValueError(
+                f"the states of these texts take {nbytes:,} bytes and max_bytes={self.max_bytes:,}:"
+                " raise it, keep fewer texts, or keep them on disk (StateStore(folder))"
+            )
+
+    def has(self, kind: Kind, ids: Sequence[int]) -> bool:
+        """Whether the states of exactly these tokens are kept, whole."""
+        return self.get(kind, ids) is not None
+
+    def get(self, kind: Kind, ids: Sequence[int]) -> KeyValues | None:
+        """The states of exactly these tokens, if they are kept.
+
+        Args:
+            kind: "causal", or "embedding" for those of the pass that embeds.
+            ids: The tokens.
+
+        Returns:
+            States on the store's device; of a folder: mapped from the file, on the CPU.
+        """
+        key = _key(kind, ids)
+        with self._lock:
+            if key not in self._sizes:
+                return None
+            self._sizes.move_to_end(key)
+            return self._memory[key] if self.folder is None else self._read(self.folder, key)
+
+    def put(self, kind: Kind, ids: Sequence[int], states: KeyValues) -> None:
+        """Keep states, and forget those not used for longest; more than all space is not kept."""
+        if states.nbytes > self.max_bytes:
+            logger.debug("states of %d tokens are over max_bytes and not kept", len(ids))
+            return
+        key = _key(kind, ids)
+        with self._lock:
+            if self.folder is None:
+                self._memory[key] = states.to(self.device)
+                self._sizes[key] = states.nbytes
+            else:
+                self._sizes[key] = self._write(self.folder, key, states)
+            self._sizes.move_to_end(key)
+            self._shrink()
+
+    def delete(self, kind: Kind, ids: Sequence[int]) -> None:
+        """Forget the states of these tokens, if they are kept."""
+        with self._lock:
+            self._drop(_key(kind, ids))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            for key in list(self._sizes):
+                self._drop(key)
+
+    def _shrink(self) -> None:
+        while self.nbytes > self.max_bytes:
+            self._drop(next(iter(self._sizes)))
+
+    def _drop(self, key: str) -> None:
+        self._sizes.pop(key, None)
+        self._memory.pop(key, None)
+        self._checked.discard(key)
+        if self.folder is not None:
+            _path(self.folder, key).unlink(missing_ok=True)
+
+    def _write(self, folder: Path, key: str, states: KeyValues) -> int:
+        tensors = _named(states)
+        facts = {"fingerprint": str(self._fingerprint), "crc32": str(_checksum(tensors))}
+        path = _path(folder, key)
+        _replace(path, lambda part: save_file(tensors, part, metadata=facts))
+        self._checked.add(key)
+        return path.stat().st_size
+
+    def _read(self, folder: Path, key: str) -> KeyValues | None:
+        """Map a file; the first time, read it whole and compare its checksum."""
+        path = _path(folder, key)
+        try:
+            with safe_open(path, framework="pt") as opened:
+                facts = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            if facts.get("fingerprint") != self._fingerprint:
+                raise ValueError("it is of another model")
+            if key not in self._checked and facts.get("crc32") != str(_checksum(tensors)):
+                raise ValueError("its checksum is wrong")
+        except (OSError, SafetensorError, ValueError) as error:
+            logger.warning("%s cannot be used and is made again: %s", path, error)
+            self._drop(key)
+            return None
+        self._checked.add(key)
+        os.utime(path)
+        return _unnamed(tensors)
+
+
+def _key(kind: Kind, ids: Sequence[int]) -> str:
+    return hashlib.sha256(json.dumps([kind, list(ids)]).encode()).hexdigest()[:32]
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}{_SUFFIX}"
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that is there whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _named(states: KeyValues) -> dict[str, Tensor]:
+    """Tensors by names that sort in the order of the layers."""
+    found = {}
+    for layer, (key, value) in enumerate(states.layers):
+        found[f"{layer:04d}.key"] = key.cpu().contiguous()
+        found[f"{layer:04d}.value"] = value.cpu().contiguous()
+    return found
+
+
+def _unnamed(tensors: dict[str, Tensor]) -> KeyValues:
+    names = sorted(tensors)
+    pairs = zip(names[::2], names[1::2], strict=True)
+    return KeyValues(tuple((tensors[key], tensors[value]) for key, value in pairs))
+
+
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    found = 0
+    for name in sorted(tensors):
+        data: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(data, found)
+    return found

@@ -1,0 +1,271 @@
+"""An index: documents, their metadata and their vectors, and the nearest of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .late import Span, Split, check_late, late_vectors, spans_of
+from .nearest import Nearest, check_faiss
+from .table import Document, Row, Table, digest_of, documents_of
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+    from ..vectors import Vectors
+
+_VERSION = "1"
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Document):
+    """A document that was found.
+
+    Attributes:
+        score: Cosine similarity with the query.
+    """
+
+    score: float = 0.0
+
+
+class DocumentIndex:
+    """Documents that are found by meaning, with any embedding model.
+
+    With a path, each batch that is embedded is committed: a call that was interrupted is resumed by
+    the same call. Threads may share an index.
+
+    Example:
+        >>> index = DocumentIndex(Encoder.from_pretrained(), "notes.db")  # doctest: +SKIP
+        >>> index.add(["Paris is the capital of France.", "Cats purr."], ids=["paris", "cats"])
+        >>> index.search("What is the capital of France?", k=1)[0].id
+        'paris'
+
+    Attributes:
+        encoder: Embeds documents and queries.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        path: str | Path | None = None,
+        *,
+        query_instruction: str | None = None,
+        document_instruction: str | None = None,
+        max_length: int | None = None,
+        faiss: str | None = None,
+    ) -> None:
+        """Open an index, or begin one.
+
+        Args:
+            encoder: Embeds documents and queries.
+            path: The file; None = in memory.
+            query_instruction: As in `Encoder.encode_query`.
+            document_instruction: As in `Encoder.encode_document`.
+            max_length: Tokens of a document that its vector sees; as in `Encoder.encode`.
+            faiss: None = exact search by a matrix product. Else what `faiss.index_factory` takes,
+                as "HNSW32".
+
+        Raises:
+            ImportError: `faiss` is asked for and not installed.
+            ValueError: the file is no index, or one of another model, instruction or version.
+        """
+        check_faiss(faiss)
+        facts = {
+            "version": _VERSION,
+            "model": encoder.fingerprint("document", document_instruction),
+            "max_length": str(max_length or encoder.max_length),
+        }
+        self.encoder = encoder
+        self._table = Table(path, facts)
+        self._query_instruction = query_instruction
+        self._document_instruction = document_instruction
+        self._max_length, self._faiss = max_length, faiss
+        self._lock = threading.Lock()
+        self._nearest: tuple[list[str], Nearest] | None = None
+
+    def __len__(self) -> int:
+        """Documents, or chunks of documents."""
+        return len(self._table)
+
+    def add(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[str] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[str]:
+        """Add documents, or put new ones in the place of those with the same ids.
+
+        A text that is there already under its id is not embedded again.
+
+        Args:
+            texts: The documents.
+            ids: Their names; None = made from the texts, so that equal texts are one document.
+            metadata: What to give back with a hit: JSON objects.
+
+        Returns:
+            The id of each text.
+
+        Raises:
+            TypeError: a text or an id is not a string, or metadata are not JSON.
+            ValueError: not as many ids or metadata as texts, or an id with two texts.
+        """
+        names, documents = documents_of(texts, ids, metadata)
+        for first in range(0, len(documents), _BATCH):
+            batch = documents[first : first + _BATCH]
+            self._put([Row(one, one.id, digest_of(one.text)) for one in batch])
+        return names
+
+    def add_chunked(
+        self,
+        texts: Sequence[str],
+        split: int | Split,
+        ids: Sequence[str] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        late: bool = False,
+    ) -> list[str]:
+        """Add long documents in chunks, each found by itself.
+
+        The chunks of a document are named "id#0", "id#1", ...; their metadata have "parent",
+        "start" and "end" (characters). They replace all chunks the document had.
+
+        Args:
+            texts: The documents.
+            split: Characters per chunk, or a function such as a LangChain splitter's `split_text`,
+                whose chunks must be parts of the text, in its order.
+            ids: Names of the documents; None = made from the texts.
+            metadata: Of the documents; each chunk gets them.
+            late: Late chunking (arXiv 2409.04701): the document is encoded once and whole, and a
+                chunk's vector is the mean of its own tokens in their context.
+
+        Returns:
+            The ids of the chunks.
+
+        Raises:
+            TypeError: as in `add`.
+            ValueError: as in `add`; a chunk that is not in its text; `late` with a recipe that is
+                not bidirectional with mean pooling.
+        """
+        if late:
+            check_late(self.encoder.recipe)
+        found: list[str] = []
+        for whole in documents_of(texts, ids, metadata)[1]:
+            rows = _chunks(whole, spans_of(whole.text, split), late=late)
+            self._put(rows, whole if late else None, parent=whole.id)
+            found.extend(row.document.id for row in rows)
+        return found
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove documents; the id of a chunked one removes all its chunks.
+
+        Returns:
+            How many documents or chunks went; unknown ids count for nothing.
+        """
+        gone = self._table.delete(ids)
+        self._changed()
+        return gone
+
+    def get(self, ids: Sequence[str] | None = None) -> list[Document]:
+        """Documents by id, in the order asked for, or all of them in the order they came.
+
+        Raises:
+            KeyError: there is none of this id.
+        """
+        if ids is None:
+            return self._table.all()
+        found = self._table.get(ids)
+        for name in ids:
+            if name not in found:
+                raise KeyError(f"there is no document {name!r} in {self._table.name}")
+        return [found[name] for name in ids]
+
+    def search(self, query: str, k: int = 4) -> list[Hit]:
+        """The `k` documents nearest to a query, best first; all, if there are fewer.
+
+        Raises:
+            ValueError: `k` is not positive.
+        """
+        if k < 1:
+            raise ValueError(f"k={k} must be 1 or more")
+        vector = self.encoder.encode_query(query, self._query_instruction, normalize=True)
+        return self.search_vectors(vector[None], k)[0]
+
+    def search_vectors(self, vectors: Vectors, k: int = 4) -> list[list[Hit]]:
+        """The `k` documents nearest to each of some unit vectors `[n, dim]`, float32.
+
+        Raises:
+            ValueError: `k` is not positive, or vectors of another dimension.
+        """
+        if k < 1 or np.ndim(vectors) != 2 or vectors.shape[1] != self.encoder.dimension:
+            raise ValueError(
+                f"k={k} must be 1 or more, and vectors of shape {np.shape(vectors)} [n, "
+                f"{self.encoder.dimension}]"
+            )
+        with self._lock:
+            if self._nearest is None:
+                names, matrix = self._table.vectors(self.encoder.dimension)
+                self._nearest = names, Nearest(matrix, self._faiss)
+            names, nearest = self._nearest
+        found: list[list[Hit]] = []
+        for scores, places in nearest(np.asarray(vectors, np.float32), k):
+            best = [names[place] for place in places]
+            there = self._table.get(best)  # without those another thread has just deleted
+            hits = [(there[i], s) for i, s in zip(best, scores.tolist(), strict=True) if i in there]
+            found.append([Hit(one.id, one.text, one.metadata, score) for one, score in hits])
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole index to a file, which `DocumentIndex(encoder, path)` opens."""
+        self._table.save(Path(path).expanduser())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._table.close()
+
+    def _put(
+        self, rows: Sequence[Row], whole: Document | None = None, parent: str | None = None
+    ) -> None:
+        """Embed what is new or has changed, late if a `whole` is given, and commit it."""
+        known = self._table.digests(row.document.id for row in rows)
+        new = [row for row in rows if known.get(row.document.id) != row.digest]
+        instruction = self._document_instruction
+        if new and whole is not None:
+            spans = [_span(row) for row in new]
+            vectors = late_vectors(self.encoder, whole.text, spans, instruction=instruction)
+        else:
+            texts = [row.document.text for row in new]
+            vectors = self.encoder.encode_document(
+                texts, instruction, normalize=True, max_length=self._max_length
+            )
+        made = {
+            row.document.id: replace(row, vector=vector)
+            for row, vector in zip(new, vectors, strict=True)
+        }
+        parents = {row.parent for row in rows} | ({parent} if parent else set())
+        self._table.put([made.get(row.document.id, row) for row in rows], parents)
+        self._changed()
+
+    def _changed(self) -> None:
+        with self._lock:
+            self._nearest = None
+
+
+def _chunks(whole: Document, spans: Sequence[Span], *, late: bool) -> list[Row]:
+    """Rows of a document's chunks; a late one's vector depends on all of the document."""
+    context = digest_of(whole.text) if late else ""
+    rows = []
+    for number, (start, end) in enumerate(spans):
+        text = whole.text[start:end]
+        metadata = {**whole.metadata, "parent": whole.id, "start": start, "end": end}
+        digest = digest_of(f"{context} {start} {end}\n{text}") if late else digest_of(text)
+        rows.append(Row(Document(f"{whole.id}#{number}", text, metadata), whole.id, digest))
+    return rows
+
+
+def _span(row: Row) -> Span:
+    return row.document.metadata["start"], row.document.metadata["end"]

@@ -1,0 +1,224 @@
+"""The SQLite file of an index: one row per document, with its vector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..inputs import check_texts
+from ..tokens import without_lone_surrogates
+from ..vectors import Vectors
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS documents (
+    id TEXT PRIMARY KEY, parent TEXT NOT NULL, digest TEXT NOT NULL,
+    text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS parents ON documents (parent);
+"""
+_COLUMNS = "SELECT id, text, metadata FROM documents"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text in an index.
+
+    Attributes:
+        id: Its name.
+        text: The text.
+        metadata: What the caller wants to know of it; JSON.
+    """
+
+    id: str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document on its way into the file.
+
+    Attributes:
+        document: The document.
+        parent: The document it is a chunk of, or its own id.
+        digest: Says whether the vector of a row with this id is still that of the document.
+        vector: `[dim]`, float32, unit length; None = not needed, or not there yet.
+    """
+
+    document: Document
+    parent: str
+    digest: str
+    vector: Vectors | None = None
+
+
+def documents_of(
+    texts: Sequence[str],
+    ids: Sequence[str] | None,
+    metadata: Sequence[Mapping[str, Any]] | None,
+) -> tuple[list[str], list[Document]]:
+    """The id of each text, and each document once; checked before any of them is embedded.
+
+    Arguments and errors are those of `DocumentIndex.add`.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts is one string: pass a list of documents")
+    strings = list(map(without_lone_surrogates, check_texts(texts)[0]))
+    names = [digest_of(text)[:16] for text in strings] if ids is None else list(ids)
+    facts = [{} for _ in strings] if metadata is None else [dict(one) for one in metadata]
+    if not len(strings) == len(names) == len(facts):
+        raise ValueError(
+            f"{len(strings)} texts, {len(names)} ids and {len(facts)} metadata: give one of each "
+            "per text"
+        )
+    seen: dict[str, Document] = {}
+    for name, text, fact in zip(names, strings, facts, strict=True):
+        if not isinstance(name, str):
+            raise TypeError(f"id {name!r} is {type(name).__name__}, not a string")
+        if name in seen and seen[name].text != text:
+            raise ValueError(f"id {name!r} is given to two texts")
+        try:
+            json.dumps(fact)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"metadata of {name!r} are not JSON: {error}") from error
+        seen[name] = Document(name, text, fact)
+    return names, list(seen.values())
+
+
+def digest_of(text: str) -> str:
+    """A name for exactly this text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _document(row: tuple[str, str, str]) -> Document:
+    name, text, metadata = row
+    return Document(name, text, json.loads(metadata))
+
+
+class Table:
+    """Rows in a file or in memory; what one call changes is committed at once or not at all."""
+
+    def __init__(self, path: str | Path | None, facts: Mapping[str, str]) -> None:
+        """Open a file or begin one.
+
+        Args:
+            path: The file; None = in memory.
+            facts: What decides vectors; the same for all that are in the file.
+
+        Raises:
+            ValueError: the file is no index, or was made with other facts.
+        """
+        self.name = "this index" if path is None else str(Path(path).expanduser())
+        self._lock = threading.RLock()
+        try:
+            self._sql = sqlite3.connect(
+                ":memory:" if path is None else self.name, check_same_thread=False
+            )
+            self._finalizer = weakref.finalize(self, self._sql.close)
+            known = self._begin(facts)
+        except sqlite3.Error as error:
+            raise ValueError(
+                f"{self.name} cannot be opened as an index ({error}): delete it or name another"
+            ) from error
+        for name, value in facts.items():
+            if known[name] != value:
+                self.close()
+                raise ValueError(
+                    f"{self.name} was made with {name} {known[name]} and this is {name} {value}: "
+                    "use the encoder and options it was made with, or another file"
+                )
+
+    def _begin(self, facts: Mapping[str, str]) -> dict[str, str]:
+        with self._sql:
+            self._sql.executescript(_SCHEMA)
+            self._sql.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
+            return dict(self._sql.execute("SELECT name, value FROM facts"))
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._sql.execute("SELECT count(*) FROM documents").fetchone()[0])
+
+    def digests(self, ids: Iterable[str]) -> dict[str, str]:
+        """Digests of documents that are there, by id."""
+        query = "SELECT digest FROM documents WHERE id = ?"
+        with self._lock:
+            found = {name: self._sql.execute(query, (name,)).fetchone() for name in ids}
+        return {name: row[0] for name, row in found.items() if row is not None}
+
+    def put(self, rows: Sequence[Row], parents: Iterable[str]) -> None:
+        """Write rows; those without a vector keep the one that is there.
+
+        Args:
+            rows: New rows, and rows whose metadata alone may have changed.
+            parents: All other rows of these documents are removed.
+        """
+        with self._lock, self._sql:
+            names = {row.document.id for row in rows}
+            query = "SELECT id FROM documents WHERE parent = ?"
+            old = [row for parent in parents for row in self._sql.execute(query, (parent,))]
+            gone = [row for row in old if row[0] not in names]
+            self._sql.executemany("DELETE FROM documents WHERE id = ?", gone)
+            for row in rows:
+                one, facts = row.document, json.dumps(row.document.metadata)
+                if row.vector is None:
+                    change = "UPDATE documents SET metadata = ? WHERE id = ?"
+                    self._sql.execute(change, (facts, one.id))
+                    continue
+                vector = np.asarray(row.vector, "<f4").tobytes()
+                self._sql.execute(
+                    "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
+                    (one.id, row.parent, row.digest, one.text, facts, vector),
+                )
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Remove documents and chunks of documents; returns how many."""
+        pairs = [(name, name) for name in ids]
+        with self._lock, self._sql:
+            before = self._sql.total_changes
+            self._sql.executemany("DELETE FROM documents WHERE id = ? OR parent = ?", pairs)
+            return self._sql.total_changes - before
+
+    def get(self, ids: Iterable[str]) -> dict[str, Document]:
+        """Documents that are there, by id."""
+        with self._lock:
+            rows = [self._sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
+        return {row[0]: _document(row) for row in rows if row is not None}
+
+    def all(self) -> list[Document]:
+        """All documents, in the order they came."""
+        with self._lock:
+            rows = self._sql.execute(f"{_COLUMNS} ORDER BY rowid").fetchall()
+        return list(map(_document, rows))
+
+    def vectors(self, dimension: int) -> tuple[list[str], Vectors]:
+        """All ids and their vectors, `[n, dimension]`, in the order they came."""
+        with self._lock:
+            rows = self._sql.execute("SELECT id, vector FROM documents ORDER BY rowid").fetchall()
+        matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(-1, dimension)
+        return [row[0] for row in rows], matrix
+
+    def save(self, path: Path) -> None:
+        """Copy the file; the copy is there whole or not at all."""
+        part = path.with_name(path.name + ".part")
+        part.unlink(missing_ok=True)
+        copy = sqlite3.connect(part)
+        try:
+            with self._lock:
+                self._sql.backup(copy)
+        finally:
+            copy.close()
+        part.replace(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._finalizer()
