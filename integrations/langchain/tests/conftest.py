@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
-from langchain_llm_embeddings import LLMEmbeddings
+from langchain_llm_embeddings import GritLMChat, LLMEmbeddings
 
 from llm_embeddings import Encoder
 
@@ -30,3 +32,29 @@ def embeddings(checkpoint: Path) -> LLMEmbeddings:
 @pytest.fixture(scope="session")
 def encoder(embeddings: LLMEmbeddings) -> Encoder:
     return embeddings.encoder
+
+
+@pytest.fixture(scope="session")
+def gritlm(golden: Path) -> Encoder:
+    return Encoder.from_pretrained(golden / "gritlm-7b/model", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def chat(gritlm: Encoder) -> GritLMChat:
+    return GritLMChat(encoder=gritlm, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def cached_load() -> Any:
+    return functools.lru_cache(Encoder.from_pretrained.__func__)
+
+
+@pytest.fixture
+def one_model(cached_load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangChain's tests make an object for each test: they share the weights it would load."""
+
+    def from_pretrained(model: Any, **options: Any) -> Encoder:
+        assert options.pop("adapters") is None
+        return cached_load(Encoder, model, **options)
+
+    monkeypatch.setattr(Encoder, "from_pretrained", from_pretrained)

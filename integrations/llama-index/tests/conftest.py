@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from llama_index.embeddings.llm_embeddings import LLMEmbedding
+from llama_index.llms.llm_embeddings import GritLM
 
 from llm_embeddings import Encoder
 
@@ -27,6 +28,12 @@ def options() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def embed_model(options: dict[str, Any]) -> LLMEmbedding:
     return LLMEmbedding(**options)
+
+
+@pytest.fixture(scope="session")
+def llm() -> GritLM:
+    encoder = Encoder.from_pretrained(FAMILIES["gritlm"][0], dtype="float32")
+    return GritLM(encoder=encoder, max_new_tokens=12)
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

@@ -1,9 +1,19 @@
-"""LangChain embeddings from decoder LLMs, computed by `llm-embeddings`."""
+"""LangChain embeddings, retrieval and answers from decoder LLMs, computed by `llm-embeddings`."""
 
 from importlib.metadata import version
 
 from .cache import cache_backed
+from .chat import GritLMChat
 from .embeddings import LLMEmbeddings
+from .prompts import DocumentPrompt
+from .retriever import DocumentRetriever
 
 __version__ = version("langchain-llm-embeddings")
-__all__ = ["LLMEmbeddings", "__version__", "cache_backed"]
+__all__ = [
+    "DocumentPrompt",
+    "DocumentRetriever",
+    "GritLMChat",
+    "LLMEmbeddings",
+    "__version__",
+    "cache_backed",
+]

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
-from langchain_core.load.serializable import (
-    Serializable,
-    SerializedConstructor,
-    SerializedNotImplemented,
-)
 from numpy.typing import NDArray
-from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 
-from llm_embeddings import Encoder, Recipe
-
-from .values import FloatPrecision, PathText, RecipeValue, Role, TorchText
-
-_LOAD_FIELDS = {
-    "model",
-    "recipe",
-    "adapters",
-    "device",
-    "dtype",
-    "attn_implementation",
-    "revision",
-    "token",
-    "cache_folder",
-    "local_files_only",
-    "trust_remote_code",
-}
+from .loading import LoadOptions
+from .values import FloatPrecision, Role
 
 
-class LLMEmbeddings(Serializable, Embeddings):
+class LLMEmbeddings(LoadOptions, Embeddings):
     """Embeddings from a decoder LLM, for LangChain.
 
     The model is loaded when the object is made, so that errors come early. The object is frozen:
@@ -88,29 +66,6 @@ class LLMEmbeddings(Serializable, Embeddings):
         show_progress: Show a progress bar.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-    )
-
-    model: PathText | None = Field(
-        default=None, validation_alias=AliasChoices("model", "model_name")
-    )
-    recipe: RecipeValue = None
-    adapters: Sequence[PathText] | None = None
-    device: TorchText | None = None
-    dtype: TorchText = "auto"
-    attn_implementation: str | None = None
-    revision: str | None = None
-    token: SecretStr | None = None
-    cache_folder: PathText | None = None
-    local_files_only: bool = False
-    trust_remote_code: bool = False
-    # Never None outside: model_post_init sets it where none is given.
-    encoder: Encoder = Field(default=cast(Encoder, None), exclude=True, repr=False)
-
     query_instruction: str | None = None
     document_instruction: str | None = None
     normalize: bool | None = None
@@ -122,37 +77,9 @@ class LLMEmbeddings(Serializable, Embeddings):
 
     def model_post_init(self, context: Any) -> None:
         """Load the model unless a loaded one is given, then try the options on no text."""
-        if self._is_shared:
-            extra = sorted(self.model_fields_set & _LOAD_FIELDS)
-            if extra:
-                raise ValueError(f"encoder is loaded already: leave out {', '.join(extra)}")
-        else:
-            object.__setattr__(self, "encoder", self._load())
+        super().model_post_init(context)
         for role in get_args(Role):
             self.encoder.encode([], role, self._instruction(role), **self._options())
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """True: `langchain_core.load.dumps` writes the options, not the weights."""
-        return True
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """`token` is dumped as a reference to the secret HF_TOKEN."""
-        return {"token": "HF_TOKEN"}
-
-    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """The options, from which `loads` makes an equal object.
-
-        Made over a given `encoder`, the object has no model name to write: it is then marked as not
-        serialisable instead of coming back with another model.
-        """
-        return self.to_json_not_implemented() if self._is_shared else super().to_json()
-
-    @property
-    def model_name(self) -> str | None:
-        """`model`, under the name other LangChain classes give it."""
-        return None if self.model is None else str(self.model)
 
     @property
     def dimension(self) -> int:
@@ -214,26 +141,6 @@ class LLMEmbeddings(Serializable, Embeddings):
             facts.append(encoder.ranges[self.dimension, normalize].tolist())
         digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
         return f"llm-embeddings-{role}-{digest}"
-
-    @property
-    def _is_shared(self) -> bool:
-        return "encoder" in self.model_fields_set
-
-    def _load(self) -> Encoder:
-        recipe = self.recipe
-        return Encoder.from_pretrained(
-            self.model,
-            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
-            adapters=self.adapters,
-            device=self.device,
-            dtype=self.dtype,
-            attn_implementation=self.attn_implementation,
-            revision=self.revision,
-            token=self.token.get_secret_value() if self.token else None,
-            cache_dir=self.cache_folder,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-        )
 
     def _instruction(self, role: Role) -> str | None:
         return self.query_instruction if role == "query" else self.document_instruction
