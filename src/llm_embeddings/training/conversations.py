@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..generation.chat import ASSISTANT, USER
 from ..recipe import Recipe
 from ..tokens import special_id
 from .data import Conversation
@@ -11,8 +12,6 @@ from .losses import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-USER, ASSISTANT = "<|user|>\n", "<|assistant|>\n"
 
 
 def render(conversation: Conversation, eos: str) -> tuple[str, list[tuple[int, int]]]:
