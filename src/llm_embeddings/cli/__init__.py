@@ -12,8 +12,10 @@ from .demo import demo
 from .encode import encode
 from .export import export
 from .info import info
+from .mine import mine
 from .recipes import recipes
 from .search import search
+from .synthesize import command as synthesize
 from .train import train
 
 app = typer.Typer(
@@ -52,5 +54,7 @@ app.command(rich_help_panel=START)(info)
 app.command(rich_help_panel=USE)(encode)
 app.command(rich_help_panel=USE)(search)
 app.command(rich_help_panel=USE)(ask)
+app.command("synthesize", rich_help_panel=TRAIN)(synthesize())
+app.command(rich_help_panel=TRAIN)(mine)
 app.add_typer(train, name="train", rich_help_panel=TRAIN)
 app.command(rich_help_panel=HAND_ON)(export)

@@ -1,0 +1,150 @@
+"""`llm-embeddings mine`: hard negatives for pairs, from a corpus."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+from .console import DeviceOption, ModelOption, RecipeOption, load, remarks
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..synthesis.mine import Mined
+
+_WHICH = "Which negatives"
+
+Data = Annotated[
+    list[str],
+    typer.Argument(help="Pairs or triplets: files or directories, as `train contrastive` reads."),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="New or empty directory for the result.")
+]
+Corpus = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Passages: .jsonl, .txt, .parquet, or a directory in BEIR's form; with the positives "
+        "of the data, and only those if left out. Repeatable."
+    ),
+]
+Bm25 = Annotated[bool, typer.Option("--bm25", help="Score by shared words, without a model.")]
+Negatives = Annotated[
+    int,
+    typer.Option(
+        "--negatives",
+        "-n",
+        min=1,
+        help="Per query, with those it has.",
+        rich_help_panel=_WHICH,
+    ),
+]
+Ranks = Annotated[
+    str,
+    typer.Option(
+        metavar="FIRST-LAST",
+        help="Among passages that are no positives of the query.",
+        rich_help_panel=_WHICH,
+    ),
+]
+Ratio = Annotated[
+    float,
+    typer.Option(
+        help="Score at most this share of the positive's; 0 = no such limit.",
+        rich_help_panel=_WHICH,
+    ),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="Score so much below the positive at least.", rich_help_panel=_WHICH),
+]
+Lowest = Annotated[
+    float | None, typer.Option(help="Score at least this much.", rich_help_panel=_WHICH)
+]
+Choice = Annotated[
+    Literal["random", "hardest"],
+    typer.Option("--choice", help="Of those that fit.", rich_help_panel=_WHICH),
+]
+Seed = Annotated[int, typer.Option(help="Of the random choice.", rich_help_panel=_WHICH)]
+
+
+def mine(
+    data: Data,
+    output: Output,
+    corpus: Corpus = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    device: DeviceOption = None,
+    bm25: Bm25 = False,
+    negatives: Negatives = 7,
+    ranks: Ranks = "1-100",
+    ratio: Ratio = 0.95,
+    margin: Margin = None,
+    lowest: Lowest = None,
+    choice: Choice = "random",
+    seed: Seed = 0,
+) -> None:
+    """Give pairs hard negatives: passages that score high for the query and are no positives.
+
+    Example: llm-embeddings mine run/train -o mined --corpus passages.jsonl
+    """
+    from ..synthesis.mine import REPORT, Mining
+    from ..synthesis.mine import mine as run
+
+    if bm25 and (model or recipe):
+        raise typer.BadParameter("--bm25 scores without a model: drop --model and --recipe")
+    options = Mining(
+        negatives=negatives,
+        ranks=_ranks(ranks),
+        ratio=ratio or None,
+        margin=margin,
+        lowest=lowest,
+        choice=choice,
+        seed=seed,
+    )
+    told = remarks()
+    encoder = None if bm25 else load(model, recipe=recipe, device=device)
+    with _progress(told) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def watch(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        mined = run(data, output, encoder, options, corpus=corpus or (), watch=watch)
+    _tell(mined, negatives, told)
+    told.print(f"{output} is for `train contrastive`, {output / REPORT} says how", markup=False)
+
+
+def _progress(told: Console) -> Progress:
+    return Progress(
+        "{task.description}",
+        BarColumn(20),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        console=told,
+        transient=True,
+        disable=not told.is_terminal,
+    )
+
+
+def _tell(mined: Mined, negatives: int, told: Console) -> None:
+    short = f", {mined.short:,} have fewer" if mined.short else ""
+    dropped = f", {mined.dropped:,} have none and are left out" if mined.dropped else ""
+    told.print(
+        f"{mined.queries:,} queries over {mined.passages:,} passages in {mined.seconds:,.0f} s: "
+        f"{mined.full:,} have {negatives}{short}{dropped}"
+    )
+    for reason, count in mined.refused.items():
+        told.print(f"{count:,} passages left out: {reason}")
+
+
+def _ranks(text: str) -> tuple[int, int]:
+    """The first and last rank of "FIRST-LAST"."""
+    match = re.fullmatch(r"(\d+)-(\d+)", text)
+    if match is None:
+        raise typer.BadParameter(f"--ranks {text}: write FIRST-LAST, such as 10-100")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,111 @@
+"""What ties examples to somebody's own world: passages of their documents, and personas."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..searching.chunks import chunk
+from ..searching.decoding import Unreadable
+from ..searching.readers import kind_of, read
+from ..searching.sources import scan
+
+_MAX_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Something to ask about.
+
+    Attributes:
+        place: File and line, or page, where it begins.
+        text: With the headings above it.
+    """
+
+    place: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """The passages of documents.
+
+    Attributes:
+        found: Those with enough to ask about.
+        skipped: Files that could not be read, each with the reason.
+        short: How many passages were too short.
+    """
+
+    found: tuple[Passage, ...]
+    skipped: tuple[str, ...]
+    short: int
+
+
+def read_passages(paths: Sequence[Path], *, shortest: int = 200, output: Path) -> Passages:
+    """Cut documents into passages, as `llm-embeddings search` does.
+
+    Args:
+        paths: Files and directories: text, Markdown, HTML, PDF, JSONL.
+        shortest: Characters that a passage needs.
+        output: A directory to keep out of.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: there is no passage; the message says why.
+    """
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such document or directory of documents")
+    listed = scan(paths, max_bytes=_MAX_BYTES, index=output)
+    skipped = [f"{skip.file.shown}: {skip.reason}" for skip in listed.skipped if not skip.by_name]
+    passages: dict[str, Passage] = {}
+    short = 0
+    for file in listed.files:
+        try:
+            sections = read(Path(file.path).read_bytes(), kind_of(file.path)).sections
+        except (Unreadable, OSError) as error:
+            skipped.append(f"{file.shown}: {error}")
+            continue
+        for part in chunk(sections):
+            if len(part.text) < shortest:
+                short += 1
+            else:  # what stands in several files is asked about once
+                place = f"{file.shown}:{part.first}"
+                passages.setdefault(part.passage, Passage(place, part.passage))
+    if not passages:
+        reasons = "; ".join(skipped[:3]) or f"{short} passages under {shortest} characters"
+        raise ValueError(f"no passage to ask about in {', '.join(map(str, paths))}: {reasons}")
+    return Passages(tuple(passages.values()), tuple(skipped), short)
+
+
+def read_personas(path: Path) -> tuple[str, ...]:
+    """Personas, one per line.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8 text, or holds none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: convert it (iconv)") from error
+    personas = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not personas:
+        raise ValueError(f"{path} holds no persona: write one per line")
+    return personas
+
+
+def in_turn(count: int, seed: int) -> list[int]:
+    """An order of `count` passages; going through it, each comes as often as any other."""
+    order = list(range(count))
+    random.Random(f"{seed} passages").shuffle(order)
+    return order
+
+
+def digest(texts: Sequence[str]) -> str:
+    """A short name for texts and their order."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
