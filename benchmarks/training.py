@@ -294,6 +294,7 @@ def _trained(model: Any) -> list[Any]:
 
 def _texts() -> Path:
     path = WORK / "training" / "texts.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         path.write_text("\n".join(" ".join(t.split()) for t in documents(64)), encoding="utf-8")
     return path
@@ -301,6 +302,7 @@ def _texts() -> Path:
 
 def _pairs(count: int) -> Path:
     path = WORK / "training" / f"pairs-{count}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         passages = documents(2 * count)
         rows = [

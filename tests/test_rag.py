@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from llm_embeddings import Encoder
 from llm_embeddings.corpus import load_corpus
-from llm_embeddings.generation.decoding import Decoding
 from llm_embeddings.generation import Generator
+from llm_embeddings.generation.decoding import Decoding
 from llm_embeddings.loading import load_tokenizer
 from llm_embeddings.rag import MODES, DocumentIndex, Reader, StateStore, late_vectors, spans_of
 

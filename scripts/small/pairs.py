@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 QUERY = "query: "
+WORDS, LONG_WORDS = 56, 160  # longest document of a pair
 Pair = tuple[str, ...]
 Tables = dict[str, list[Pair]]
 
@@ -95,13 +96,6 @@ def _excerpt(sentences: Sequence[str], rng: random.Random, words: int) -> str:
     return clip(" ".join(sentences[start:]), words)
 
 
-def _drop_words(text: str, rng: random.Random, share: float) -> str:
-    """The text without a random share of its words, in order."""
-    words = text.split()
-    kept = [word for word in words if rng.random() >= share]
-    return " ".join(kept or words)
-
-
 def titles(documents: Iterable[Document], rng: random.Random, words: int) -> Iterator[Pair]:
     """Heading -> an excerpt of its section."""
     for document in documents:
@@ -140,24 +134,6 @@ def keywords(
             yield QUERY + " ".join(w for w in found if w in chosen), excerpt
 
 
-def neighbours(documents: Iterable[Document], rng: random.Random) -> Iterator[Pair]:
-    """Two consecutive sentences, both as documents."""
-    for document in documents:
-        if len(document.sentences) > 2:
-            i = rng.randrange(len(document.sentences) - 1)
-            a, b = document.sentences[i : i + 2]
-            if min(len(a.split()), len(b.split())) >= 6:
-                yield clip(a, 40), clip(b, 40)
-
-
-def noisy(sentences: Iterable[str], rng: random.Random) -> Iterator[Pair]:
-    """Two damaged copies of one sentence, both as documents."""
-    for sentence in sentences:
-        text = clip(sentence, 40)
-        if len(text.split()) >= 6:
-            yield _drop_words(text, rng, 0.35), _drop_words(text, rng, 0.35)
-
-
 def labelled(rows: Iterable[dict[str, str]], rng: random.Random, words: int) -> Tables:
     """(anchor, positive, negative) from the triplets, one table a source."""
     tables: Tables = {}
@@ -177,45 +153,27 @@ def read_texts(data: Path) -> list[str]:
     return read_lines(data / "train/train.txt.gz") + labelled_texts
 
 
-def _plain(text: str) -> str:
-    """A text's words alone, for comparison."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+def read_tables(data: Path, rng: random.Random) -> Tables:
+    """All mined pairs by kind; one document in eight is long.
 
-
-def _read_clean_triplets(data: Path) -> list[dict[str, str]]:
-    """Triplets that share no text with an STS-B file: SNLI draws on the same captions."""
-    held_out = {
-        _plain(row[side])
-        for path in sorted((data / "sts").glob("stsb_en_*.jsonl"))
-        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        for side in ("a", "b")
-    }
-    rows = read_triplets(data / "train/triplets_en.jsonl.gz")
-    return [row for row in rows if held_out.isdisjoint(map(_plain, row.values()))]
-
-
-def read_tables(data: Path, words: int, seed: int) -> Tables:
-    """All training pairs by kind, documents of at most `words` words.
-
-    Scarce kinds come more than once: glossary and headings twice, SNLI four times.
+    SNLI rows are left out: their share-alike licence would bind the weights, and they draw on the
+    captions of STS-B.
     """
-    rng = random.Random(seed)
     documents = read_documents(data / "train/train.txt.gz")
     rng.shuffle(documents)
-    titled = [document for document in documents if document.title]
     uses = Counter(word for document in documents for word in distinct_words(document))
-    rows = _read_clean_triplets(data)
-    rows += [row for row in rows if row["source"] != "medquad"]
-    rows += [row for row in rows if row["source"] == "snli"]
+    rows = read_triplets(data / "train/triplets_en.jsonl.gz")
+    rows = [row for row in rows if row["source"] != "snli"]
 
     def rarity(word: str) -> float:
         return math.log(len(documents) / (1 + uses[word.lower()]))
 
-    tables = labelled(rows, rng, words)
-    tables["title"] = list(titles([*titled, *titled], rng, words))
-    tables["cloze"] = list(cloze([*documents, *titled], rng, words))
-    tables["keywords"] = list(keywords(documents, rng, words, rarity))
-    tables["neighbours"] = list(neighbours(documents, rng))
-    sentences = read_lines(data / "train/sentences.txt.gz")
-    tables["noisy"] = list(noisy(sentences[:36_000], rng))
+    tables = labelled(rows, rng, WORDS)
+    tables |= {"title": [], "cloze": [], "keywords": []}
+    cut = len(documents) // 8
+    for part, words in ((documents[:cut], LONG_WORDS), (documents[cut:], WORDS)):
+        titled = [document for document in part if document.title]
+        tables["title"] += titles(titled, rng, words)
+        tables["cloze"] += cloze(part, rng, words)
+        tables["keywords"] += keywords(part, rng, words, rarity)
     return tables

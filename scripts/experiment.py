@@ -1,0 +1,164 @@
+"""LLM2Vec, LLaRA, GRIT and E5 on one small language model: what each step changes.
+
+    python scripts/experiment.py
+
+trains and measures every run of `experiment_runs.py` with three seeds, one after the other, and
+writes raw numbers and plots to docs/experiment and the tables of docs/experiment.md. A run that is
+done is not repeated: stop it whenever you like and start it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from experiment_data import LANGUAGE, SETS, language_text, prepare
+from experiment_report import report
+from experiment_runs import ANSWER, EXPERIMENTS, SAME, Run, Setting
+from transformers.utils import logging
+
+from llm_embeddings import Encoder
+from llm_embeddings.recipe import Role
+from llm_embeddings.training.evaluate import evaluate
+from llm_embeddings.vectors import Vectors
+
+ROOT = Path(__file__).resolve().parents[1]
+WINDOW = 128  # tokens that the language model is measured on at a time, BOS included
+
+
+def measure(run: Run, setting: Setting, data: Path) -> dict[str, float]:
+    """Every score of a run's result, as "<set>/<metric>"."""
+    model = setting.model(run.name if run.train else run.start)
+    encoder = Encoder.from_pretrained(str(model), recipe=run.recipe, dtype="float32", device="cpu")
+
+    def vectors(texts: list[str], role: Role, instruction: str) -> Vectors:
+        found: Vectors = encoder.encode(texts, role, instruction=instruction)
+        return found
+
+    def similar(texts: list[str], role: Role) -> Vectors:
+        return vectors(texts, role, SAME if run.instructed else "")
+
+    def retrieved(texts: list[str], role: Role) -> Vectors:
+        return vectors(texts, role, ANSWER if run.instructed and role == "query" else "")
+
+    folders = [setting.work / "evaluation" / name for name in SETS]
+    scores = evaluate(similar, [data / "sts/stsb_en_dev.jsonl"], resamples=0)
+    scores |= evaluate(retrieved, folders, resamples=0)
+    found = {name: score.value for name, score in scores.items()}
+    if run.language:
+        found |= {f"{name}/perplexity": perplexity(model, data, name) for name in LANGUAGE}
+    return found
+
+
+def perplexity(model: Path, data: Path, name: str) -> float:
+    """Exponential of the mean loss per token, each predicted from its window before it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    causal: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    text = language_text(data, name)
+    ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    size = WINDOW - 1
+    rows = [[tokenizer.bos_token_id, *ids[at : at + size]] for at in range(0, len(ids), size)][:-1]
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in torch.tensor(rows).split(16):
+            logits = causal(batch).logits[:, :-1].flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten())
+            total, count = total + float(loss) * len(logits), count + len(logits)
+    return math.exp(total / count)
+
+
+def execute(run: Run, setting: Setting, data: Path) -> dict[str, Any]:
+    """Train, if the run does, and measure; the training anew, if it was stopped half-way."""
+    output, started = setting.model(run.name), time.process_time()
+    if run.train:
+        shutil.rmtree(output, ignore_errors=True)
+        run.train(setting, run)
+    trained = time.process_time() - started
+    scores = measure(run, setting, data)
+    metrics = output / "metrics.jsonl"
+    last = metrics.read_text(encoding="utf-8").splitlines()[-1] if run.train else "{}"
+    return {
+        "run": run.name,
+        "seed": setting.seed,
+        "scores": {name: round(value, 5) for name, value in scores.items()},
+        "training_cpu_seconds": round(trained, 1),
+        "measuring_cpu_seconds": round(time.process_time() - started - trained, 1),
+        "last_metrics": json.loads(last),
+    }
+
+
+def waiting(seeds: list[int], results: Path) -> Iterator[tuple[Run, int]]:
+    """Runs without a result; what nothing is drawn for is measured with the first seed alone."""
+    for seed in seeds:
+        for run in (run for runs in EXPERIMENTS.values() for run in runs):
+            once = run.train is None and seed != seeds[0]
+            if not once and not (results / f"{run.name}-{seed}.json").exists():
+                yield run, seed
+
+
+def check_work(work: Path, setting: dict[str, Any]) -> None:
+    """Results of another model, or of a trial, do not mix with these.
+
+    Raises:
+        SystemExit: the folder holds some.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "setting.json"
+    if path.exists() and (other := json.loads(path.read_text(encoding="utf-8"))) != setting:
+        raise SystemExit(f"{work} holds results of {other}, not {setting}: give another --work")
+    path.write_text(json.dumps(setting), encoding="utf-8")
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """A result is whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", type=Path, help="language model; default: stories260K in data")
+    parser.add_argument("--work", type=Path, default=ROOT / "build/experiment")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/experiment")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, help="most updates of a stage, for a trial")
+    parser.add_argument("--report", action="store_true", help="write what there is, run nothing")
+    options = parser.parse_args()
+    base = options.model or options.data / "models/stories260K"
+    results = options.work / "results"
+    if not options.report:
+        torch.set_num_threads(1)
+        check_work(options.work, {"model": base.name, "steps": options.steps})
+        prepare(options.data, options.work)
+        results.mkdir(exist_ok=True)
+        logging.disable_progress_bar()  # transformers shows one for every model
+        left = list(waiting(options.seeds, results))
+        for number, (run, seed) in enumerate(left, 1):
+            setting = Setting(base=base, work=options.work, seed=seed, steps=options.steps)
+            result = execute(run, setting, options.data)
+            write_result(results / f"{run.name}-{seed}.json", result)
+            shown = ", ".join(
+                f"{name} {value:.3f}"
+                for name, value in result["scores"].items()
+                if not name.endswith(("recall@100", "mrr@10"))
+            )
+            print(f"{number} of {len(left)}: {run.name}, seed {seed}: {shown}", flush=True)
+    report(results, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Results of the experiment -> raw numbers, plots, and the tables in its document."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiment_data import LANGUAGE, SETS
+from experiment_runs import EXPERIMENTS, Run
+
+Results = Mapping[str, list[dict[str, Any]]]
+
+STS = "stsb_en_dev/spearman"
+NDCG = tuple(f"{name}/ndcg@10" for name in SETS)
+PERPLEXITY = tuple(f"{name}/perplexity" for name in LANGUAGE)
+RETRIEVAL = "mean nDCG@10"
+TITLES = {
+    STS: "STS-B",
+    **dict(zip(NDCG, ("dbpedia", "cranfield", "xquad"), strict=True)),
+    RETRIEVAL: "their mean",
+    **dict(zip(PERPLEXITY, ("WikiText-2", "held out"), strict=True)),
+}
+# What is claimed to help -> without it, all else equal.
+PAIRS = {
+    "llm2vec": (
+        ("both-ways", "causal"),
+        ("mntp", "both-ways"),
+        ("mntp", "causal"),
+        ("simcse", "mntp"),
+        ("sup-mntp", "sup"),
+        ("sup-mntp", "sup-causal"),
+        ("sup-domain", "sup-causal"),
+        ("sup-mntp", "sup-domain"),
+        ("sup-simcse", "sup-mntp"),
+    ),
+    "llara": (("llara", "llara-plain"), ("llara", "last"), ("last-domain", "last")),
+    "grit": (("grit-both", "grit-embedding"), ("grit-both", "grit-generation")),
+    "e5": (
+        ("e5-instructed", "e5"),
+        ("e5-mean", "e5"),
+        ("e5-rank4", "e5"),
+        ("e5-rank64", "e5"),
+    ),
+}
+
+
+def report(results: Path, output: Path) -> None:
+    """Write `output`/*.json and *.png, and the tables of `output`.md between their marks."""
+    output.mkdir(parents=True, exist_ok=True)
+    found = read(results)
+    for name, runs in EXPERIMENTS.items():
+        rows = [row for run in runs for row in found.get(run.name, [])]
+        text = ",\n".join(json.dumps(row) for row in rows)
+        (output / f"{name}.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    plots(found, output)
+    document = output.with_suffix(".md")
+    if document.exists():
+        text = document.read_text(encoding="utf-8")
+        for name in EXPERIMENTS:
+            text = filled(text, f"{name} scores", table(name, found))
+            text = filled(text, f"{name} differences", differences(name, found))
+        document.write_text(text, encoding="utf-8")
+
+
+def read(results: Path) -> Results:
+    """Results by the name of their run, each with the mean over the retrieval sets."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(results.glob("*.json")):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        each = [row["scores"][name] for name in NDCG]
+        row["scores"][RETRIEVAL] = round(statistics.fmean(each), 5)
+        found.setdefault(row["run"], []).append(row)
+    return found
+
+
+def filled(text: str, mark: str, content: str) -> str:
+    """The text with what stands between two comments replaced."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
+
+
+def scores(rows: list[dict[str, Any]], metric: str) -> dict[int, float]:
+    """A metric by seed, where it was measured."""
+    return {row["seed"]: row["scores"][metric] for row in rows if metric in row["scores"]}
+
+
+def cell(values: list[float], metric: str, *, sign: str = "") -> str:
+    """Mean, and standard deviation over the seeds where there are several."""
+    if not values:
+        return ""
+    digits = 1 if metric in PERPLEXITY else 3
+    mean = f"{statistics.fmean(values):{sign}.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def metrics_of(name: str) -> tuple[str, ...]:
+    """The columns of an experiment's tables."""
+    language = any(run.language for run in EXPERIMENTS[name])
+    return (STS, *NDCG, RETRIEVAL, *(PERPLEXITY if language else ()))
+
+
+def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    bar = "|---" * len(head) + "|"
+    return "\n".join([f"| {' | '.join(head)} |", bar, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def table(name: str, found: Results) -> str:
+    """Mean and spread of every score of an experiment's runs."""
+    metrics = metrics_of(name)
+    head = ("run", "seeds", *(TITLES[metric] for metric in metrics))
+    rows = []
+    for run in EXPERIMENTS[name]:
+        mine = found.get(run.name, [])
+        cells = (cell(list(scores(mine, metric).values()), metric) for metric in metrics)
+        rows.append((run.title, str(len(mine)) if run.train else "-", *cells))
+    return lines(head, rows)
+
+
+def differences(name: str, found: Results) -> str:
+    """What a step changes, seed by seed: mean, spread, and seeds in which it is above 0."""
+    titles = {run.name: run.title for run in EXPERIMENTS[name]}
+    metrics = [
+        metric
+        for metric in metrics_of(name)
+        if metric not in NDCG and any(changed(found, *pair, metric) for pair in PAIRS[name])
+    ]
+    rows = []
+    for with_it, without in PAIRS[name]:
+        cells = []
+        for metric in metrics:
+            changes = changed(found, with_it, without, metric)
+            count = f" ({sum(change > 0 for change in changes)} of {len(changes)})"
+            rises = count if len(changes) > 1 else ""
+            cells.append(cell(changes, metric, sign="+") + rises if changes else "")
+        rows.append((f"*{titles[with_it]}* against *{titles[without]}*", *cells))
+    named = {**TITLES, RETRIEVAL: "mean nDCG@10"}
+    return lines(("what changes", *(named[metric] for metric in metrics)), rows)
+
+
+def changed(found: Results, with_it: str, without: str, metric: str) -> list[float]:
+    """Differences of two runs by seed; a run that has no seed is the same for all."""
+    first, second = (scores(found.get(run, []), metric) for run in (with_it, without))
+    once = {run.name for runs in EXPERIMENTS.values() for run in runs if run.train is None}
+    if not first or not second:
+        return []
+    if with_it in once:
+        first = dict.fromkeys(second, next(iter(first.values())))
+    if without in once:
+        second = dict.fromkeys(first, next(iter(second.values())))
+    return [first[seed] - second[seed] for seed in first if seed in second]
+
+
+def plots(found: Results, output: Path) -> None:
+    """A plot each of LLM2Vec's steps, E5's variants and GRIT's two sides."""
+    from matplotlib import pyplot
+
+    for name, metrics in (("llm2vec", (STS, RETRIEVAL)), ("e5", (STS, RETRIEVAL))):
+        figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+        for panel, metric in zip(axes, metrics, strict=True):
+            bars(panel, EXPERIMENTS[name], found, metric)
+        axes[0].invert_yaxis()
+        figure.savefig(output / f"{name}.png", dpi=90)
+        pyplot.close(figure)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for panel, metric in zip(axes, (STS, RETRIEVAL), strict=True):
+        sides(panel, found, metric)
+    axes[1].legend(fontsize=8)
+    figure.savefig(output / "grit.png", dpi=90)
+    pyplot.close(figure)
+
+
+def bars(panel: Any, runs: tuple[Run, ...], found: Results, metric: str) -> None:
+    """A bar for the mean of each run, a dot for each seed."""
+    for place, run in enumerate(runs):
+        values = list(scores(found.get(run.name, []), metric).values())
+        if values:
+            panel.barh(place, statistics.fmean(values), color="#9db8d9")
+            panel.plot(values, [place] * len(values), "o", color="#1f3a5f", markersize=4)
+    panel.set_yticks(range(len(runs)), [run.title for run in runs])
+    panel.set_xlabel(_axis(metric))
+
+
+def sides(panel: Any, found: Results, metric: str) -> None:
+    """Embedding against language modelling: best is up and to the left."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for run in EXPERIMENTS["grit"]:
+        rows = found.get(run.name, [])
+        language = list(scores(rows, PERPLEXITY[1]).values())
+        panel.plot(language, list(scores(rows, metric).values()), "o", label=run.title)
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xlabel("perplexity on held-out documents")
+    panel.set_ylabel(_axis(metric))
+
+
+def _axis(metric: str) -> str:
+    return "STS-B dev, Spearman" if metric == STS else "nDCG@10, mean of three sets"
