@@ -56,8 +56,10 @@ def measured(encoder: Encoder, spans: Spans, *, late: bool, seconds: list[float]
     """An `encode` that makes documents' vectors one way or the other, and says how long it took."""
 
     def encode(texts: list[str], role: Role) -> Vectors:
+        vectors: Vectors
         if role == "query":
-            return encoder.encode_query(texts)
+            vectors = encoder.encode_query(texts)
+            return vectors
         start = time.perf_counter()
         vectors = (
             np.concatenate([late_vectors(encoder, text, parts) for text, parts in spans if parts])
