@@ -252,16 +252,16 @@ def test_the_input_is_not_overwritten(encode: Encode) -> None:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, chunks: int, error: BaseException) -> None:
     """Let the disk fail, or a user lose patience, in the middle of a chunk's bytes."""
-    flush, calls = journals._flush, itertools.count()
+    sync, calls = journals.sync, itertools.count()
     limit = 2 + 2 * chunks
 
     def failing(file: Any) -> None:
         if next(calls) == limit:
             file.truncate(file.tell() - 3)
             raise error
-        flush(file)
+        sync(file)
 
-    monkeypatch.setattr(journals, "_flush", failing)
+    monkeypatch.setattr(journals, "sync", failing)
 
 
 @pytest.fixture

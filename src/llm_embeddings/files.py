@@ -120,6 +120,25 @@ def check_safetensors(path: Path) -> None:
         ) from error
 
 
+def weight_files(directory: Path) -> dict[str, Path]:
+    """Which file of a checkpoint holds each weight; empty where it holds none.
+
+    Raises:
+        ValueError: the one file of weights is not a whole safetensors file.
+    """
+    index = read_json(directory / "model.safetensors.index.json")
+    if index:
+        return {name: directory / file for name, file in index["weight_map"].items()}
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        return {}
+    check_safetensors(path)
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as opened:
+        return dict.fromkeys(opened.keys(), path)
+
+
 def is_adapter(directory: Path) -> bool:
     """Whether the directory holds a PEFT adapter and no full weights.
 

@@ -8,12 +8,12 @@ on the disk. What lies behind the last whole line was cut off when a process end
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+
+from ..disk import locked, sync, sync_directory
 
 JOURNAL, ROWS, TABLE = "journal.jsonl", "rows", "table.parquet"
 
@@ -107,7 +107,7 @@ class Journal:
         if self.settings is None:
             self._rows = self.spool.open("wb")
             self._rows.write(head)
-            _flush(self._rows)
+            sync(self._rows)
             self._note(settings)
             self.settings = settings
             return
@@ -152,7 +152,7 @@ class Journal:
         """Put a chunk on the disk, then note that it is there."""
         assert self._rows is not None
         self._rows.write(data)
-        _flush(self._rows)
+        sync(self._rows)
         entry = Entry(digest, rows, self._rows.tell())
         self._note(asdict(entry))
         self.finished.append(entry)
@@ -160,9 +160,9 @@ class Journal:
     def publish(self, file: Path) -> None:
         """Give a complete file in the directory the output's name, and remove the directory."""
         with file.open("rb") as complete:
-            os.fsync(complete.fileno())
+            sync(complete)
         file.replace(self.out)
-        _flush_directory(self.out.parent)
+        sync_directory(self.out.parent)
         self.finished = []
 
     def _lock(self) -> BinaryIO:
@@ -173,16 +173,7 @@ class Journal:
                     f"{self.directory} is in the way: move it, or write to another name"
                 )
         self.directory.mkdir(exist_ok=True)
-        log = (self.directory / JOURNAL).open("a+b")
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                log.close()
-                raise ValueError(f"another process is writing {self.out}") from error
-        return log
+        return locked(self.directory / JOURNAL, self.out)
 
     def _read(self, restart: bool) -> None:
         """Take over the whole lines whose rows are on the disk."""
@@ -210,25 +201,9 @@ class Journal:
 
     def _note(self, values: dict[str, Any]) -> None:
         self._log.write(json.dumps(values).encode() + b"\n")
-        _flush(self._log)
+        sync(self._log)
 
     def _remove(self) -> None:
         for name in (TABLE, ROWS, JOURNAL):
             (self.directory / name).unlink(missing_ok=True)
         self.directory.rmdir()
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_directory(directory: Path) -> None:
-    """Make a new name in a directory last; not every system can."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
-from ..files import check_safetensors, read_json
+from ..files import read_json, weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -110,7 +110,12 @@ def _head_weights(
         if not any("LM" in name for name in architectures):
             raise ValueError(_without_head(checkpoint, f"it is a {', '.join(architectures)}"))
         return {}
-    files = _files_of(checkpoint)
+    files = weight_files(checkpoint)
+    if not files:
+        raise FileNotFoundError(
+            f"{checkpoint} holds no model.safetensors to read a language model head from: pass "
+            "checkpoint=..., the model the encoder was made of"
+        )
     missing = [name for name in names if name not in files]
     if missing:
         raise ValueError(_without_head(checkpoint, f"no weight {missing[0]!r}"))
@@ -119,22 +124,6 @@ def _head_weights(
         with safe_open(files[name], framework="pt") as opened:
             found[name] = opened.get_tensor(name).to(backbone.device, backbone.dtype)
     return found
-
-
-def _files_of(checkpoint: Path) -> dict[str, Path]:
-    """Which file holds each weight."""
-    index = read_json(checkpoint / "model.safetensors.index.json")
-    if index:
-        return {name: checkpoint / file for name, file in index["weight_map"].items()}
-    path = checkpoint / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{checkpoint} holds no model.safetensors to read a language model head from: pass "
-            "checkpoint=..., the model the encoder was made of"
-        )
-    check_safetensors(path)
-    with safe_open(path, framework="pt") as opened:
-        return dict.fromkeys(opened.keys(), path)
 
 
 def _without_head(checkpoint: Path, reason: str) -> str:

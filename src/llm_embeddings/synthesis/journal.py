@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
+
+from ..disk import locked, sync
 
 FILE = "journal.jsonl"
 _SYNC_SECONDS = 1.0
@@ -79,7 +80,7 @@ class Journal:
         self._places: dict[tuple[str, int], int] = {}
         self._final: set[tuple[str, int]] = set()
         self._synced = time.monotonic()
-        self._file = _locked(self.path)
+        self._file = locked(self.path, self.path)
         try:
             self._read(json.loads(json.dumps(settings)))
         except BaseException:
@@ -160,8 +161,7 @@ class Journal:
             self._places[key] = place
 
     def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync(self._file)
         self._synced = time.monotonic()
 
 
@@ -192,17 +192,3 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> N
                 f"now it is {json.dumps(now.get(name)):.200}. Go on as it was begun, or name "
                 "another directory"
             )
-
-
-def _locked(path: Path) -> BinaryIO:
-    """The file, for this process alone; the lock goes when the process does."""
-    file = path.open("a+b")
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise ValueError(f"another process is writing {path}") from error
-    return file

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..disk import sync, sync_directory
 from ..files import read_json
 from .stage import TrainingError
 
@@ -103,7 +103,7 @@ def written(directory: Path, state: Mapping[str, Any]) -> Iterator[Path]:
     (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     _flush(partial)
     partial.rename(directory)
-    _flush_directory(directory.parent)
+    sync_directory(directory.parent)
 
 
 def fresh(directory: Path) -> Path:
@@ -128,7 +128,7 @@ def published(output: Path) -> Iterator[Path]:
     for path in files:
         path.replace(output / path.name)
     partial.rmdir()
-    _flush_directory(output)
+    sync_directory(output)
 
 
 def prune(output: Path, keep: int) -> None:
@@ -177,16 +177,5 @@ def _flush(directory: Path) -> None:
     for path in directory.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _flush_directory(directory)
-
-
-def _flush_directory(directory: Path) -> None:
-    """A rename is on disk once its folder is. Windows has no such call."""
-    if os.name == "nt":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+                sync(file)
+    sync_directory(directory)

@@ -160,8 +160,7 @@ class _Stage:
             keep=None if options.max_characters is None else within(options.max_characters),
             same_source=options.same_source,
         )
-        epoch = self._mixture.batches_per_epoch(options.batch_size)
-        self.updates = None if options.epochs is None else epoch * options.epochs
+        self.updates = self._mixture.updates(options.batch_size, options.epochs)
         self._trained = load_backbone_for_training(options)
         width = self._trained.backbone.config.hidden_size
         longest = max(options.matryoshka, default=0)

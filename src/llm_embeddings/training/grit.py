@@ -29,12 +29,12 @@ from .gradcache import backward_sum, backward_vectors, plan
 from .loop import run
 from .losses import Aggregation, generative_weights, info_nce
 from .mixture import Mixture
-from .models import encode_texts, load_backbone_for_training, load_head
+from .models import encode_texts, load_backbone_for_training, load_head, save_result
 from .options import LoraOptions, StageOptions, require, require_one_of
 from .pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
 from .sources import Source, sources_of
 from .stage import Progress
-from .unified import UnifiedModel, learnt, save_unified
+from .unified import UnifiedModel, learnt
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -185,12 +185,14 @@ class _Stage:
 
     def _updates(self) -> int | None:
         """Updates in the epochs wanted, which are those of the embedding data if there is any."""
-        options, epochs = self._options, []
+        options = self._options
+        found = []
         if self._examples is not None:
-            epochs.append(self._examples.batches_per_epoch(options.batch_size))
+            found.append(self._examples.updates(options.batch_size, options.epochs))
         if self._conversations is not None:
-            epochs.append(self._conversations.batches_per_epoch(options.generative_batch_size))
-        return None if options.epochs is None else options.epochs * epochs[0]
+            size = options.generative_batch_size
+            found.append(self._conversations.updates(size, options.epochs))
+        return found[0]
 
     def batches(self, start: int) -> Iterator[_Batch]:
         """Pairs and conversations; how many there are is for the loop to say."""
@@ -270,7 +272,7 @@ class _Stage:
         """Backbone and head."""
         assert isinstance(model, UnifiedModel)
         trained = self._trained._replace(backbone=model.encoding.backbone)
-        save_unified(self._options, trained, model.head, directory)
+        save_result(self._options, trained, directory, head=model.head, generates=True)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors of the model as it is."""

@@ -33,12 +33,12 @@ from .models import (
     encode_texts,
     load_backbone_for_training,
     load_head,
+    save_result,
 )
 from .options import LoraOptions, StageOptions, require
 from .passages import WORDS, Passage, read_passages
 from .sources import sources_of
 from .stage import Progress
-from .unified import save_unified
 from .vocabulary import add_tokens
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ class _Stage:
             seed=options.seed,
             same_source=False,
         )
-        per_epoch = self._mixture.batches_per_epoch(options.batch_size)
-        self.updates = None if options.epochs is None else options.epochs * per_epoch
+        self.updates = self._mixture.updates(options.batch_size, options.epochs)
         # As a plain causal model: its own recipe may look both ways, and the tokens are to come.
         plain = dataclasses.replace(options, recipe=siblings.MEAN)
         backbone, tokenizer, _ = load_backbone_for_training(plain)
@@ -200,7 +199,7 @@ class _Stage:
         """Backbone and head."""
         assert isinstance(model, JointModel)
         trained = self._trained._replace(backbone=model.encoding.backbone)
-        save_unified(self._options, trained, model.head, directory)
+        save_result(self._options, trained, directory, head=model.head, generates=True)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors of the model as it is."""

@@ -95,6 +95,15 @@ class Mixture(Generic[Item]):
             for found in self.surveys
         ]
 
+    def updates(self, batch_size: int, epochs: int | None) -> int | None:
+        """Batches of this size in some epochs; None where epochs are not counted.
+
+        Raises:
+            ValueError: a source has fewer items than a batch.
+        """
+        per_epoch = self.batches_per_epoch(batch_size)
+        return None if epochs is None else epochs * per_epoch
+
     def batches_per_epoch(self, batch_size: int) -> int:
         """How many batches of this size an epoch has.
 

@@ -148,8 +148,7 @@ class _Stage:
         self._mixture = Mixture(
             sources_of(options.data), self._read, seed=options.seed, same_source=False
         )
-        epoch = self._mixture.batches_per_epoch(options.batch_size)
-        self.updates = None if options.epochs is None else epoch * options.epochs
+        self.updates = self._mixture.updates(options.batch_size, options.epochs)
 
     def _add_mask(self) -> int:
         """Id of the mask token, for which a model may need one more embedding."""

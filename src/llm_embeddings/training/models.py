@@ -10,7 +10,7 @@ import torch
 
 from .. import sidecar
 from ..families.detect import named
-from ..files import Source, find, is_adapter, read_json, resolve
+from ..files import Source, find, is_adapter, read_json, resolve, weight_files
 from ..loading import LoadOptions, load, prepare
 from ..precision import bfloat16_pays, default_device
 from ..recipe import Recipe, Role
@@ -187,12 +187,12 @@ def _tensor(root: Path, name: str) -> torch.Tensor | None:
     """One tensor of a checkpoint."""
     from safetensors import safe_open
 
-    index = read_json(root / "model.safetensors.index.json").get("weight_map")
-    file = root / (index.get(name, "") if index else "model.safetensors")
-    if not file.is_file():
+    file = weight_files(root).get(name)
+    if file is None:
         return None
     with safe_open(file, framework="pt") as tensors:
-        return tensors.get_tensor(name) if name in tensors.keys() else None
+        found: torch.Tensor = tensors.get_tensor(name)
+    return found
 
 
 def _device() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ def save_result(
     directory: Path,
     *,
     head: torch.nn.Linear | None = None,
+    generates: bool = False,
 ) -> None:
     """Write what was trained: an adapter, or whole weights with it merged; the recipe last.
 
@@ -38,7 +40,9 @@ def save_result(
         options: `model` and `save` are used.
         trained: As loaded, by now trained.
         directory: Is made.
-        head: A language-model head to save with the weights, so that the result also generates.
+        head: A language-model head to save with the weights.
+        generates: Whether the result is also to generate: transformers' `AutoModelForCausalLM`
+            then loads it as it loads `options.model`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     backbone, tokenizer, recipe = trained
@@ -47,6 +51,8 @@ def save_result(
     else:
         root = resolve(find(options.model, Source()), (), Source()).root
         _save_weights(backbone, head, directory, _stored_dtype(backbone.config, root))
+        if generates:
+            _look_back(directory / "config.json", read_json(root / "config.json"))
     tokenizer.save_pretrained(directory)
     named_so = recipe.replace(name=options.output.resolve().name, base=None)
     sidecar.write(directory, sidecar.Sidecar(named_so))
@@ -128,6 +134,18 @@ def _save_weights(
         if config.tie_word_embeddings:
             del state["lm_head.weight"]
     shell.save_pretrained(directory, state_dict=state)
+
+
+def _look_back(path: Path, before: Mapping[str, Any]) -> None:
+    """Give a saved config the direction, window and cache of the language model before training.
+
+    An embedder's direction and window lie in its config, where a language model would find them
+    and look both ways; `Encoder` sets them anew from the recipe whenever it loads.
+    """
+    own = ("is_causal", "sliding_window", "use_cache")
+    config = {name: value for name, value in read_json(path).items() if name not in own}
+    config |= {name: before[name] for name in own[1:] if name in before}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _stored_dtype(config: PretrainedConfig, root: Path) -> torch.dtype:

@@ -100,8 +100,7 @@ class _Stage:
         self._mixture = Mixture(
             sources_of(options.data), read_texts, seed=options.seed, same_source=False
         )
-        epoch = self._mixture.batches_per_epoch(options.batch_size)
-        self.updates = None if options.epochs is None else epoch * options.epochs
+        self.updates = self._mixture.updates(options.batch_size, options.epochs)
 
     def batches(self, start: int) -> Iterator[list[str]]:
         """Texts."""

@@ -1,35 +1,13 @@
-"""One backbone for vectors and for the language model, in memory and on disk."""
+"""One backbone for vectors and for the language model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from ..files import Source, find, read_json, resolve
 from .encoding import Encoding
 from .losses import head_nll_sum, next_tokens
-from .models import Trainable, save_result
-from .options import StageOptions
-
-
-def save_unified(
-    options: StageOptions, trained: Trainable, head: torch.nn.Linear, directory: Path
-) -> None:
-    """Write what both `Encoder` and transformers' `AutoModelForCausalLM` load.
-
-    An embedder's direction and window lie in its config, where a language model would find them
-    and look both ways; `Encoder` sets them anew from the recipe whenever it loads.
-    """
-    save_result(options, trained, directory, head=head)
-    root = resolve(find(options.model, Source()), (), Source()).root
-    before, path = read_json(root / "config.json"), directory / "config.json"
-    own = ("is_causal", "sliding_window", "use_cache")
-    config = {name: value for name, value in read_json(path).items() if name not in own}
-    config |= {name: before[name] for name in own[1:] if name in before}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def learnt(labels: Sequence[int]) -> list[int]:
