@@ -83,7 +83,7 @@ def units_of(
         siblings: Rows per text.
     """
     share = share and recipe.causal
-    kept = shared_prefix(rows, recipe) if share and siblings == 1 else ()
+    kept = shared_prefix(rows, recipe) if rows and share and siblings == 1 else ()
     units = []
     for first in range(0, len(rows), siblings):
         own = tuple(rows[first : first + siblings])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from .calibration import ranges_of
 from .inputs import check_finite, check_options
 from .jobs import Job
 from .recipe import Role
+from .remembered import Remembered
 from .rows import rows_of
 from .vectors import NEEDS_RANGES, Precision, TokenVectors, Vectors, finish, quantize
 
@@ -69,6 +71,9 @@ class Call:
         if precision in NEEDS_RANGES:
             dim = truncate_dim or encoder.dimension
             self._ranges = ranges_of(encoder, dim, self._normalize)
+        self._remembered: Remembered | None = None
+        if encoder.vector_cache is not None:
+            self._remembered = Remembered(encoder.vector_cache, encoder, roles, max_length)
 
     def run(self, strings: Sequence[str]) -> NDArray[Any]:
         """Vectors of texts, in order: `[n, roles, dim]`."""
@@ -77,6 +82,7 @@ class Call:
             job_of = partial(self._job, on_texts=on_texts)
             for texts, pooled in self._encoder.scheduler.run(windows(result.texts), job_of):
                 result.take(texts, pooled)
+                self._keep(pooled)
         return result.vectors()
 
     async def arun(self, strings: Sequence[str]) -> NDArray[Any]:
@@ -86,6 +92,8 @@ class Call:
             job_of = partial(self._job, on_texts=on_texts)
             async for texts, pooled in self._encoder.scheduler.arun(windows(result.texts), job_of):
                 result.take(texts, pooled)
+                if self._remembered is not None:
+                    await asyncio.to_thread(self._keep, pooled)
         return result.vectors()
 
     def stream(self, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
@@ -99,6 +107,7 @@ class Call:
             job_of = partial(self._job, on_texts=on_texts)
             for texts, pooled in self._encoder.scheduler.run(windows(strings, window), job_of):
                 check_finite(pooled, texts, first.__add__)
+                self._keep(pooled)
                 yield from self.finish(pooled)
                 first += len(texts)
 
@@ -143,9 +152,25 @@ class Call:
         self._rows([])
 
     def _job(self, texts: list[str], on_texts: OnTexts) -> Job:
-        return self._job_of(self._rows(texts), on_texts, pooled=True)
+        known: dict[int, Vectors] = {}
+        if self._remembered is not None:
+            given, (texts, known) = len(texts), self._remembered.look_up(texts)
+            if on_texts is not None:
+                on_texts(given - len(texts))
+        return self._job_of(self._rows(texts), on_texts, pooled=True, known=known)
 
-    def _job_of(self, rows: Sequence[Tokens], on_texts: OnTexts, *, pooled: bool) -> Job:
+    def _keep(self, pooled: Vectors) -> None:
+        if self._remembered is not None:
+            self._remembered.keep(pooled)
+
+    def _job_of(
+        self,
+        rows: Sequence[Tokens],
+        on_texts: OnTexts,
+        *,
+        pooled: bool,
+        known: Mapping[int, Vectors] | None = None,
+    ) -> Job:
         runner = self._encoder.scheduler.runner
         units = units_of(
             rows,
@@ -154,7 +179,7 @@ class Call:
             alone_above=runner.alone_above,
             siblings=len(self.roles),
         )
-        return Job(units, pooled=pooled, limit=self._limit, on_texts=on_texts)
+        return Job(units, pooled=pooled, limit=self._limit, on_texts=on_texts, known=known)
 
     def _rows(self, texts: Sequence[str], *, with_offsets: bool = False) -> list[Tokens]:
         """Token ids; the rows of one text follow each other."""

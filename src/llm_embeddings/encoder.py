@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from numpy.typing import NDArray
 
-from .calibration import quantized
 from .calls import Call
-from .inputs import (
-    AllOptions,
-    EncodeOptions,
-    Quantization,
-    check_quantization,
-    check_texts,
-    checked,
-)
+from .inputs import AllOptions, EncodeOptions, Quantization, check_texts, checked
 from .recipe import Recipe, Role
 from .rows import default_limit, rows_of
 from .vectors import Precision, Vectors, cosine, measure_ranges
@@ -25,6 +17,8 @@ from .vectors import Precision, Vectors, cosine, measure_ranges
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from .vector_cache import VectorCache
 
 BUNDLED_MODEL = Path(__file__).parent / "data" / "small"
 
@@ -44,7 +38,8 @@ class Encoder:
         ranges: Calibrated ranges `[2, dim]` of int8 and uint8, by (dim, normalize).
         quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
             with "int8" or "fp8"; None without.
-        scheduler: The one worker that runs the backbone, for all threads and coroutines.
+        scheduler: The one worker per device that runs the backbone, for all threads and coroutines.
+        vector_cache: Where vectors are kept and looked for, or None; may be set.
     """
 
     def __init__(
@@ -55,6 +50,7 @@ class Encoder:
         Raises:
             ValueError: backbone, tokenizer and recipe do not go together.
         """
+        from .fingerprint import Fingerprints
         from .loading import prepare
         from .passes import Runner
         from .scheduler import Scheduler
@@ -65,6 +61,8 @@ class Encoder:
         self.recipe = recipe
         self.ranges: dict[tuple[int, bool], Vectors] = {}
         self.quantization_cosine: float | None = None
+        self.vector_cache: VectorCache | None = None
+        self._fingerprints = Fingerprints()
         self.scheduler = Scheduler(Runner(backbone, recipe))
 
     @classmethod
@@ -75,6 +73,7 @@ class Encoder:
         recipe: Recipe | str | None = None,
         adapters: Sequence[str | Path] | None = None,
         device: str | torch.device | None = None,
+        devices: Sequence[str] | None = None,
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
         quantization: Quantization | Any = None,
@@ -84,6 +83,7 @@ class Encoder:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        vector_cache: VectorCache | str | Path | None = None,
     ) -> Encoder:
         """Load a checkpoint.
 
@@ -94,6 +94,8 @@ class Encoder:
             adapters: LoRA adapters to apply on top, in order. An adapter repository named as
                 `model` brings its own base and the stages before it.
             device: None = CUDA, Apple's GPU or the CPU, whichever there is.
+            devices: Several instead, such as `["cuda:0", "cuda:1"]`: a process with the model for
+                each but the first shares the work. `["cpu", "cpu"]` divides the cores.
             dtype: "auto" = the checkpoint's; on a CPU bfloat16 where it is native, else float32.
             attn_implementation: As in transformers.
             quantization: "int8" (CPU, CUDA) or "fp8" (CUDA): linear layers in 8 bits, weights and
@@ -105,32 +107,25 @@ class Encoder:
             cache_dir: Hub cache.
             local_files_only: Never ask the network.
             trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+            vector_cache: File that keeps vectors for the next call, run or process.
 
         Raises:
             FileNotFoundError: a directory, repository, base or weight file is missing.
             ValueError: anything else that does not fit; the message names it and the remedy.
         """
         from .files import Source
-        from .loading import LoadOptions, load
+        from .loading import LoadOptions
+        from .opening import Checkpoint, open_encoder
 
-        kind = check_quantization(quantization) if isinstance(quantization, str) else None
-        loaded = load(
+        checkpoint = Checkpoint(
             str(BUNDLED_MODEL if model is None else model),
             recipe,
             adapters or (),
+            quantization,
             Source(revision, token, cache_dir, local_files_only),
-            LoadOptions(
-                device,
-                dtype,
-                attn_implementation,
-                None if kind else quantization,
-                device_map,
-                trust_remote_code,
-            ),
+            LoadOptions(device, dtype, attn_implementation, None, device_map, trust_remote_code),
         )
-        encoder = cls(loaded.backbone, loaded.tokenizer, loaded.recipe)
-        encoder.ranges = loaded.ranges
-        return encoder if kind is None else quantized(encoder, kind)
+        return open_encoder(cls, checkpoint, devices, vector_cache)
 
     @property
     def dimension(self) -> int:
@@ -385,9 +380,7 @@ class Encoder:
         Covers weights (sampled), tokenizer, dtype, recipe, role and instruction; not the options
         of a call (`normalize`, `truncate_dim`, `precision`, `max_length`).
         """
-        from .fingerprint import fingerprint
-
-        return fingerprint(self.backbone, self.tokenizer, self.recipe, role, instruction)
+        return self._fingerprints.of(*self._parts, role, instruction)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write weights, tokenizer and recipe; `from_pretrained(path)` reads them back.
@@ -412,7 +405,7 @@ class Encoder:
         export_sentence_transformers(self, Path(path))
 
     def close(self) -> None:
-        """Stop the worker thread now: calls that wait are cancelled, later ones refused."""
+        """Stop all workers now: calls that wait are cancelled, later ones refused."""
         self.scheduler.close()
 
     @property

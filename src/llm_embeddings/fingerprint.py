@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .prefix import weights_version
 from .recipe import Recipe, Role
 
 if TYPE_CHECKING:
@@ -17,22 +18,39 @@ if TYPE_CHECKING:
 _SAMPLES = 256
 
 
-def fingerprint(
-    backbone: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    role: Role,
-    instruction: str | None,
-) -> str:
-    """32 hex digits over weights, tokenizer, recipe, role and instruction.
+class Fingerprints:
+    """Fingerprints of a model; weights and tokenizer are read again only when they change."""
 
-    Of each weight tensor 256 evenly spaced values are read: any training moves some of them.
-    """
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self._known: tuple[tuple[Any, ...], str] | None = None
+
+    def of(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        recipe: Recipe,
+        role: Role,
+        instruction: str | None,
+    ) -> str:
+        """32 hex digits over weights, tokenizer, recipe, role and instruction."""
+        prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
+        facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
+        facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
+        parts = [facts, prefix, suffix, self._parts(backbone, tokenizer)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _parts(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+        version = weights_version(backbone)
+        state = (version, id(tokenizer), len(tokenizer))
+        if version is None or self._known is None or self._known[0] != state:
+            self._known = (state, _digest(backbone, tokenizer))
+        return self._known[1]
+
+
+def _digest(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Of each weight tensor 256 evenly spaced values are read: any training moves some of them."""
     digest = hashlib.sha256()
-    prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
-    facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
-    facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
-    digest.update(json.dumps([facts, prefix, suffix], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
     for name, weight in _plain_weights(backbone.named_parameters()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
@@ -40,7 +58,7 @@ def fingerprint(
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES]
             digest.update(sample.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _plain_weights(weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:

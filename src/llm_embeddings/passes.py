@@ -45,6 +45,11 @@ class Runner:
     def __reduce__(self) -> tuple[Any, ...]:
         return Runner, (self._backbone, self._recipe)
 
+    @property
+    def device(self) -> str:
+        """Where the backbone is."""
+        return str(self._backbone.device)
+
     def forget(self) -> None:
         """Forget kept prefixes: the next pass computes them anew, with the same bits."""
         self._prefixes = PrefixStore()

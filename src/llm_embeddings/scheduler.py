@@ -1,46 +1,75 @@
-"""One worker per backbone behind every entry point: calls of threads and coroutines share passes.
+"""One worker per device behind every entry point: calls of threads and coroutines share passes.
 
-A call hands in its rows as jobs and waits for their futures. The worker cuts packs from the jobs
+A call hands in its rows as jobs and waits for their futures. A worker cuts packs from the jobs
 that are there: while it runs one, others arrive, so that full packs come of themselves and nobody
-waits for company. The worker is a thread that lives while there is work and a minute longer (a new
-one would fault in all its memory again); it ends sooner with the encoder or the interpreter, and a
-forked child starts its own.
+waits for company; with several devices, whichever is free takes the next pack. A worker is a thread
+that lives while there is work and a minute longer (a new one would fault in all its memory again);
+it ends sooner with the encoder or the interpreter, and a forked child starts its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .jobs import Job
+from .devices import DeviceWorker, WorkerDied
+from .jobs import Job, hand_out, is_out_of_memory, on_cpu
 
 if TYPE_CHECKING:
     from .batching import Unit
     from .passes import Runner
 
+logger = logging.getLogger(__name__)
+
 _GROWTH = 1.01
-_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 _QUICK_CHARACTERS = 8192
 _IDLE_SECONDS, _POLL_SECONDS = 60.0, 0.05
+_LEAST_SHARE = 4  # of a budget, where the last texts are spread over devices
+_MOST_DEATHS = 2
+
+
+@dataclass(slots=True)
+class _Place:
+    """A device's runner and, while there is work, its thread."""
+
+    runner: Runner | DeviceWorker
+    thread: threading.Thread | None = None
+    woken: threading.Event = field(default_factory=threading.Event)
 
 
 class Scheduler:
-    """Runs the jobs of one backbone, a pass at a time."""
+    """Runs the jobs of one model, a pass per device at a time.
+
+    Attributes:
+        runner: Of the device in this process.
+    """
 
     _jobs: list[Job]
-    _thread: threading.Thread | None
+    _places: dict[int, _Place]
 
     def __init__(self, runner: Runner) -> None:
         """Nothing starts before the first job."""
         self.runner = runner
         self._closed = False
         self._start()
+
+    def add(self, workers: Iterable[DeviceWorker]) -> None:
+        """Take in devices of other processes; they are closed with the scheduler."""
+        for number, worker in enumerate(workers, len(self._places)):
+            self._places[number] = _Place(worker)
+
+    @property
+    def devices(self) -> list[str]:
+        """Where passes run; a device whose process has died is no longer there."""
+        return [place.runner.device for place in list(self._places.values())]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scheduler, (self.runner,)
@@ -98,16 +127,21 @@ class Scheduler:
                 job.future.cancel()
 
     def close(self) -> None:
-        """Cancel what waits, let the pass that runs end, and stop the thread."""
+        """Cancel what waits, let the passes that run end, and stop threads and processes."""
         with self._lock:
             self._closed = True
             waiting, self._jobs = self._jobs, []
-            thread = self._thread
+            places = list(self._places.values())
+            threads = [place.thread for place in places if place.thread is not None]
         for job in waiting:
             job.future.cancel()
-        self._woken.set()
-        if thread is not None:
+        for place in places:
+            place.woken.set()
+        for thread in threads:
             thread.join()
+        for place in places:
+            if isinstance(place.runner, DeviceWorker):
+                place.runner.close()
 
     def _start(self) -> None:
         self._process = os.getpid()
@@ -115,8 +149,7 @@ class Scheduler:
         self._jobs = []
         self._smallest_first = False
         self._learnt: float | None = None
-        self._woken = threading.Event()
-        self._thread = None
+        self._places = {0: _Place(self.runner)}
 
     def _begun(
         self, windows: Iterable[list[str]], job_of: Callable[[list[str]], Job]
@@ -148,118 +181,137 @@ class Scheduler:
 
     def _wake(self) -> None:
         with self._lock:
-            if self._thread is None and self._jobs:
-                arguments = weakref.ref(self), self._woken
-                self._thread = threading.Thread(
-                    target=_serve, args=arguments, name="llm-embeddings"
-                )
-                self._thread.start()
-        self._woken.set()
+            places = list(self._places.items())
+            for number, place in places if self._jobs else ():
+                if place.thread is None:
+                    arguments = weakref.ref(self), number, place.woken
+                    place.thread = threading.Thread(
+                        target=_serve, args=arguments, name="llm-embeddings"
+                    )
+                    place.thread.start()
+        for _, place in places:
+            place.woken.set()
 
-    def _step(self) -> bool:
-        """Run one pass; False if there is nothing to do."""
+    def _step(self, number: int) -> bool:
+        """Run one pass on a device; False if there is nothing to do."""
         with self._lock:
+            place = self._places.get(number)
+            if place is None:
+                return False
             self._jobs = [job for job in self._jobs if not job.future.done()]
-            taken = self._take(self._jobs) if self._jobs else []
+            taken = self._take(self._jobs, place.runner) if self._jobs else []
         if taken:
-            self._pass(taken)
+            self._pass(taken, number, place.runner)
         return bool(taken)
 
-    def _retire(self, *, idle: bool) -> bool:
-        """Let the thread end, unless a job has come meanwhile."""
+    def _retire(self, number: int, *, idle: bool) -> bool:
+        """Let a device's thread end, unless a job has come meanwhile."""
         with self._lock:
+            place = self._places.get(number)
+            if place is None:
+                return True
             if self._jobs or not (idle or self._closed):
                 return False
-            self._thread = None
+            place.thread = None
             return True
 
-    def _take(self, jobs: list[Job]) -> list[tuple[Job, Unit]]:
-        """Cut the next pack.
+    def _take(self, jobs: list[Job], runner: Runner | DeviceWorker) -> list[tuple[Job, Unit]]:
+        """Cut the next pack for a device.
 
         In turns, the job with the least left and the one that came first goes first: a query does
         not wait for a bulk job, and a stream of queries does not hold up the bulk job for ever.
+        What is left at the end is spread over the devices.
         """
         self._smallest_first = not self._smallest_first
         order = sorted(jobs, key=lambda job: job.left) if self._smallest_first else jobs
         taken: list[tuple[Job, Unit]] = []
         tokens = rows = longest = 0
         limit = self._learnt or float("inf")
+        if len(self._places) > 1:
+            share = sum(job.left for job in jobs) / len(self._places)
+            limit = min(limit, max(share, runner.budget / _LEAST_SHARE))
         for job in order:
             if job.pooled != order[0].pooled:
                 continue
-            limit = min(limit, job.limit or self.runner.budget)
+            limit = min(limit, job.limit or runner.budget)
             while job.units:
                 unit = job.units[0]
                 tokens, rows = tokens + unit.tokens, rows + len(unit.rows)
                 longest = max(longest, unit.longest)
-                size = tokens if self.runner.packed else rows * longest
+                size = tokens if runner.packed else rows * longest
                 if taken and (size > limit or unit.alone or taken[0][1].alone):
                     return taken
                 taken.append((job, job.units.popleft()))
         return taken
 
-    def _pass(self, taken: list[tuple[Job, Unit]]) -> None:
+    def _pass(
+        self, taken: list[tuple[Job, Unit]], number: int, runner: Runner | DeviceWorker
+    ) -> None:
         """Run a pack; one that is too large for the memory is cut again, smaller."""
         failure: BaseException | None = None
-        states: list[Any] = []
+        states: Sequence[Any] = []
         try:
-            states = self.runner.run([unit for _, unit in taken], pooled=taken[0][0].pooled)
+            states = runner.run([unit for _, unit in taken], pooled=taken[0][0].pooled)
+            if len(self._places) > 1:
+                states = on_cpu(states, pooled=taken[0][0].pooled)
         except BaseException as error:  # the caller's to see, whatever it is
             failure = error
         if failure is None:
             self._grow()
-            _hand_out(taken, states)
-        elif _is_out_of_memory(failure) and len(taken) > 1:
+            hand_out(taken, states)
+        elif isinstance(failure, WorkerDied):
+            self._bury(number, taken, failure)
+        elif is_out_of_memory(failure) and len(taken) > 1:
             failure = None  # its traceback holds the tensors of the pass
             self._shrink(taken)
         else:
             for job, _ in taken:
                 job.fail(failure)
 
+    def _bury(self, number: int, taken: list[tuple[Job, Unit]], failure: WorkerDied) -> None:
+        """Go on without a device whose process has died; its pack is run by another.
+
+        Texts that were there when a second one died are not tried again.
+        """
+        logger.warning("%s; going on without it", failure)
+        for job in {id(job): job for job, _ in taken}.values():
+            job.deaths += 1
+            if job.deaths == _MOST_DEATHS:
+                job.fail(failure)
+        with self._lock:
+            del self._places[number]
+            for job, unit in reversed(taken):
+                job.units.appendleft(unit)
+        self._wake()
+
     def _shrink(self, taken: list[tuple[Job, Unit]]) -> None:
         import torch
 
-        for job, unit in reversed(taken):
-            job.units.appendleft(unit)
-        self._learnt = max(1.0, sum(unit.tokens for _, unit in taken) / 2)
+        with self._lock:
+            for job, unit in reversed(taken):
+                job.units.appendleft(unit)
+            self._learnt = max(1.0, sum(unit.tokens for _, unit in taken) / 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _grow(self) -> None:
-        if self._learnt is not None:
-            self._learnt *= _GROWTH
-            if self._learnt >= self.runner.budget:
-                self._learnt = None
+        with self._lock:
+            if self._learnt is not None:
+                self._learnt *= _GROWTH
+                if self._learnt >= self.runner.budget:
+                    self._learnt = None
 
 
-def _serve(scheduler: weakref.ref[Scheduler], woken: threading.Event) -> None:
-    """The worker thread: holds the scheduler, and so the backbone, only while a pass runs."""
+def _serve(scheduler: weakref.ref[Scheduler], number: int, woken: threading.Event) -> None:
+    """A device's thread: holds the scheduler, and so the model, only while a pass runs."""
     idle_since = time.monotonic()
     while (owner := scheduler()) is not None:
         woken.clear()
-        if owner._step():
+        if owner._step(number):
             idle_since = time.monotonic()
             continue
         ends = not threading.main_thread().is_alive()
-        if owner._retire(idle=ends or time.monotonic() - idle_since > _IDLE_SECONDS):
+        if owner._retire(number, idle=ends or time.monotonic() - idle_since > _IDLE_SECONDS):
             return
         del owner
         woken.wait(_POLL_SECONDS)
-
-
-def _hand_out(taken: list[tuple[Job, Unit]], states: Iterable[Any]) -> None:
-    left = iter(states)
-    for job, unit in taken:
-        found = [next(left) for _ in unit.rows]
-        try:
-            job.put(unit, found)
-        except BaseException as error:  # of the caller's own callback, or of the copy
-            job.fail(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(t in str(error) for t in _CPU_OUT_OF_MEMORY)

@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,21 @@ def test_a_cache_is_welcome_where_queries_and_texts_are_alike(embed_model: LLMEm
     assert alike.get_query_embedding("cat") == text
     assert len(store.get_all("embeddings")) == 1
     assert "embeddings_cache" not in alike.to_dict()
+
+
+async def test_a_file_of_vectors_is_one_option(
+    embed_model: LLMEmbedding, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "vectors.sqlite"
+    for hits in (0, 6):
+        kept = LLMEmbedding(**options, vector_cache=path, devices=["cpu"])
+        found = await kept.aget_text_embedding_batch(TEXTS)
+        assert_close(found, embed_model.get_text_embedding_batch(TEXTS))
+        assert_close(kept.get_query_embedding("a cat"), embed_model.get_query_embedding("a cat"))
+        assert kept.encoder.vector_cache is not None
+        assert kept.encoder.vector_cache.hits == hits
+    again = LLMEmbedding.from_dict(kept.to_dict())
+    assert (again.vector_cache, again.devices) == (str(path), ["cpu"])
 
 
 def test_it_is_a_base_embedding() -> None:

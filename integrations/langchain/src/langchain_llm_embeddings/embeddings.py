@@ -47,6 +47,7 @@ class LLMEmbeddings(LoadOptions, Embeddings):
             `to_dict()` (which is what is kept). None = recognised from the checkpoint.
         adapters: LoRA adapters to apply on top, in order.
         device: "cuda", "cuda:1", "mps", "cpu"; None = the best there is.
+        devices: Several instead: a process with the model for each but the first shares the work.
         dtype: "auto", "float32", "bfloat16" or "float16".
         attn_implementation: As in transformers.
         revision: Branch, tag or commit of `model`.
@@ -54,6 +55,7 @@ class LLMEmbeddings(LoadOptions, Embeddings):
         cache_folder: Hub cache.
         local_files_only: Never ask the network.
         trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+        vector_cache: File that keeps vectors for the next call, run or process, each role's apart.
         encoder: A loaded `Encoder` to share, instead of all of the above. It is not serialised.
         query_instruction: None = the recipe's default; "" = none.
         document_instruction: None and "" = none.

@@ -32,6 +32,7 @@ class LoadOptions(Serializable):
     recipe: RecipeValue = None
     adapters: Sequence[PathText] | None = None
     device: TorchText | None = None
+    devices: Sequence[TorchText] | None = None
     dtype: TorchText = "auto"
     attn_implementation: str | None = None
     revision: str | None = None
@@ -39,6 +40,7 @@ class LoadOptions(Serializable):
     cache_folder: PathText | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
+    vector_cache: PathText | None = None
     # Never None outside: model_post_init sets it where none is given.
     encoder: Encoder = Field(default=cast(Encoder, None), exclude=True, repr=False)
 
@@ -85,6 +87,7 @@ class LoadOptions(Serializable):
             recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
             adapters=self.adapters,
             device=self.device,
+            devices=self.devices,
             dtype=self.dtype,
             attn_implementation=self.attn_implementation,
             revision=self.revision,
@@ -92,4 +95,5 @@ class LoadOptions(Serializable):
             cache_dir=self.cache_folder,
             local_files_only=self.local_files_only,
             trust_remote_code=self.trust_remote_code,
+            vector_cache=self.vector_cache,
         )

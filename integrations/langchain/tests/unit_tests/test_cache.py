@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_classic.storage import LocalFileStore
 from langchain_core.stores import InMemoryByteStore
@@ -155,3 +156,26 @@ def test_namespace_follows_the_byte_ranges(encoder: Encoder) -> None:
         embeddings = LLMEmbeddings(encoder=encoder, precision="int8")
         names |= {embeddings.cache_namespace("document") for _ in range(2)}
     assert len(names) == 2
+
+
+async def test_a_file_of_vectors_is_one_option(
+    embeddings: LLMEmbeddings, checkpoint: Path, tmp_path: Path
+) -> None:
+    texts, path = ["Cats purr.", "Dogs bark."], tmp_path / "vectors.sqlite"
+    for hits in (0, 4):
+        kept = LLMEmbeddings(model=checkpoint, dtype="float32", vector_cache=path)
+        np.testing.assert_allclose(
+            kept.embed_documents(texts), embeddings.embed_documents(texts), atol=1e-5
+        )
+        for text in texts:
+            query = embeddings.embed_query(text)
+            np.testing.assert_allclose(await kept.aembed_query(text), query, atol=1e-5)
+        assert kept.encoder.vector_cache is not None
+        assert kept.encoder.vector_cache.hits == hits
+
+
+def test_devices_reach_the_core(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="leave out device and device_map"):
+        LLMEmbeddings(model=checkpoint, devices=["cpu"], device="cpu")
+    kept = LLMEmbeddings(model=checkpoint, dtype="float32", devices=["cpu"])
+    assert kept.encoder.scheduler.devices == ["cpu"]

@@ -47,12 +47,14 @@ class LLMEmbedding(BaseEmbedding):
             None = recognised from the checkpoint.
         adapters: LoRA adapters to apply on top, in order.
         device: "cuda", "cuda:1", "mps", "cpu"; None = the best there is.
+        devices: Several instead: a process with the model for each but the first shares the work.
         dtype: "auto", "float32", "bfloat16" or "float16".
         attn_implementation: As in transformers.
         revision: Branch, tag or commit of `model_name`.
         cache_folder: Hub cache.
         local_files_only: Never ask the network.
         trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+        vector_cache: File that keeps vectors for the next call, run or process, each role's apart.
         query_instruction: None = the recipe's default; "" = none.
         text_instruction: None and "" = none.
         normalize: Unit L2 length; None = as the recipe says.
@@ -66,12 +68,14 @@ class LLMEmbedding(BaseEmbedding):
     recipe: str | dict[str, Any] | None = Field(default=None, frozen=True)
     adapters: list[str] | None = Field(default=None, frozen=True)
     device: str | None = Field(default=None, frozen=True)
+    devices: list[str] | None = Field(default=None, frozen=True)
     dtype: str = Field(default="auto", frozen=True)
     attn_implementation: str | None = Field(default=None, frozen=True)
     revision: str | None = Field(default=None, frozen=True)
     cache_folder: str | None = Field(default=None, frozen=True)
     local_files_only: bool = Field(default=False, frozen=True)
     trust_remote_code: bool = Field(default=False, frozen=True)
+    vector_cache: str | None = Field(default=None, frozen=True)
     query_instruction: str | None = Field(default=None, frozen=True)
     text_instruction: str | None = Field(default=None, frozen=True)
     normalize: bool | None = Field(default=None, frozen=True)
@@ -91,6 +95,7 @@ class LLMEmbedding(BaseEmbedding):
         recipe: Recipe | str | Mapping[str, Any] | None = None,
         adapters: Sequence[PathText] | None = None,
         device: str | torch.device | None = None,
+        devices: Sequence[str] | None = None,
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
         revision: str | None = None,
@@ -98,6 +103,7 @@ class LLMEmbedding(BaseEmbedding):
         cache_folder: PathText | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        vector_cache: PathText | None = None,
         query_instruction: str | None = None,
         text_instruction: str | None = None,
         normalize: bool | None = None,
@@ -132,12 +138,14 @@ class LLMEmbedding(BaseEmbedding):
             "recipe": recipe_to_plain(recipe),
             "adapters": None if adapters is None else [os.fspath(path) for path in adapters],
             "device": None if device is None else str(device),
+            "devices": None if devices is None else list(devices),
             "dtype": str(dtype).removeprefix("torch."),
             "attn_implementation": attn_implementation,
             "revision": revision,
             "cache_folder": None if cache_folder is None else os.fspath(cache_folder),
             "local_files_only": local_files_only,
             "trust_remote_code": trust_remote_code,
+            "vector_cache": None if vector_cache is None else os.fspath(vector_cache),
             "query_instruction": query_instruction,
             "text_instruction": text_instruction,
             "normalize": normalize,
@@ -248,6 +256,7 @@ class LLMEmbedding(BaseEmbedding):
             recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
             adapters=self.adapters,
             device=self.device,
+            devices=self.devices,
             dtype=self.dtype,
             attn_implementation=self.attn_implementation,
             revision=self.revision,
@@ -255,6 +264,7 @@ class LLMEmbedding(BaseEmbedding):
             cache_dir=self.cache_folder,
             local_files_only=self.local_files_only,
             trust_remote_code=self.trust_remote_code,
+            vector_cache=self.vector_cache,
         )
 
     def _check(self) -> None:
