@@ -44,7 +44,7 @@ def two() -> Iterator[Encoder]:
 
 
 def worker_of(encoder: Encoder) -> DeviceWorker:
-    worker = encoder.scheduler._places[1].runner
+    worker = encoder.scheduler._turns.places[1].runner
     assert isinstance(worker, DeviceWorker)
     return worker
 
@@ -154,10 +154,10 @@ class Dying:
 def test_texts_over_which_two_processes_die_are_given_up() -> None:
     encoder = devices_helpers.load(device="cpu")
     encoder.scheduler.add([Dying(), Dying()])  # type: ignore[list-item]
-    local = encoder.scheduler._places.pop(0)  # it would survive
+    local = encoder.scheduler._turns.places.pop(0)  # it would survive
     with pytest.raises(WorkerDied, match="exit code -9"):
         encoder.encode("text")
-    encoder.scheduler._places[0] = local
+    encoder.scheduler._turns.places[0] = local
     assert len(encoder.encode(TEXTS)) == len(TEXTS)
 
 
@@ -184,7 +184,7 @@ def test_a_script_needs_no_main_guard_and_leaves_no_process() -> None:
         "import os; from llm_embeddings import Encoder\n"
         f"encoder = Encoder.from_pretrained({str(E5)!r}, dtype='float32', devices=['cpu', 'cpu'])\n"
         "encoder.encode([f'text {i}' for i in range(50)])\n"
-        "print(encoder.scheduler._places[1].runner._process.pid, flush=True)\n"
+        "print(encoder.scheduler._turns.places[1].runner.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

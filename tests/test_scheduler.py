@@ -140,7 +140,7 @@ def test_threads_share_passes(fresh: Encoder) -> None:
     with passes(fresh, lambda number: gate.wait(10) and None if number == 1 else None) as sizes:
         with ThreadPoolExecutor(len(TEXTS)) as pool:
             found = [pool.submit(fresh.encode, text) for text in TEXTS]
-            _wait_until(lambda: len(fresh.scheduler._jobs) == len(TEXTS))
+            _wait_until(lambda: len(fresh.scheduler._turns.jobs) == len(TEXTS))
             gate.set()
             assert_close([future.result() for future in found], expected)
     assert len(sizes) == 2
@@ -396,7 +396,7 @@ async def test_stress() -> None:  # noqa: C901
     assert len(sizes) > max(fail_at)
     assert not full
     assert sum(r for r in results if isinstance(r, int)) >= len(fail_at)
-    assert not encoder.scheduler._jobs
+    assert not encoder.scheduler._turns.jobs
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

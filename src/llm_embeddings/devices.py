@@ -154,6 +154,11 @@ class DeviceWorker:
         self._send((device, list(cores)))  # read before torch is imported
         self._send(load)
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ready(self, fingerprint: str) -> None:
         """Wait until the model is loaded.
 

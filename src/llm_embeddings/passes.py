@@ -18,9 +18,11 @@ from .recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_NO_LIMIT = 2**31
+
 
 class Runner:
-    """A backbone with all that one pass needs. One thread uses it.
+    """A backbone with all that one pass needs. If it is `concurrent`, two threads may use it.
 
     Attributes:
         packing: How texts share a pass, in words.
@@ -49,6 +51,14 @@ class Runner:
     def device(self) -> str:
         """Where the backbone is."""
         return str(self._backbone.device)
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether two passes at once pay, on a CPU, and leave each other alone.
+
+        Rotary frequencies that depend on the longest row are written into the backbone.
+        """
+        return self._backbone.device.type == "cpu" and self.alone_above == _NO_LIMIT
 
     def forget(self) -> None:
         """Forget kept prefixes: the next pass computes them anew, with the same bits."""
@@ -151,4 +161,4 @@ def _alone_above(backbone: PreTrainedModel) -> int:
         for part in [rope, *nested]
         if part.get("rope_type") in ("dynamic", "longrope")
     ]
-    return min(limits, default=2**31)
+    return min(limits, default=_NO_LIMIT)

@@ -5,6 +5,7 @@ Only causal backbones have them: there, states depend on nothing that follows.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -17,33 +18,37 @@ _MAX_BYTES = 2**28
 
 
 class PrefixStore:
-    """The prefixes used last, within a limit of bytes. One thread uses it."""
+    """The prefixes used last, within a limit of bytes. Threads may share it."""
 
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
         """Start empty."""
         self._max_bytes = max_bytes
         self._entries: OrderedDict[tuple[int, ...], Cached] = OrderedDict()
         self._version: int | None = None
+        self._lock = threading.Lock()
 
     def check(self, backbone: nn.Module) -> bool:
         """Forget everything if a weight has changed since; say whether prefixes can be kept."""
         version = weights_version(backbone)
-        if version is None or version != self._version:
-            self._entries.clear()
-            self._version = version
+        with self._lock:
+            if version is None or version != self._version:
+                self._entries.clear()
+                self._version = version
         return version is not None
 
     def get(self, ids: tuple[int, ...]) -> Cached | None:
         """What is kept of exactly these tokens."""
-        if ids in self._entries:
-            self._entries.move_to_end(ids)
-        return self._entries.get(ids)
+        with self._lock:
+            if ids in self._entries:
+                self._entries.move_to_end(ids)
+            return self._entries.get(ids)
 
     def put(self, ids: tuple[int, ...], states: Cached) -> None:
         """Keep states, and forget those not used for longest."""
-        self._entries[ids] = states
-        while sum(map(_size, self._entries.values())) > self._max_bytes:
-            self._entries.popitem(last=False)
+        with self._lock:
+            self._entries[ids] = states
+            while sum(map(_size, self._entries.values())) > self._max_bytes:
+                self._entries.popitem(last=False)
 
 
 def weights_version(backbone: nn.Module) -> int | None:

@@ -5,6 +5,9 @@ that are there: while it runs one, others arrive, so that full packs come of the
 waits for company; with several devices, whichever is free takes the next pack. A worker is a thread
 that lives while there is work and a minute longer (a new one would fault in all its memory again);
 it ends sooner with the encoder or the interpreter, and a forked child starts its own.
+
+A CPU has two: two packs at once, each with half of the cores, run faster than one after the other
+with all of them, because the small operations between matrix products gain little from more cores.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .devices import DeviceWorker, WorkerDied
 from .jobs import Job, hand_out, is_out_of_memory, on_cpu
+from .threads import Cores
+from .turns import Place, Turns
 
 if TYPE_CHECKING:
     from .batching import Unit
@@ -29,47 +34,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GROWTH = 1.01
 _QUICK_CHARACTERS = 8192
 _IDLE_SECONDS, _POLL_SECONDS = 60.0, 0.05
-_LEAST_SHARE = 4  # of a budget, where the last texts are spread over devices
 _MOST_DEATHS = 2
 
 
-@dataclass(slots=True)
-class _Place:
-    """A device's runner and, while there is work, its thread."""
-
-    runner: Runner | DeviceWorker
-    thread: threading.Thread | None = None
-    woken: threading.Event = field(default_factory=threading.Event)
-
-
 class Scheduler:
-    """Runs the jobs of one model, a pass per device at a time.
+    """Runs the jobs of one model, a pass per device at a time, or two on a CPU.
 
     Attributes:
         runner: Of the device in this process.
+        passes_at_once: On a CPU with more cores than one. 1 = the same packs and the same bits
+            for the same calls, whatever the timing.
     """
-
-    _jobs: list[Job]
-    _places: dict[int, _Place]
 
     def __init__(self, runner: Runner) -> None:
         """Nothing starts before the first job."""
         self.runner = runner
+        self.passes_at_once = 2 if runner.concurrent else 1
         self._closed = False
         self._start()
 
     def add(self, workers: Iterable[DeviceWorker]) -> None:
         """Take in devices of other processes; they are closed with the scheduler."""
-        for number, worker in enumerate(workers, len(self._places)):
-            self._places[number] = _Place(worker)
+        for worker in workers:
+            self._turns.add(worker)
 
     @property
     def devices(self) -> list[str]:
         """Where passes run; a device whose process has died is no longer there."""
-        return [place.runner.device for place in list(self._places.values())]
+        return [place.runner.device for place in self._turns.devices]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scheduler, (self.runner,)
@@ -130,8 +124,8 @@ class Scheduler:
         """Cancel what waits, let the passes that run end, and stop threads and processes."""
         with self._lock:
             self._closed = True
-            waiting, self._jobs = self._jobs, []
-            places = list(self._places.values())
+            waiting, self._turns.jobs = self._turns.jobs, []
+            places = list(self._turns.places.values())
             threads = [place.thread for place in places if place.thread is not None]
         for job in waiting:
             job.future.cancel()
@@ -146,10 +140,8 @@ class Scheduler:
     def _start(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._jobs = []
-        self._smallest_first = False
-        self._learnt: float | None = None
-        self._places = {0: _Place(self.runner)}
+        self._turns = Turns(self.runner)
+        self._cores = Cores()
 
     def _begun(
         self, windows: Iterable[list[str]], job_of: Callable[[list[str]], Job]
@@ -177,87 +169,62 @@ class Scheduler:
         with self._lock:
             if self._closed:
                 raise RuntimeError("this encoder is closed: load it again to encode more")
-            self._jobs.append(job)
+            self._turns.jobs.append(job)
 
     def _wake(self) -> None:
         with self._lock:
-            places = list(self._places.items())
-            for number, place in places if self._jobs else ():
+            if self.passes_at_once > 1 and self._cores.count() > 1:
+                self._turns.add_beside()
+            places = list(self._turns.places.items())
+            for number, place in places if self._turns.jobs else ():
                 if place.thread is None:
                     arguments = weakref.ref(self), number, place.woken
                     place.thread = threading.Thread(
                         target=_serve, args=arguments, name="llm-embeddings"
                     )
                     place.thread.start()
-        for _, place in places:
-            place.woken.set()
+            for place in self._turns.called():
+                place.woken.set()
 
     def _step(self, number: int) -> bool:
         """Run one pass on a device; False if there is nothing to do."""
         with self._lock:
-            place = self._places.get(number)
-            if place is None:
+            place = self._turns.places.get(number)
+            taken = self._turns.take(place) if place is not None else []
+            if place is None or not taken:
                 return False
-            self._jobs = [job for job in self._jobs if not job.future.done()]
-            taken = self._take(self._jobs, place.runner) if self._jobs else []
-        if taken:
-            self._pass(taken, number, place.runner)
-        return bool(taken)
+            half = self._turns.shares_cores(place)
+            for other in self._turns.called():
+                other.woken.set()
+        with self._cores.half() if half else nullcontext():
+            self._pass(taken, number, place)
+        place.tokens = 0
+        return True
 
     def _retire(self, number: int, *, idle: bool) -> bool:
         """Let a device's thread end, unless a job has come meanwhile."""
         with self._lock:
-            place = self._places.get(number)
+            place = self._turns.places.get(number)
             if place is None:
                 return True
-            if self._jobs or not (idle or self._closed):
+            if self._turns.jobs or not (idle or self._closed):
                 return False
             place.thread = None
             return True
 
-    def _take(self, jobs: list[Job], runner: Runner | DeviceWorker) -> list[tuple[Job, Unit]]:
-        """Cut the next pack for a device.
-
-        In turns, the job with the least left and the one that came first goes first: a query does
-        not wait for a bulk job, and a stream of queries does not hold up the bulk job for ever.
-        What is left at the end is spread over the devices.
-        """
-        self._smallest_first = not self._smallest_first
-        order = sorted(jobs, key=lambda job: job.left) if self._smallest_first else jobs
-        taken: list[tuple[Job, Unit]] = []
-        tokens = rows = longest = 0
-        limit = self._learnt or float("inf")
-        if len(self._places) > 1:
-            share = sum(job.left for job in jobs) / len(self._places)
-            limit = min(limit, max(share, runner.budget / _LEAST_SHARE))
-        for job in order:
-            if job.pooled != order[0].pooled:
-                continue
-            limit = min(limit, job.limit or runner.budget)
-            while job.units:
-                unit = job.units[0]
-                tokens, rows = tokens + unit.tokens, rows + len(unit.rows)
-                longest = max(longest, unit.longest)
-                size = tokens if runner.packed else rows * longest
-                if taken and (size > limit or unit.alone or taken[0][1].alone):
-                    return taken
-                taken.append((job, job.units.popleft()))
-        return taken
-
-    def _pass(
-        self, taken: list[tuple[Job, Unit]], number: int, runner: Runner | DeviceWorker
-    ) -> None:
+    def _pass(self, taken: list[tuple[Job, Unit]], number: int, place: Place) -> None:
         """Run a pack; one that is too large for the memory is cut again, smaller."""
         failure: BaseException | None = None
         states: Sequence[Any] = []
         try:
-            states = runner.run([unit for _, unit in taken], pooled=taken[0][0].pooled)
-            if len(self._places) > 1:
+            states = place.runner.run([unit for _, unit in taken], pooled=taken[0][0].pooled)
+            if len(self.devices) > 1:
                 states = on_cpu(states, pooled=taken[0][0].pooled)
         except BaseException as error:  # the caller's to see, whatever it is
             failure = error
         if failure is None:
-            self._grow()
+            with self._lock:
+                self._turns.grow()
             hand_out(taken, states)
         elif isinstance(failure, WorkerDied):
             self._bury(number, taken, failure)
@@ -279,27 +246,18 @@ class Scheduler:
             if job.deaths == _MOST_DEATHS:
                 job.fail(failure)
         with self._lock:
-            del self._places[number]
-            for job, unit in reversed(taken):
-                job.units.appendleft(unit)
+            del self._turns.places[number]
+            self._turns.put_back(taken)
         self._wake()
 
     def _shrink(self, taken: list[tuple[Job, Unit]]) -> None:
         import torch
 
         with self._lock:
-            for job, unit in reversed(taken):
-                job.units.appendleft(unit)
-            self._learnt = max(1.0, sum(unit.tokens for _, unit in taken) / 2)
+            self._turns.put_back(taken)
+            self._turns.shrink(taken)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _grow(self) -> None:
-        with self._lock:
-            if self._learnt is not None:
-                self._learnt *= _GROWTH
-                if self._learnt >= self.runner.budget:
-                    self._learnt = None
 
 
 def _serve(scheduler: weakref.ref[Scheduler], number: int, woken: threading.Event) -> None:

@@ -165,6 +165,7 @@ def _to_file(
     sink_of(output, "float32", 1).head(first)
     with Journal(output, restart=restart) as journal:
         encoder = opened()
+        encoder.scheduler.passes_at_once = 1
         nothing = encoder.encode([], task.role, task.instruction, **task.options)
         sink = sink_of(output, nothing.dtype.name, nothing.shape[1])
         task = _settle(journal, encoder, task)
