@@ -31,6 +31,12 @@ PROMISES = {
     "langchain_gritlm.py": r"20 documents, \d+ tokens(?s:.*)ATP(?s:.*)read \d\d of \d{3} tokens",
     "langchain_rag_faiss.py": r"only\.\n\n\[Glycolysis\](?s:.*)Question: .*ATP.*\nAnswer:\n.+",
     "langchain_rag_qdrant.py": r"only\.\n\n\[Magnetic Fields(?s:.*)Question: .*\nAnswer:\n$",
+    "langchain_vector_stores.py": r"Glycolysis\n(  \w+ +the same 5 passages\n){4}"
+    r".*Hobbes\n(  \w+ +the same 5 passages\n){4}$",
+    "llama_index_vector_stores.py": r"Glycolysis\n(  \w+ +the same 5 passages\n){4}"
+    r".*Hobbes\n(  \w+ +the same 5 passages\n){4}$",
+    "vector_store_quantization.py": r"FAISS +0\.5\d, rescored 0\.9\d\n +LanceDB +0\.[78]\d, "
+    r"rescored (0\.9[89]|1\.00)\n +Qdrant +0\.5\d, rescored 0\.9",
     "llama_index_gritlm.py": r"20 documents, \d\.\d MB(?s:.*)read 0 the(?s:.*)ATP.*\n.+\n  from ",
     "llama_index_ingestion.py": r"20 passages -> \d\d+ (?s:.*)Myelin: (?s:.*)How Microbes",
     "llama_index_search.py": r"\?\n.*Glycolysis\n(?s:.*)\?\n.*Thomas Hobbes\n(?s:.*)\?\n.*Third",
@@ -70,6 +76,9 @@ def test_readme_shows_the_example(name: str) -> None:
     assert f"({name})" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
+# Of LlamaIndex's LanceDB store, and of its Qdrant store.
+@pytest.mark.filterwarnings("ignore:table_names.. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 @pytest.mark.parametrize("name", PROMISES)
 def test_example(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

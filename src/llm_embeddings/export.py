@@ -1,9 +1,8 @@
-"""A directory that plain sentence-transformers loads: native modules only, no code of ours.
+"""A self-contained directory for other engines: merged weights, stock classes, no code of ours.
 
-Which recipes those modules can express is decided from the recipe's values. What they cannot
-express is refused; nothing is approximated. One difference is left: where the prompt is not pooled
-and a text has no token of its own (it is empty, or one character that fuses with the prompt's last
-token), they return zeros and this package the mean of the whole row.
+Adapters are part of the weights by now. The config says which way the model attends, the tokenizer
+puts BOS and EOS itself, and the files of sentence-transformers say how it pools. What an engine
+would compute differently is refused, or left to the client and said so: see `engines`.
 """
 
 from __future__ import annotations
@@ -12,23 +11,29 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from .engine_note import NAME, note
+from .engines import (
+    MODES,
+    SERVERS,
+    Difference,
+    Engine,
+    fidelity,
+    takes_texts,
+    unknown_to_modules,
+)
 from .files import read_json
 from .recipe import Recipe, Role
 from .saving import save
-from .tokens import special_id
+from .tokens import special_id, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from .encoder import Encoder
 
-_MODES = {
-    "last_token": "lasttoken",
-    "first_token": "cls_token",
-    "mean": "mean_tokens",
-    "weighted_mean": "weightedmean_tokens",
-}
 _TYPES = "sentence_transformers.models."
+# Every mode that readers of the file may want to find, as a `true` or a `false`.
+_ALL_MODES = (*MODES.values(), "max_tokens", "mean_sqrt_len_tokens")
 
 
 def export_sentence_transformers(encoder: Encoder, path: Path) -> None:
@@ -44,67 +49,99 @@ def export_sentence_transformers(encoder: Encoder, path: Path) -> None:
     Raises:
         ValueError: the recipe, or the backbone, needs what native modules cannot do.
     """
-    check_exact(encoder)
-    prompts = {role: encoder.recipe.prefix(role) for role in get_args(Role)}
+    found = unknown_to_modules(encoder)
+    if found:
+        raise ValueError(
+            f"recipe {encoder.recipe.name!r} cannot be written as native sentence-transformers "
+            f"modules, which do not know {'; '.join(found)}. save_pretrained() keeps all of it, "
+            "and as_sentence_transformer() of sentence-transformers-llm-embeddings serves it there"
+        )
+    _write_model(encoder, path)
+    _write_modules(path, encoder)
+
+
+def export_for(encoder: Encoder, path: Path, engine: Engine) -> list[Difference]:
+    """Write a directory that `engine` serves, with ENGINE.md: how to start it and how to ask it.
+
+    `Encoder.from_pretrained(path)` reads the directory, too.
+
+    Args:
+        encoder: What to write.
+        path: Directory; made if it does not exist.
+        engine: Where the model shall run.
+
+    Returns:
+        What the client has to look after; nothing if the engine does it all.
+
+    Raises:
+        ValueError: the engine's vectors would be wrong whatever it is sent, or it is unknown.
+    """
+    differences = fidelity(encoder, engine)
+    if engine == "sentence-transformers":
+        export_sentence_transformers(encoder, path)
+        return differences
+    server = SERVERS[engine]
+    hopeless = [difference.what for difference in differences if not difference.remedy]
+    if hopeless:
+        raise ValueError(
+            f"{server.name} would give wrong vectors for recipe {encoder.recipe.name!r}: it "
+            f"{'; it '.join(hopeless)}. {_instead(encoder)}"
+        )
+    _write_model(encoder, path)
+    if takes_texts(encoder.recipe, server):
+        _write_modules(path, encoder)
+    text = note(encoder, engine, differences)
+    (path / NAME).write_text(text, encoding="utf-8")
+    return differences
+
+
+def _instead(encoder: Encoder) -> str:
+    """Where else the model can be served."""
+    able = [
+        server.name
+        for engine, server in SERVERS.items()
+        if all(difference.remedy for difference in fidelity(encoder, engine))
+    ]
+    return f"It can be served by {' and '.join(able)}" if able else "Serve it with this package"
+
+
+def _write_model(encoder: Encoder, path: Path) -> None:
     save(encoder, path)
     _finish_config(path, encoder.recipe)
     _finish_tokenizer(path, encoder)
-    _write_modules(path, encoder, prompts)
+    _write(
+        path / "sentence_bert_config.json",
+        {"max_seq_length": _longest_row(encoder), "do_lower_case": False},
+    )
 
 
-def check_exact(encoder: Encoder) -> None:
-    """Refuse what Transformer, Pooling and Normalize would compute differently.
-
-    Raises:
-        ValueError: names the property that stands in the way.
-    """
-    recipe = encoder.recipe
-    span = recipe.pool_span == "text" and recipe.pooling in ("mean", "weighted_mean")
-    obstacles = {
-        f"join={recipe.join!r}": recipe.join != "string",
-        f"separator={recipe.separator!r}": recipe.separator is not None,
-        f"max_text_length={recipe.max_text_length}": recipe.max_text_length is not None,
-        f"pooling={recipe.pooling!r}": recipe.pooling not in _MODES,
-        "weights that start after the prompt": span and recipe.pooling == "weighted_mean",
-        "text after the input (a template's suffix)": bool(
-            recipe.query.suffix or recipe.document.suffix
-        ),
-        "a prompt whose end is not counted alike": span and _is_miscounted(encoder),
-        "code that is not in transformers": not type(encoder.backbone).__module__.startswith(
-            "transformers.models."
-        ),
-    }
-    found = [name for name, stands in obstacles.items() if stands]
-    if found:
-        raise ValueError(
-            f"recipe {recipe.name!r} cannot be written as native sentence-transformers modules, "
-            f"which do not know {'; '.join(found)}. save_pretrained() keeps all of it, and "
-            "as_sentence_transformer() of sentence-transformers-llm-embeddings serves it there"
-        )
-
-
-def _is_miscounted(encoder: Encoder) -> bool:
-    """Whether sentence-transformers would leave out too much or too little of a prompt.
-
-    It tokenises the prompt alone and drops a last special token, which it takes for the EOS.
-    """
-    tokenizer, recipe = encoder.tokenizer, encoder.recipe
-    special = set(tokenizer.all_special_ids)
-    eos = special_id(tokenizer, recipe.eos, "eos")
-    for role in get_args(Role):
-        prefix = recipe.prefix(role)
-        ids = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
-        last = eos if eos is not None else (ids or [None])[-1]
-        if ids and (last in special) != (eos is not None):
-            return True
-    return False
+def _longest_row(encoder: Encoder) -> int:
+    """Tokens of the longest row: the recipe's limit, and what is not counted in it."""
+    if encoder.recipe.join == "string":
+        return encoder.max_length
+    rows = [tokenize(encoder.tokenizer, encoder.recipe, [""], role)[0] for role in get_args(Role)]
+    return encoder.max_length + max(len(row.ids) for row in rows)
 
 
 def _finish_config(path: Path, recipe: Recipe) -> None:
-    """Stock classes only, and the attention direction, which transformers >= 5.2 reads here."""
+    """Stock classes only, the attention direction, and old spellings for those who need them.
+
+    transformers >= 5.2 and vLLM read `is_causal`, text-embeddings-inference its opposite. It, and
+    transformers < 5, look for the rotary base outside of `rope_parameters`; transformers 5 reads
+    either. text-embeddings-inference does not take null for a padding token.
+    """
     config = read_json(path / "config.json")
     config.pop("auto_map", None)
     config["is_causal"] = recipe.causal
+    if not recipe.causal:
+        config["use_bidirectional_attention"] = True
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            config["rope_scaling"] = rope
+    if config.get("pad_token_id", 0) is None:
+        del config["pad_token_id"]
     _write(path / "config.json", config)
 
 
@@ -123,7 +160,7 @@ def _finish_tokenizer(path: Path, encoder: Encoder) -> None:
         settings.pop(flag, None)
     settings |= {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": encoder.max_length,
+        "model_max_length": _longest_row(encoder),
         "padding_side": "right",
         "truncation_side": "right",
         "pad_token": tokenizer.pad_token
@@ -156,7 +193,7 @@ def _template(
     }
 
 
-def _write_modules(path: Path, encoder: Encoder, prompts: dict[str, str]) -> None:
+def _write_modules(path: Path, encoder: Encoder) -> None:
     """The files of sentence-transformers, in the form that all its versions since 2.7 read."""
     recipe = encoder.recipe
     folders = {"Transformer": "", "Pooling": "1_Pooling"}
@@ -167,18 +204,15 @@ def _write_modules(path: Path, encoder: Encoder, prompts: dict[str, str]) -> Non
         for index, (kind, folder) in enumerate(folders.items())
     ]
     _write(path / "modules.json", modules)
-    _write(
-        path / "sentence_bert_config.json",
-        {"max_seq_length": encoder.max_length, "do_lower_case": False},
-    )
     pooling: dict[str, Any] = {"word_embedding_dimension": encoder.dimension}
-    pooling |= {f"pooling_mode_{mode}": mode == _MODES[recipe.pooling] for mode in _MODES.values()}
+    pooling |= {f"pooling_mode_{mode}": mode == MODES[recipe.pooling] for mode in _ALL_MODES}
     pooling["include_prompt"] = recipe.pool_span == "all" or recipe.pooling in (
         "last_token",
         "first_token",
     )
     (path / "1_Pooling").mkdir(exist_ok=True)
     _write(path / "1_Pooling" / "config.json", pooling)
+    prompts = {role: recipe.prefix(role) for role in get_args(Role)}
     settings: dict[str, Any] = {
         "model_type": "SentenceTransformer",
         "prompts": prompts,

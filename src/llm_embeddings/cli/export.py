@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..engines import Engine
 from .console import AdapterOption, DtypeOption, ModelOption, RecipeOption, load, output
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
 
 
 def export(
@@ -18,34 +23,69 @@ def export(
     recipe: RecipeOption = None,
     adapter: AdapterOption = None,
     dtype: DtypeOption = "auto",
-    sentence_transformers: Annotated[
-        bool,
+    engine: Annotated[
+        Engine | None,
         typer.Option(
-            "--sentence-transformers",
-            help="For plain sentence-transformers, without any code of this package.",
+            "--for",
+            help="For another engine, without any code of this package; what it would get wrong "
+            "is refused, what the client has to look after is printed.",
         ),
+    ] = None,
+    sentence_transformers: Annotated[
+        bool, typer.Option("--sentence-transformers", help="--for sentence-transformers.")
     ] = False,
 ) -> None:
     """Write a model with its adapters merged and its recipe beside the weights.
 
-    Example: llm-embeddings export ./e5 --model intfloat/e5-mistral-7b-instruct
+    Example: llm-embeddings export ./e5 --model intfloat/e5-mistral-7b-instruct --for vllm
     """
+    if sentence_transformers and engine not in (None, "sentence-transformers"):
+        raise typer.BadParameter(f"--for {engine} and --sentence-transformers contradict")
     _check_free(directory)
     encoder = load(model, recipe=recipe, adapters=adapter, device="cpu", dtype=dtype)
+    if sentence_transformers or engine == "sentence-transformers":
+        size = _write(directory, encoder.export_sentence_transformers)
+        lines = [f"Load it with SentenceTransformer({str(directory)!r})"]
+    elif engine is None:
+        size = _write(directory, encoder.save_pretrained)
+        lines = [f"Load it with Encoder.from_pretrained({str(directory)!r})"]
+    else:
+        size, lines = _write_for(directory, encoder, engine)
+    output().print(f"{directory}: {size / 1e6:,.1f} MB. {lines[0]}", markup=False)
+    for line in lines[1:]:
+        output().print(line, markup=False)
+
+
+def _write_for(directory: Path, encoder: Encoder, engine: Engine) -> tuple[int, list[str]]:
+    """Size of what is written, and what to tell its reader."""
+    from ..engine_note import NAME, command
+    from ..engines import SERVERS, Difference
+    from ..export import export_for
+
+    differences: list[Difference] = []
+    size = _write(directory, lambda path: differences.extend(export_for(encoder, path, engine)))
+    name = SERVERS[engine].name
+    lines = [f"Start {name} on it with", f"  {command(encoder, engine, str(directory))}"]
+    if differences:
+        lines.append("Its vectors are those of this package if the client looks after this:")
+        lines += [f"  - it {d.what}: {d.remedy}" for d in differences]
+    else:
+        lines.append("Its vectors are those of this package.")
+    lines.append(f"{directory / NAME} has all this and a client. {name} itself was not run.")
+    return size, lines
+
+
+def _write(directory: Path, write: Callable[[Path], object]) -> int:
+    """Write elsewhere and move when whole; returns the size in bytes."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as work:
         unfinished = Path(work) / "model"
-        if sentence_transformers:
-            encoder.export_sentence_transformers(unfinished)
-            use = f"SentenceTransformer({str(directory)!r})"
-        else:
-            encoder.save_pretrained(unfinished)
-            use = f"Encoder.from_pretrained({str(directory)!r})"
+        write(unfinished)
         size = sum(path.stat().st_size for path in unfinished.rglob("*"))
         if directory.exists():
             directory.rmdir()
         shutil.move(unfinished, directory)
-    output().print(f"{directory}: {size / 1e6:,.1f} MB. Load it with {use}", markup=False)
+    return size
 
 
 def _check_free(directory: Path) -> None:
