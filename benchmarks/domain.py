@@ -19,6 +19,8 @@ from pathlib import Path
 
 from llm_embeddings import Encoder
 from llm_embeddings.encoder import BUNDLED_MODEL
+from llm_embeddings.evaluation.measures import retrieval
+from llm_embeddings.evaluation.sets import read_retrieval
 from llm_embeddings.synthesis.filters import Filters, apply_filters
 from llm_embeddings.synthesis.generators import Prompt, Reply
 from llm_embeddings.synthesis.grounding import Passage, read_passages
@@ -28,7 +30,6 @@ from llm_embeddings.synthesis.report import rejected_by, write_report
 from llm_embeddings.synthesis.rows import rows_of, write_rows
 from llm_embeddings.synthesis.run import Plan, generate
 from llm_embeddings.training.contrastive import Contrastive, train_contrastive
-from llm_embeddings.training.evaluate import retrieval
 
 _PASSAGE = re.compile(r"<passage>\n(.*)\n</passage>", re.S)
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -131,7 +132,7 @@ def main() -> None:
 
 
 def _scores(encoder: Encoder, directory: Path) -> str:
-    found = retrieval(encoder.encode, directory)
+    found = retrieval(encoder.encode, read_retrieval(directory))
     return ", ".join(f"{name} {score}" for name, score in found.items())
 
 

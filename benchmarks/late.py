@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from llm_embeddings import Encoder
+from llm_embeddings.evaluation.measures import Encode, retrieval
+from llm_embeddings.evaluation.sets import read_retrieval
 from llm_embeddings.rag import late_vectors
 from llm_embeddings.recipe import Role
-from llm_embeddings.training.evaluate import Encode, retrieval
 from llm_embeddings.vectors import Vectors
 
 Spans = list[tuple[str, list[tuple[int, int]]]]
@@ -88,7 +89,7 @@ def main() -> None:
         seconds: list[float] = []
         encode = measured(encoder, spans, late=late, seconds=seconds)
         for _ in range(options.repeats):
-            scores = retrieval(encode, options.chunks)
+            scores = retrieval(encode, read_retrieval(options.chunks))
         values = " | ".join(map(str, scores.values()))
         lines.append(f"| {name} | {values} | {min(seconds):.2f} |")
     print(f"| {len(chunks)} chunks | {' | '.join(scores)} | seconds to embed |")

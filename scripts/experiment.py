@@ -25,8 +25,8 @@ from experiment_runs import ANSWER, EXPERIMENTS, SAME, Run, Setting
 from transformers.utils import logging
 
 from llm_embeddings import Encoder
+from llm_embeddings.evaluation import evaluate
 from llm_embeddings.recipe import Role
-from llm_embeddings.training.evaluate import evaluate
 from llm_embeddings.vectors import Vectors
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -294,9 +294,9 @@ def test_evaluation_and_tensorboard(made: MNTP, tmp_path: Path) -> None:
     assert [line["step"] for line in scores] == [3, 4]
     assert any((output / checkpoints.LOGS).iterdir())
     encoder = Encoder.from_pretrained(output, dtype="float32")
-    from llm_embeddings.training.evaluate import similarity
+    from llm_embeddings.evaluation import evaluate
 
-    found = similarity(lambda texts, role: encoder.encode(texts, role), path)
+    found = evaluate(lambda texts, role: encoder.encode(texts, role), [path])["sts/spearman"]
     assert found.value == pytest.approx(scores[-1]["sts/spearman"], abs=1e-6)
 
 

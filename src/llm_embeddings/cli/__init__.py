@@ -10,11 +10,14 @@ from .ask import ask
 from .console import Commands
 from .demo import demo
 from .encode import encode
+from .evaluate import evaluate
 from .export import export
 from .info import info
 from .mine import mine
+from .passkey import passkey
 from .recipes import recipes
 from .search import search
+from .serve import serve
 from .synthesize import command as synthesize
 from .train import train
 
@@ -48,13 +51,17 @@ def main(
 
 
 START, USE, TRAIN, HAND_ON = "Get to know", "Embed and search", "Train", "Hand on"
+MEASURE = "Measure"
 app.command(rich_help_panel=START)(demo)
 app.command(rich_help_panel=START)(recipes)
 app.command(rich_help_panel=START)(info)
 app.command(rich_help_panel=USE)(encode)
 app.command(rich_help_panel=USE)(search)
 app.command(rich_help_panel=USE)(ask)
+app.command(rich_help_panel=MEASURE)(evaluate)
+app.command(rich_help_panel=MEASURE)(passkey)
 app.command("synthesize", rich_help_panel=TRAIN)(synthesize())
 app.command(rich_help_panel=TRAIN)(mine)
 app.add_typer(train, name="train", rich_help_panel=TRAIN)
 app.command(rich_help_panel=HAND_ON)(export)
+app.command(rich_help_panel=HAND_ON)(serve)

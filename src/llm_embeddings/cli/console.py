@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
@@ -160,6 +161,8 @@ def load(
     device: str | None = None,
     dtype: str = "auto",
     quantization: Literal["int8", "fp8"] | None = None,
+    devices: list[str] | None = None,
+    vector_cache: Path | None = None,
 ) -> Encoder:
     """`Encoder.from_pretrained`; while it loads, a terminal says so.
 
@@ -181,6 +184,8 @@ def load(
             device=device,
             dtype=dtype,
             quantization=quantization,
+            devices=devices or None,
+            vector_cache=vector_cache,
         )
 
 

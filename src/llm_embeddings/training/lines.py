@@ -56,7 +56,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         number = row.number
         yield row
     if not number:
-        raise ValueError(f"{path} is empty: it holds no row to train on")
+        raise ValueError(f"{path} is empty: it holds no row")
 
 
 def _lines(path: Path, suffix: str) -> Iterator[tuple[int, str]]:

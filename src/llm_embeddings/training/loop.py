@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 
+from ..evaluation.own import evaluate
 from ..precision import default_device
 from . import checkpoints, state
 from .card import write_card
-from .evaluate import evaluate
 from .metrics import Metrics
 from .models import compute_dtype
 from .options import StageOptions

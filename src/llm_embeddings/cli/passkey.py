@@ -1,0 +1,114 @@
+"""`llm-embeddings passkey`: how long a document may be in which one sentence is still found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+from .console import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    ModelArgument,
+    QuantizationOption,
+    RecipeOption,
+    load,
+    remarks,
+)
+from .tables import show_lengths
+
+Lengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,...",
+        help="Tokens in a document; 256 to 32768, as far as the model reads, if left out.",
+    ),
+]
+Documents = Annotated[int, typer.Option(min=1, help="To choose from.")]
+Queries = Annotated[int, typer.Option(min=1, help="Of each length.")]
+Instruction = Annotated[
+    str | None, typer.Option(help="Of the queries; the model's own if left out.")
+]
+Seed = Annotated[int, typer.Option(help="Of names, keys and places.")]
+Plot = Annotated[Path | None, typer.Option(help="Picture: .png, .svg, .pdf.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
+
+
+def passkey(
+    model: ModelArgument = None,
+    lengths: Lengths = None,
+    documents: Documents = 100,
+    queries: Queries = 50,
+    instruction: Instruction = None,
+    seed: Seed = 0,
+    plot: Plot = None,
+    as_json: Json = False,
+    recipe: RecipeOption = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    quantization: QuantizationOption = None,
+) -> None:
+    """Find the document with one person's pass key, among documents that get longer.
+
+    Each document repeats the same five sentences and says in one place what one person's pass key
+    is, as in the E5-Mistral paper. A query asks for one of them.
+
+    Example: llm-embeddings passkey --lengths 128,256,512 --plot passkey.png
+    """
+    from ..evaluation.passkey import passkey as run
+
+    wanted = None if lengths is None else _lengths(lengths)
+    encoder = load(
+        model,
+        recipe=recipe,
+        adapters=adapter,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+    )
+    with _progress() as progress:
+        bar = progress.add_task("", total=documents)
+
+        def watch(length: int, done: int, total: int) -> None:
+            progress.update(bar, description=f"{length:,} tokens", completed=done, total=total)
+
+        found = run(
+            encoder,
+            wanted,
+            instruction=instruction,
+            documents=documents,
+            queries=queries,
+            seed=seed,
+            watch=watch,
+        )
+    show_lengths(found, as_json=as_json)
+    if plot is not None:
+        from ..evaluation.plots import plot_passkey
+
+        plot_passkey(found, plot)
+        remarks().print(f"{plot}: the plot", markup=False)
+
+
+def _progress() -> Progress:
+    told = remarks()
+    return Progress(
+        "{task.description}",
+        BarColumn(20),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        console=told,
+        transient=True,
+        disable=not told.is_terminal,
+    )
+
+
+def _lengths(text: str) -> list[int]:
+    """The numbers of "N,N,..."."""
+    try:
+        return sorted({int(each) for each in text.split(",")})
+    except ValueError as error:
+        raise typer.BadParameter(f"--lengths {text}: write numbers, such as 256,512") from error

@@ -1,0 +1,206 @@
+"""`llm-embeddings serve`: a model behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .console import (
+    MODEL_PANEL,
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    ModelArgument,
+    QuantizationOption,
+    RecipeOption,
+    load,
+    remarks,
+)
+
+KEY_VARIABLE = "LLM_EMBEDDINGS_API_KEY"
+_SERVER_PANEL, _VECTORS_PANEL, _LIMITS_PANEL = "Server", "Vectors", "Limits"
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+
+Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER_PANEL)]
+Port = Annotated[
+    int,
+    typer.Option(min=0, max=65535, help="0 = any that is free.", rich_help_panel=_SERVER_PANEL),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar=KEY_VARIABLE,
+        help="What clients must send. Better in the variable: other users see command lines.",
+        rich_help_panel=_SERVER_PANEL,
+    ),
+]
+ServedName = Annotated[
+    str | None,
+    typer.Option(
+        "--served-model-name",
+        help="What clients call the model; MODEL if left out.",
+        rich_help_panel=_SERVER_PANEL,
+    ),
+]
+Grace = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Seconds that requests in hand have at the end.", rich_help_panel=_SERVER_PANEL
+    ),
+]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    typer.Option(help="info: a line per request.", rich_help_panel=_SERVER_PANEL),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="One of several that share the work, instead of --device. Repeatable.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="File that keeps vectors for later requests.", rich_help_panel=MODEL_PANEL),
+]
+Instruction = Annotated[
+    str | None,
+    typer.Option(
+        help="Of queries that bring none; the model's if left out.", rich_help_panel=_VECTORS_PANEL
+    ),
+]
+Normalize = Annotated[
+    bool | None,
+    typer.Option(
+        help="Unit length; as the model wants if left out.", rich_help_panel=_VECTORS_PANEL
+    ),
+]
+TokenArrays = Annotated[
+    bool,
+    typer.Option(
+        "--token-arrays",
+        help="Take arrays of ids of the model's own tokenizer.",
+        rich_help_panel=_VECTORS_PANEL,
+    ),
+]
+QueueTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-queue-tokens",
+        min=1,
+        help="Tokens taken on and not answered; more: 429.",
+        rich_help_panel=_LIMITS_PANEL,
+    ),
+]
+QueueRequests = Annotated[
+    int,
+    typer.Option(
+        "--max-queue",
+        min=1,
+        help="Requests in hand; more: 429.",
+        rich_help_panel=_LIMITS_PANEL,
+    ),
+]
+RequestBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-request-bytes",
+        min=1,
+        help="Size of a request; more: 413.",
+        rich_help_panel=_LIMITS_PANEL,
+    ),
+]
+Inputs = Annotated[
+    int,
+    typer.Option(
+        "--max-inputs", min=1, help="Texts in a request; more: 400.", rich_help_panel=_LIMITS_PANEL
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        min=0.001, help="Seconds for a request; more: 503.", rich_help_panel=_LIMITS_PANEL
+    ),
+]
+
+
+def serve(
+    model: ModelArgument = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
+    served_model_name: ServedName = None,
+    grace: Grace = 30,
+    log_level: LogLevel = "info",
+    instruction: Instruction = None,
+    normalize: Normalize = None,
+    token_arrays: TokenArrays = False,
+    max_queue_tokens: QueueTokens = 2**20,
+    max_queue: QueueRequests = 256,
+    max_request_bytes: RequestBytes = 8 * 2**20,
+    max_inputs: Inputs = 2048,
+    timeout: Timeout = 120.0,
+    recipe: RecipeOption = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    quantization: QuantizationOption = None,
+    devices: Devices = None,
+    vector_cache: Cache = None,
+) -> None:
+    """Serve a model to OpenAI's clients: POST /v1/embeddings.
+
+    Example: llm-embeddings serve intfloat/e5-mistral-7b-instruct --port 8000
+    """
+    from ..serving import Limits
+    from ..serving import serve as run
+
+    _check_key(api_key, host)
+    run(
+        partial(
+            load,
+            model,
+            recipe=recipe,
+            adapters=adapter,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            devices=devices,
+            vector_cache=vector_cache,
+        ),
+        host=host,
+        port=port,
+        name=served_model_name or _name(model),
+        api_key=api_key,
+        instruction=instruction,
+        normalize=normalize,
+        token_arrays=token_arrays,
+        limits=Limits(
+            queue_tokens=max_queue_tokens,
+            queue_requests=max_queue,
+            request_bytes=max_request_bytes,
+            inputs=max_inputs,
+            timeout=timeout,
+        ),
+        grace=grace,
+        log_level=log_level,
+    )
+
+
+def _check_key(api_key: str | None, host: str) -> None:
+    """An empty variable is a key that got lost, and no key is for this machine alone."""
+    if os.environ.get(KEY_VARIABLE) == "":
+        raise ValueError(f"{KEY_VARIABLE} is empty: set it to the key, or unset it")
+    if api_key is None and host not in _LOCAL:
+        remarks().print(f"no API key: whoever reaches {host} can use this server", style="yellow")
+
+
+def _name(model: str | None) -> str | None:
+    """The last part of a directory's path, or the hub id; None = the recipe's name."""
+    if model is None or not Path(model).is_dir():
+        return model
+    return Path(model).resolve().name

@@ -1,0 +1,193 @@
+"""Personalised passkey retrieval: is one sentence found in a long document?
+
+Facts: arXiv 2401.00368 on long context, and the data set intfloat/personalized_passkey_retrieval: a
+query asks for one person's pass key, 100 candidates name 100 persons' keys somewhere in the same
+five sentences over and over, 50 queries a length, top-1 accuracy. The sentences are those of
+passkey tests for language models, with a name put in. As in LongEmbed (arXiv 2404.12096) the
+queries of a length share their 100 documents.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..rows import positions
+from ..tokens import tokenize
+from .own import encode_by
+from .rules import prompts_of
+from .scores import Bootstrap, Score, unit
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+TASK = "passkey"
+QUERY = "what is the pass key for {name}?"
+NEEDLE = "The pass key for {name} is {key}. Remember it. {key} is the pass key for {name}."
+FILLER = (
+    "The grass is green.",
+    "The sky is blue.",
+    "The sun is yellow.",
+    "Here we go.",
+    "There and back again.",
+)
+_FIRST = (
+    "Ada Amir Anna Bela Bruno Chen Clara Diego Dora Elif Emil Fatima Felix Grace Hana Hugo Ines "
+    "Ivan Jana Joel Kenji Lara Leo Lin Mara Milan Nadia Noah Olga Omar Paula Pedro Rosa Samir Tara "
+    "Theo Uma Vera Yusuf Zoe"
+).split()
+_LAST = (
+    "Adler Bauer Castro Dahl Evans Fischer Garcia Hansen Ito Jensen Kaya Lopez Meyer Novak Okafor "
+    "Patel Quinn Rossi Silva Tanaka Ueda Vogel Weber Xu Young Zhang"
+).split()
+
+Watch = Callable[[int, int, int], None]  # length, documents embedded, of how many
+_AT_ONCE = 10
+_ANY = 2**31  # tokens: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """One length's documents and queries.
+
+    Attributes:
+        documents: Each with one person's key.
+        queries: Each asks for one of the keys.
+        wanted: The document of each query.
+    """
+
+    documents: list[str]
+    queries: list[str]
+    wanted: list[int]
+
+
+def passages(
+    count: Callable[[str], int], length: int, *, documents: int = 100, queries: int = 50, seed: int
+) -> Passages:
+    """Make the texts of one length.
+
+    Args:
+        count: How many tokens a document is, prompt and special tokens included.
+        length: Tokens that no document exceeds and each nearly has.
+        documents: How many, each about another person.
+        queries: How many, each for another document.
+        seed: Of names, keys and places.
+
+    Raises:
+        ValueError: the sentence with the key alone is longer.
+    """
+    rng = random.Random(f"{seed}-{length}")
+    names = rng.sample([f"{first} {last}" for first in _FIRST for last in _LAST], documents)
+    keys = rng.sample(range(10_000, 100_000), documents)
+    rate = (count(_filler(1000)) - count(_filler(500))) / 500
+    texts = [
+        _document(count, length, rate, NEEDLE.format(name=name, key=key), rng.random())
+        for name, key in zip(names, keys, strict=True)
+    ]
+    wanted = rng.sample(range(documents), queries)
+    return Passages(texts, [QUERY.format(name=names[place]) for place in wanted], wanted)
+
+
+def passkey(
+    encoder: Encoder,
+    lengths: Sequence[int] | None = None,
+    *,
+    instruction: str | None = None,
+    documents: int = 100,
+    queries: int = 50,
+    seed: int = 0,
+    watch: Watch = lambda length, done, total: None,
+) -> dict[int, Score]:
+    """Top-1 accuracy by length, with 95% bootstrap intervals over queries.
+
+    Args:
+        encoder: Is asked as for retrieval. Its limit is raised to each length.
+        lengths: In tokens of this model, prompt and special tokens included; None = those of
+            `LENGTHS` that it reads.
+        instruction: Of the queries; None = the recipe's own.
+        documents: Candidates of each query.
+        queries: Per length.
+        seed: Of names, keys and places; the same texts for the same tokenizer.
+        watch: Told how far it is.
+
+    Raises:
+        ValueError: a length that the model does not read, or numbers that do not fit.
+    """
+    recipe = encoder.recipe
+    if lengths is None:
+        lengths = [each for each in LENGTHS if each <= _readable(encoder)]
+    _check(encoder, lengths, documents, queries)
+    given = recipe.instruction if instruction is None else instruction
+    prompts = prompts_of(recipe, "Retrieval", TASK, instructions={TASK: given})
+
+    def count(text: str) -> int:
+        return len(tokenize(encoder.tokenizer, recipe, [text], "document", "", _ANY)[0].ids)
+
+    found = {}
+    for length in lengths:
+        watch(length, 0, documents)
+        made = passages(count, length, documents=documents, queries=queries, seed=seed)
+        encode = encode_by(encoder, prompts, max_length=length)
+        vectors = []
+        for start in range(0, documents, _AT_ONCE):
+            vectors.append(encode(made.documents[start : start + _AT_ONCE], "document"))
+            watch(length, min(start + _AT_ONCE, documents), documents)
+        scores = unit(encode(made.queries, "query")) @ unit(np.concatenate(vectors)).T
+        hits = scores.argmax(axis=1) == np.array(made.wanted)
+        found[length] = Bootstrap(seed=seed).mean(hits.astype(np.float64))
+    return found
+
+
+def _readable(encoder: Encoder) -> int:
+    """Tokens of a document that this model reads at most."""
+    return min(positions(encoder.backbone), encoder.recipe.max_text_length or _ANY)
+
+
+def _check(encoder: Encoder, lengths: Sequence[int], documents: int, queries: int) -> None:
+    names, most = len(_FIRST) * len(_LAST), _readable(encoder)
+    if not 1 <= queries <= documents <= names:
+        raise ValueError(
+            f"{queries} queries over {documents} documents: there are {names} names, and each "
+            "query asks for another document"
+        )
+    for length in lengths:
+        if not 1 <= length <= most:
+            raise ValueError(
+                f"length {length}: {encoder.recipe.name} reads {most} tokens at most: leave it out"
+            )
+
+
+def _document(
+    count: Callable[[str], int], length: int, rate: float, needle: str, place: float
+) -> str:
+    """A needle in as many sentences of filler as fit.
+
+    Args:
+        count: Tokens of a text.
+        length: How many it may have.
+        rate: Tokens of a sentence of filler, about.
+        needle: What is to be found.
+        place: Where, from 0 to 1.
+    """
+
+    def text(sentences: int) -> str:
+        before = round(place * sentences)
+        parts = (_filler(before), needle, _filler(sentences - before, before))
+        return " ".join(part for part in parts if part)
+
+    if (alone := count(needle)) > length:
+        raise ValueError(f"length {length}: the pass key alone takes {alone} tokens")
+    fits = max(0, int((length - alone) / rate) + 1)
+    while count(text(fits)) > length:
+        fits -= 1
+    return text(fits)
+
+
+def _filler(sentences: int, first: int = 0) -> str:
+    """So many sentences of filler, from one of them on."""
+    return " ".join(FILLER[(first + place) % len(FILLER)] for place in range(sentences))

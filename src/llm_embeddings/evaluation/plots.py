@@ -1,0 +1,79 @@
+"""Pictures of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .results import Result
+from .scores import Score
+
+_BAR, _LINE, _OTHER = "#9db8d9", "#1f3a5f", "#c2571a"
+
+
+def plot_scores(results: Sequence[Result], path: Path) -> None:
+    """A bar with its interval for the first metric of each set, and BM25's beside it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the ending of `path` is not that of a picture.
+    """
+    figure, axes = _figure(1.2 + 0.5 * len(results))
+    for place, result in enumerate(results):
+        score = next(iter(result.scores.values()))
+        axes.barh(place, score.value, color=_BAR, xerr=_interval(score), ecolor=_LINE, capsize=3)
+        if result.bm25 is not None:
+            axes.plot(next(iter(result.bm25.values())).value, place, "D", color=_OTHER)
+    if any(result.bm25 for result in results):
+        axes.plot([], [], "D", color=_OTHER, label="BM25")
+        figure.legend(loc="outside upper right", frameon=False)
+    names = [f"{result.name}\n{next(iter(result.scores))}" for result in results]
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    low = min((next(iter(result.scores.values())).low for result in results), default=0.0)
+    axes.set_xlim(min(0.0, low), 1)
+    axes.set_xlabel("score, with its 95% interval")
+    _save(figure, path)
+
+
+def plot_passkey(scores: Mapping[int, Score], path: Path) -> None:
+    """Accuracy by length, on a logarithmic axis.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the ending of `path` is not that of a picture.
+    """
+    figure, axes = _figure(3.2)
+    lengths = sorted(scores)
+    values = [scores[length].value for length in lengths]
+    axes.plot(lengths, values, "o-", color=_LINE)
+    lows, highs = ([getattr(scores[length], end) for length in lengths] for end in ("low", "high"))
+    axes.fill_between(lengths, lows, highs, color=_BAR, alpha=0.5)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("tokens in a document")
+    axes.set_ylabel("pass keys found")
+    _save(figure, path)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'llm-embeddings[eval]'") from error
+    figure = Figure(figsize=(7, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _interval(score: Score) -> list[list[float]]:
+    """How far it reaches to both sides; a percentile interval need not hold the value."""
+    return [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]]
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

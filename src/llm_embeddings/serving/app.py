@@ -1,0 +1,171 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..encoder import Encoder
+from .answer import answer_body
+from .asked import EmbeddingRequest, parse
+from .body import read_body, while_connected
+from .edge import Edge
+from .errors import ApiError, error_response
+from .options import Limits
+from .service import Served, Service
+
+JSON = "application/json"
+_QUICK = 2**18  # bytes that are parsed in about a millisecond
+
+
+def create_app(
+    encoder: Encoder,
+    *,
+    name: str | None = None,
+    api_key: str | None = None,
+    instruction: str | None = None,
+    normalize: bool | None = None,
+    token_arrays: bool = False,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """An ASGI application that serves an encoder; its caller closes the encoder.
+
+    Args:
+        encoder: What computes.
+        name: What clients call the model; None = the recipe's name.
+        api_key: What clients must send as `Authorization: Bearer ...`; None = nothing.
+        instruction: Of queries that bring none; None = the recipe's default.
+        normalize: Unit L2 length; None = as the recipe says.
+        token_arrays: Whether arrays of ids of the model's own tokenizer are taken as input.
+        limits: Bounds; None = the defaults.
+
+    Raises:
+        ValueError: the model has no place for the instruction, or the key cannot be sent.
+    """
+    served = Served(
+        name=name, instruction=instruction, normalize=normalize, token_arrays=token_arrays
+    )
+    service = Service(served, limits or Limits())
+    service.open(encoder)
+    return build(service, api_key)
+
+
+def build(service: Service, api_key: str | None) -> FastAPI:
+    """The application around a service.
+
+    Raises:
+        ValueError: the key is empty, or cannot stand in a header.
+    """
+    app = FastAPI(
+        title="llm-embeddings",
+        version=__version__,
+        docs_url=None,  # both pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_middleware(Edge, metrics=service.metrics)
+    app.add_exception_handler(ApiError, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    routes, key = _Routes(service), Depends(_key_check(api_key))
+    app.get("/healthz")(routes.alive)
+    app.get("/readyz")(routes.ready)
+    app.get("/metrics", dependencies=[key])(routes.metrics)
+    app.get("/v1/models", dependencies=[key])(routes.models)
+    app.get("/v1/models/{name:path}", dependencies=[key])(routes.model)
+    schema = {"content": {JSON: {"schema": EmbeddingRequest.model_json_schema()}}, "required": True}
+    app.post("/v1/embeddings", dependencies=[key], openapi_extra={"requestBody": schema})(
+        routes.embeddings
+    )
+    return app
+
+
+class _Routes:
+    """One method per route."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def alive(self) -> Response:
+        """The process answers."""
+        return _json({"status": "ok"})
+
+    async def ready(self) -> Response:
+        """The model is loaded and requests are taken."""
+        self._service.check_ready()
+        return _json({"status": "ready"})
+
+    async def metrics(self) -> Response:
+        """Prometheus' text format."""
+        return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def models(self) -> Response:
+        """All served names."""
+        return _json({"object": "list", "data": self._service.models()})
+
+    async def model(self, name: str) -> Response:
+        """One served name."""
+        models = {model["id"]: model for model in self._service.models()}
+        self._service.role_of(name)
+        return _json(models[name])
+
+    async def embeddings(self, request: Request) -> Response:
+        """Vectors of texts."""
+        service = self._service
+        encoder = service.check_ready()
+        with service.queue.request():
+            asked = await self._asked(request)
+            answer = await while_connected(request, self._embedded(encoder, asked))
+        return Response(answer, media_type=JSON)
+
+    async def _asked(self, request: Request) -> EmbeddingRequest:
+        limits = self._service.limits
+        body = await read_body(request, limits)
+        if len(body) < _QUICK:
+            return parse(body, limits.inputs)
+        return await asyncio.to_thread(parse, body, limits.inputs)
+
+    async def _embedded(self, encoder: Encoder, asked: EmbeddingRequest) -> bytes:
+        vectors, tokens = await self._service.embed(encoder, asked)
+        return await answer_body(vectors, asked.encoding_format, asked.model, tokens)
+
+
+def _key_check(api_key: str | None) -> Any:
+    """A dependency that lets a request through, or raises `ApiError` 401."""
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
+        raise ValueError("the API key must be printable ASCII and not empty")
+    expected = f"Bearer {api_key}".encode()
+
+    async def check(request: Request) -> None:
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if api_key is not None and not hmac.compare_digest(given, expected):
+            raise ApiError(
+                401,
+                "send the server's key as `Authorization: Bearer KEY`",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    return check
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """What the framework refuses: an unknown path, another method."""
+    assert isinstance(error, HTTPException)
+    words = f"{error.detail}: {request.method} is not served at this path"
+    return error_response(ApiError(error.status_code, words, headers=error.headers))
+
+
+def _json(value: object) -> Response:
+    return Response(to_json(value), media_type=JSON)
