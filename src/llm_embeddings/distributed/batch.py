@@ -1,0 +1,242 @@
+"""EmbedBatch: texts to vectors inside `Dataset.map_batches`, one model per actor."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ..inputs import Quantization
+from ..recipe import Recipe, Role
+from ..vectors import NEEDS_RANGES, Precision
+from .options import COLUMN
+from .tables import import_arrow, texts_of, with_vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SAMPLE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides a model's vectors, found by loading it.
+
+    Attributes:
+        fingerprint: Of weights, tokenizer, dtype, recipe, role, instruction and ranges.
+        device: "cpu", "cuda" or "mps".
+        dtype: What is computed in.
+        numbers: NumPy's name of the vectors' type.
+        dimension: Numbers per vector.
+        instruction: The one that is used.
+    """
+
+    fingerprint: str
+    device: str
+    dtype: str
+    numbers: str
+    dimension: int
+    instruction: str
+
+
+class EmbedBatch:
+    """Adds a column of vectors to batches; for `map_batches`, which makes one per actor.
+
+    Inside a Ray worker, torch gets as many threads as the worker has CPUs, and the model goes to
+    the worker's GPU if it has one and to the CPU if not.
+
+    Example:
+        >>> dataset.map_batches(  # doctest: +SKIP
+        ...     EmbedBatch,
+        ...     fn_constructor_kwargs={"model": "intfloat/e5-mistral-7b-instruct"},
+        ...     batch_size=1024,
+        ...     num_gpus=1,
+        ...     compute=ray.data.ActorPoolStrategy(size=8),
+        ... )
+
+    Attributes:
+        encoder: The loaded model.
+        facts: What decides its vectors.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        recipe: Recipe | str | None = None,
+        adapters: Sequence[str | Path] | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        quantization: Quantization | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        role: Role = "document",
+        instruction: str | None = None,
+        text_column: str = "text",
+        embedding_column: str = COLUMN,
+        normalize: bool | None = None,
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: As in `Encoder.from_pretrained`, like all up to `trust_remote_code`.
+            recipe: How the model embeds, if its files do not say.
+            adapters: LoRA adapters.
+            device: None = the worker's GPU if it has one, else the CPU.
+            dtype: What is computed in.
+            attn_implementation: As in transformers.
+            quantization: "int8" or "fp8".
+            device_map: For a model larger than a GPU; give the worker as many GPUs as it names.
+            revision: Branch, tag or commit.
+            token: Hub token.
+            cache_dir: Hub cache.
+            local_files_only: Never ask the network.
+            trust_remote_code: Run code from the repository.
+            role: "document" or "query", as in `Encoder.encode`, like all that follow.
+            instruction: None = the recipe's default.
+            text_column: What is embedded.
+            embedding_column: Where the vectors go.
+            normalize: Unit length.
+            truncate_dim: Dimensions to keep.
+            precision: Type of the vectors.
+            max_length: Limit in tokens.
+            max_batch_tokens: Tokens per pass.
+
+        Raises:
+            FileNotFoundError: as `Encoder.from_pretrained`.
+            ValueError: as `Encoder.from_pretrained` and `Encoder.encode`.
+            ImportError: pyarrow is not installed.
+        """
+        from ..encoder import Encoder
+
+        import_arrow()
+        self.encoder = Encoder.from_pretrained(
+            model,
+            recipe=recipe,
+            adapters=adapters,
+            device=_take_share(device) if device_map is None else None,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization=quantization,
+            device_map=device_map,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+        )
+        self._role, self._instruction = role, instruction
+        self._text, self._vectors = text_column, embedding_column
+        self._options: dict[str, Any] = {
+            "normalize": normalize,
+            "truncate_dim": truncate_dim,
+            "precision": precision,
+            "max_length": max_length,
+            "max_batch_tokens": max_batch_tokens,
+        }
+        self.facts = self._facts()
+
+    def __call__(self, batch: Mapping[str, NDArray[Any]] | pa.Table) -> pa.Table:
+        """Embed a batch.
+
+        Args:
+            batch: Columns as arrays (`batch_format="numpy"`, Ray's default) or an Arrow table.
+
+        Returns:
+            The same columns and the vectors, a fixed-size list of float32 unless `precision` says
+            otherwise.
+
+        Raises:
+            ValueError: the column is not there or not text, or a row has no text; it is named.
+        """
+        table = _as_table(batch)
+        texts = texts_of(table, self._text)
+        for row, text in enumerate(texts):
+            if text is None:
+                raise ValueError(
+                    f"row {row} of the batch has no text in column {self._text!r}: drop such rows, "
+                    "or fill them in"
+                )
+        found = self.encode([text for text in texts if text is not None])
+        return with_vectors(table, self._vectors, found)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[Any]:
+        """Vectors `[n, dim]` of texts: the same bits whatever this process had before."""
+        self.encoder.scheduler.runner.forget()
+        found: NDArray[Any] = self.encoder.encode(
+            texts, self._role, self._instruction, **self._options
+        )
+        return found
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """About how many tokens texts have, prompts included: exact up to 32 texts.
+
+        Of more, 32 evenly spaced ones are counted; tokenising all again would cost a large GPU a
+        few percent.
+        """
+        from ..rows import rows_of
+
+        few = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
+        parts = self.encoder.backbone, self.encoder.tokenizer, self.encoder.recipe
+        limit = self._options["max_length"]
+        rows = rows_of(*parts, few, self._role, self._instruction, limit)
+        return round(sum(len(row.ids) for row in rows) * len(texts) / max(len(few), 1))
+
+    def _facts(self) -> Facts:
+        encoder, nothing = self.encoder, self.encode([])
+        print_ = encoder.fingerprint(self._role, self._instruction)
+        if self._options["precision"] in NEEDS_RANGES:
+            from ..calibration import ranges_of
+
+            wanted = self._options["normalize"]
+            normalize = encoder.recipe.normalize if wanted is None else wanted
+            ranges = ranges_of(encoder, nothing.shape[1], normalize)
+            print_ = hashlib.sha256(print_.encode() + ranges.tobytes()).hexdigest()[:32]
+        return Facts(
+            print_,
+            encoder.device.type,
+            str(encoder.backbone.dtype).removeprefix("torch."),
+            nothing.dtype.name,
+            nothing.shape[1],
+            encoder.recipe.resolve_instruction(self._role, self._instruction),
+        )
+
+
+def _as_table(batch: Mapping[str, NDArray[Any]] | pa.Table) -> pa.Table:
+    """A batch as an Arrow table; Ray knows how to store what Arrow has no type for."""
+    if not isinstance(batch, Mapping):
+        return batch
+    from ray.data.block import BlockAccessor
+
+    return BlockAccessor.batch_to_arrow_block(dict(batch))
+
+
+def _take_share(device: str | None) -> str | None:
+    """Keep to the CPUs and GPUs that Ray gave this worker; outside one, change nothing."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return device
+    context = ray.get_runtime_context()
+    if context.worker.mode != ray.WORKER_MODE:
+        return device
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of each worker, in everyone's log
+    share = context.get_assigned_resources()
+    torch.set_num_threads(max(1, int(share.get("CPU", 1))))
+    return device or ("cuda" if share.get("GPU") else "cpu")

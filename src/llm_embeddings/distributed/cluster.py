@@ -1,0 +1,134 @@
+"""The cluster: there or not, large enough or not, and the model once on one of its workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from .batch import EmbedBatch, Facts
+from .options import EmbeddingOptions, Share
+
+_CONNECT_SECONDS = 5.0
+_NAMES = ("auto", "local")
+
+
+def import_ray() -> Any:
+    """Import Ray with its data half.
+
+    Raises:
+        ImportError: it is not installed; the message says how.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError(
+            "llm_embeddings.distributed needs Ray Data: pip install 'llm-embeddings[ray]'"
+        ) from error
+    return ray
+
+
+def connect(address: str | None) -> None:
+    """Connect to a cluster; without an address, to the one there is, or start one here.
+
+    Raises:
+        ConnectionError: nothing answers at the address.
+        ValueError: this process is connected already.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        if address is not None:
+            raise ValueError(
+                f"address={address!r}, but this process is connected to Ray already: leave it out, "
+                "or call ray.shutdown() first"
+            )
+        return
+    target = address or os.environ.get("RAY_ADDRESS")
+    if target and target not in _NAMES:
+        _check_reachable(target)
+    ray.init(address=address)
+
+
+def share_of(
+    concurrency: int | tuple[int, int] | None,
+    cpus: float | None,
+    gpus: float | None,
+    *,
+    autoscaling: bool,
+) -> Share:
+    """What each worker gets, checked against what the cluster has.
+
+    Args:
+        concurrency: Workers, or the least and the most; None = as many as there is room for.
+        cpus: Of each; None = 1.
+        gpus: Of each; None = 0.
+        autoscaling: The cluster may grow, so what it has now is no limit.
+
+    Raises:
+        ValueError: it does not have that much.
+    """
+    nodes = [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
+    wanted = {"CPU": 1.0 if cpus is None else cpus, "GPU": gpus or 0.0}
+    room = sum(
+        int(min(node.get(name, 0.0) / amount for name, amount in wanted.items() if amount))
+        for node in nodes
+    )
+    least, most = concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
+    if room < (least or 1) and not autoscaling:
+        each = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+        has = ", ".join(
+            " and ".join(f"{node.get(name, 0):g} {name}" for name in wanted) for node in nodes
+        )
+        raise ValueError(
+            f"{least or 1} workers with {each} each do not fit: the machines of this cluster have "
+            f"{has}. Ask for less, or say autoscaling=True if it grows on demand"
+        )
+    least = least or max(1, room)
+    return Share(wanted["CPU"], wanted["GPU"], least, most or least)
+
+
+def probe(embedding: EmbeddingOptions, share: Share) -> Facts:
+    """Load the model once, where it will run: what it is, before anything is written.
+
+    Raises:
+        Exception: whatever loading raises, as if it had been loaded here.
+    """
+    ray = import_ray()
+    task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(_facts)
+    found: Facts = cause_of(task.remote(embedding))
+    return found
+
+
+def cause_of(reference: Any) -> Any:
+    """A task's result; what it raised is raised here as it was."""
+    ray = import_ray()
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def _facts(embedding: EmbeddingOptions) -> Facts:
+    import gc
+
+    facts = EmbedBatch(**embedding).facts
+    gc.collect()  # the process goes on as a worker, with a model of its own
+    return facts
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `ConnectionError` within seconds where Ray would wait for minutes."""
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        host, port = parts.hostname, parts.port or 10001
+    except ValueError as error:
+        raise ConnectionError(f"{address!r} is no address of a Ray cluster: {error}") from error
+    try:
+        socket.create_connection((host or "", port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}): is its head running, and can this "
+            "machine reach it? Without an address one is started here"
+        ) from error
