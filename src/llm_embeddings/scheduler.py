@@ -191,11 +191,12 @@ class Scheduler:
         with self._lock:
             place = self._turns.places.get(number)
             taken = self._turns.take(place) if place is not None else []
+            for other in self._turns.called():
+                if other is not place:
+                    other.woken.set()
             if place is None or not taken:
                 return False
             half = self._turns.shares_cores(place)
-            for other in self._turns.called():
-                other.woken.set()
         with self._cores.half() if half else nullcontext():
             self._pass(taken, number, place)
         place.tokens = 0

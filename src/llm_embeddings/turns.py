@@ -92,6 +92,8 @@ class Turns:
         if not jobs:
             return []
         budget, beside = place.runner.budget, self._beside(place)
+        if place is self.places.get(_BESIDE) and beside is not None and not beside.tokens:
+            return []  # the first place is about to look, and calls the second if there is more
         limit = self._learnt or float("inf")
         if beside is not None:
             limit = min(limit, budget / 2)

@@ -121,8 +121,11 @@ class Run:
                 num_cpus=share.cpus,
                 **options,
             )
-        for row in rows.iter_rows():
-            yield Report.from_json(row["report"])
+        try:
+            for row in rows.iter_rows():
+                yield Report.from_json(row["report"])
+        finally:
+            ray.kill(ledger)
 
     def _context(self) -> Any:
         """Ray Data's settings for this run alone."""
