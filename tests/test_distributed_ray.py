@@ -51,6 +51,7 @@ pytestmark = [
 def cluster() -> Iterator[str]:
     """The address of a cluster that ends with this module."""
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    before = signal.getsignal(signal.SIGTERM)
     context = ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -61,6 +62,7 @@ def cluster() -> Iterator[str]:
     ray.data.DataContext.get_current().default_hash_shuffle_parallelism = 2  # 200 is for much data
     yield context.address_info["gcs_address"]
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)  # Ray sets its own, which forked processes inherit
     del os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"]
 
 

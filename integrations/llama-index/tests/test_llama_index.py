@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,10 @@ def test_pipeline_spreads_over_spawned_processes(embed_model: LLMEmbedding) -> N
 def test_forked_workers_do_not_hang(embed_model: LLMEmbedding) -> None:
     texts = TEXTS * 20
     expected = embed_model.get_text_embedding_batch(texts)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    # A handler that another library has set here need not end a child, where it may be a thread of
+    # that library that gets the signal.
+    ends = signal.signal, (signal.SIGTERM, signal.SIG_DFL)
+    with multiprocessing.get_context("fork").Pool(1, *ends) as pool:
         result = pool.apply_async(embed, (embed_model, texts)).get(timeout=60)
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
