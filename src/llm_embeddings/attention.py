@@ -52,8 +52,13 @@ def enable(backbone: PreTrainedModel) -> None:
     backbone.config._attn_implementation = _name(name)
 
 
-def forward(backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pack) -> torch.Tensor:
-    """Hidden states after the final norm, `[tokens, dim]`, of the ids of a pack's texts."""
+def forward(
+    backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pack, last: Pack | None = None
+) -> torch.Tensor:
+    """Hidden states after the final norm, `[tokens, dim]`, of the ids of a pack's texts.
+
+    With `last`, which the pack made, only of the tokens that have queries in it.
+    """
     row = [token for text in pack.order for token in texts[text]]
     ids = torch.tensor(row, device=backbone.device)
     hidden: torch.Tensor = backbone(
@@ -62,6 +67,7 @@ def forward(backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pac
         attention_mask=torch.empty(1, 1, 1, 1, device=ids.device),
         use_cache=False,
         pack=pack,
+        last=last,
     ).last_hidden_state
     return hidden[0]
 

@@ -92,7 +92,7 @@ def units_of(
         if alone or not share:
             shared = ()
         elif siblings > 1:
-            shared = tuple(own[0].ids[: min(_common(own), *(_first_used(r, recipe) for r in own))])
+            shared = tuple(own[0].ids[: min(_common(own), *(first_used(r, recipe) for r in own))])
         places = tuple(range(first, first + siblings))
         units.append(Unit(own, places, shared, keep=siblings == 1, alone=alone))
     return sorted(units, key=lambda unit: -unit.tokens)
@@ -107,8 +107,17 @@ def shared_prefix(rows: Sequence[Tokens], recipe: Recipe) -> tuple[int, ...]:
     template = min(row.template for row in rows)
     common = _common(rows)
     pays = (common - template) * (len(rows) - 1) >= _MIN_SAVED
-    length = min(common if pays else template, *(_first_used(row, recipe) for row in rows))
+    length = min(common if pays else template, *(first_used(row, recipe) for row in rows))
     return tuple(rows[0].ids[:length]) if length >= _MIN_SHARED else ()
+
+
+def first_used(row: Tokens, recipe: Recipe) -> int:
+    """First position whose state is pooled: states before it need not be kept apart per text."""
+    if recipe.pooling == "last_token":
+        return len(row.ids) - 1
+    if recipe.pooling == "last_k_mean":
+        return max(len(row.ids) - (recipe.last_k or 1), 0)
+    return 0 if recipe.pooling == "first_token" else row.start
 
 
 def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
@@ -140,15 +149,6 @@ def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
         groups.append([index])
         sizes = list(size)
     return groups
-
-
-def _first_used(row: Tokens, recipe: Recipe) -> int:
-    """First position whose state is pooled: states before it need not be kept apart per text."""
-    if recipe.pooling == "last_token":
-        return len(row.ids) - 1
-    if recipe.pooling == "last_k_mean":
-        return max(len(row.ids) - (recipe.last_k or 1), 0)
-    return 0 if recipe.pooling == "first_token" else row.start
 
 
 def _common(rows: Sequence[Tokens]) -> int:

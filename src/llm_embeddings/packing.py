@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from .batching import group
+from .padding import Padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,12 @@ class Bucket:
 
     Attributes:
         texts: Which texts.
-        lengths: `[texts]`, int64, on the CPU: their tokens.
-        seen: `[texts]`, int64, on the CPU: shared tokens before each.
-        length: Tokens of the longest.
-        keys: Keys of the one that has most.
-        place: Their tokens in the row.
-        fill: `[texts x length]`, int64: which of these tokens padded rows hold; None = in order.
-        real: Which rows of the padded ones are tokens; None = all.
+        lengths: `[texts]`, int64, on the CPU: their queries.
+        seen: `[texts]`, int64, on the CPU: keys before the first query of each.
+        length: Queries of the text that has most.
+        keys: Keys of the text that has most.
+        queries: Padding of the queries.
+        own: Padding of the keys, without shared ones.
         source: What they continue: nothing, one of the pack's `cached`, or, by `[texts x keys]`,
             keys of the pack.
         masks: What `Pack.mask` gives, by sliding window, made when the first layer asks.
@@ -42,9 +43,8 @@ class Bucket:
     seen: torch.Tensor
     length: int
     keys: int
-    place: slice
-    fill: torch.Tensor | None
-    real: torch.Tensor | None
+    queries: Padding
+    own: Padding
     source: int | torch.Tensor | None
     masks: dict[int | None, tuple[torch.Tensor | None, bool]] = field(default_factory=dict)
 
@@ -81,6 +81,7 @@ class Pack:
         positions: `[tokens]`, int64: position of each token in its own text.
         buckets: The texts, grouped by length.
         kept: Keys and values of the texts that were to be kept, filled by the pass.
+        rows: `[queries]`, int64: tokens that have queries; all, but for a pack made by `last`.
         causal: Attention direction.
         cached: Keys and values from earlier passes; they stand before those of the row.
         starts: First token of each text in the row.
@@ -127,6 +128,7 @@ class Pack:
         self.buckets = [self._bucket(texts, lengths, seen, parents) for texts in groups]
         positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
         self.positions = torch.cat(positions).to(device)
+        self.rows = torch.arange(len(self.positions), device=device)
 
     def _bucket(
         self,
@@ -137,40 +139,52 @@ class Pack:
     ) -> Bucket:
         lengths = torch.tensor([all_lengths[text] for text in texts])
         seen = torch.tensor([all_seen[text] for text in texts])
-        first = self.starts[texts[0]]
-        starts = torch.tensor([self.starts[text] - first for text in texts])[:, None]
-        last = lengths[:, None] - 1
-        length, keys = int(lengths.max()), int((lengths + seen).max())
-        column = torch.arange(length)
-        inside = column <= last
-        fill = real = None
-        if not bool(inside.all()):
-            # Padding repeats the text's own last token: whatever it holds, no other text sees it.
-            fill = (starts + torch.minimum(column, last)).flatten().to(self._device)
-            real = inside.flatten().nonzero().flatten().to(self._device)
-        place = slice(first, first + int(lengths.sum()))
+        keys = int((lengths + seen).max())
+        own = Padding.of(self.starts[texts[0]], lengths, self._device)
         origins = {parents[text] for text in texts}
         source: int | torch.Tensor | None = origins.pop() if len(origins) == 1 else -1
         if source is not None and not 0 <= source < len(self.cached):
             column = torch.arange(keys)
             shared = torch.tensor([self.key_starts[text] for text in texts])[:, None] + column
-            own = self.offset + first + starts + torch.minimum(column - seen[:, None], last)
-            source = torch.where(column < seen[:, None], shared, own).flatten().to(self._device)
-        return Bucket(texts, lengths, seen, length, keys, place, fill, real, source)
+            starts = torch.tensor([self.offset + self.starts[text] for text in texts])[:, None]
+            after = starts + torch.minimum(column - seen[:, None], lengths[:, None] - 1)
+            source = torch.where(column < seen[:, None], shared, after).flatten().to(self._device)
+        return Bucket(texts, lengths, seen, int(lengths.max()), keys, own, own, source)
+
+    def last(self, wanted: Sequence[int]) -> Pack:
+        """The same texts and keys, with queries of the last `wanted` tokens of each text only."""
+        pack = copy.copy(self)
+        pack.__dict__.pop("ragged", None)
+        ends = [(self.starts[text] + self._lengths[text], wanted[text]) for text in self.order]
+        pack.rows = torch.cat([torch.arange(end - n, end) for end, n in ends]).to(self._device)
+        pack.buckets, at = [], 0
+        for bucket in self.buckets:
+            lengths = torch.tensor([wanted[text] for text in bucket.texts])
+            pack.buckets.append(
+                replace(
+                    bucket,
+                    lengths=lengths,
+                    seen=bucket.seen + bucket.lengths - lengths,
+                    length=int(lengths.max()),
+                    queries=Padding.of(at, lengths, self._device),
+                    masks={},
+                )
+            )
+            at += int(lengths.sum())
+        return pack
 
     @cached_property
     def ragged(self) -> Ragged:
         """The pack without buckets."""
         lengths = [int(n) for bucket in self.buckets for n in bucket.lengths]
-        seen = [int(n) for bucket in self.buckets for n in bucket.seen]
+        keys = [int(n) for bucket in self.buckets for n in bucket.lengths + bucket.seen]
         index = []
-        for text, length, before in zip(self.order, lengths, seen, strict=True):
-            first = self.offset + self.starts[text]
-            index.append(torch.arange(before) + self.key_starts[text])
-            index.append(torch.arange(first, first + length))
+        for text, all_keys in zip(self.order, keys, strict=True):
+            first, own = self.offset + self.starts[text], self._lengths[text]
+            index.append(torch.arange(all_keys - own) + self.key_starts[text])
+            index.append(torch.arange(first, first + own))
         taken = torch.cat(index)
-        in_order = torch.equal(taken, torch.arange(self.offset + sum(lengths)))
-        keys = [a + b for a, b in zip(lengths, seen, strict=True)]
+        in_order = torch.equal(taken, torch.arange(self.offset + sum(self._lengths)))
         return Ragged(
             torch.tensor(_cumulated(lengths), dtype=torch.int32, device=self._device),
             torch.tensor(_cumulated(keys), dtype=torch.int32, device=self._device),
@@ -181,7 +195,7 @@ class Pack:
 
     def padded(self, states: torch.Tensor) -> list[torch.Tensor]:
         """States `[tokens, ...]` of the row as `[texts, length, ...]` per bucket."""
-        return [_padded(bucket, states) for bucket in self.buckets]
+        return [bucket.queries.put(states, len(bucket.texts)) for bucket in self.buckets]
 
     def padded_keys(self, states: torch.Tensor, cached: list[torch.Tensor]) -> list[torch.Tensor]:
         """Keys or values `[tokens, ...]`, behind the shared ones: `[texts, keys, ...]` each."""
@@ -193,7 +207,7 @@ class Pack:
                 taken = whole[bucket.source.to(states.device)]
                 found.append(taken.unflatten(0, (len(bucket.texts), bucket.keys)))
                 continue
-            own = _padded(bucket, states)
+            own = bucket.own.put(states, len(bucket.texts))
             if bucket.source is not None:
                 before = cached[bucket.source].expand(len(own), *([-1] * states.ndim))
                 own = torch.cat([before, own], 1)
@@ -202,10 +216,8 @@ class Pack:
 
     def joined(self, padded: Sequence[torch.Tensor]) -> torch.Tensor:
         """The inverse of `padded`."""
-        parts = []
-        for bucket, part in zip(self.buckets, padded, strict=True):
-            rows = part.flatten(0, 1)
-            parts.append(rows if bucket.real is None else rows[bucket.real.to(rows.device)])
+        pairs = zip(self.buckets, padded, strict=True)
+        parts = [bucket.queries.take_off(part) for bucket, part in pairs]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def apart(self, states: torch.Tensor) -> list[torch.Tensor]:
@@ -259,23 +271,16 @@ def _visible(bucket: Bucket, window: int | None, *, causal: bool) -> torch.Tenso
     """Which keys each token sees, `[texts or 1, 1, length or 1, keys]`; None = all."""
     key = torch.arange(bucket.keys)
     if not causal:
-        whole = bool((bucket.lengths == bucket.length).all())
-        return None if whole else (key < bucket.lengths[:, None])[:, None, None]
+        keys = bucket.seen + bucket.lengths
+        whole = bool((keys == bucket.keys).all())
+        return None if whole else (key < keys[:, None])[:, None, None]
     same = bool((bucket.seen == bucket.seen[0]).all())
     seen = bucket.seen[:1] if same else bucket.seen
     position = (seen[:, None] + torch.arange(bucket.length))[..., None]
     visible = key <= position
     if window is not None:
         visible &= key > position - window
-    return visible[:, None]
-
-
-def _padded(bucket: Bucket, states: torch.Tensor) -> torch.Tensor:
-    part = states[bucket.place]
-    if bucket.fill is not None:
-        part = part[bucket.fill.to(part.device)]
-    found: torch.Tensor = part.unflatten(0, (len(bucket.texts), bucket.length))
-    return found
+    return None if bool(visible.all()) else visible[:, None]
 
 
 def _cumulated(sizes: Sequence[int]) -> list[int]:

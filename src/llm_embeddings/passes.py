@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import attention
-from .batching import Unit
+from .batching import Unit, first_used
 from .packing import Pack
 from .pooling import forward, pad, pool
 from .prefix import PrefixStore
-from .probe import choose_kernel
+from .probe import choose_kernel, last_rows_suffice
 from .recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NO_LIMIT = 2**31
+_MIN_UNREAD = 64
 
 
 class Runner:
@@ -40,6 +41,7 @@ class Runner:
         self._backbone, self._recipe = backbone, recipe
         self._kernel, self.packing = choose_kernel(backbone, recipe)
         self.packed = self._kernel is not None
+        self._trims = self._kernel is not None and last_rows_suffice(backbone, recipe, self._kernel)
         self._prefixes = PrefixStore()
         self.budget = tokens_per_pass(backbone)
         self.alone_above = _alone_above(backbone)
@@ -95,12 +97,13 @@ class Runner:
         sources = {ids: number for number, ids in enumerate([*cached, *shared])}
         texts: list[Sequence[int]] = list(shared)
         parents: list[int | None] = [None] * len(texts)
-        starts = [0] * len(texts)
+        starts, wanted = [0] * len(texts), [1] * len(texts)
         for unit in units:
             for row in unit.rows:
                 texts.append(row.ids[len(unit.shared) :])
                 parents.append(sources.get(unit.shared))
                 starts.append(max(row.start - len(unit.shared), 0))
+                wanted.append(len(row.ids) - first_used(row, self._recipe))
         pack = Pack(
             [len(text) for text in texts],
             parents,
@@ -110,12 +113,16 @@ class Runner:
             device=self._backbone.device,
             keep=[text for text, ids in enumerate(shared) if keeps and ids in kept],
         )
-        hidden = attention.forward(self._backbone, texts, pack)
+        unread = len(pack.positions) - sum(wanted)
+        last = pack.last(wanted) if pooled and self._trims and unread >= _MIN_UNREAD else None
+        hidden = attention.forward(self._backbone, texts, pack, last)
         for text, states in pack.kept.items():
             self._prefixes.put(tuple(texts[text]), states)
         if not pooled:
             return [states.float() for states in pack.apart(hidden)[len(shared) :]]
-        vectors = self._pooled(pack, hidden, starts)
+        if last is not None:
+            starts = [0] * len(texts)
+        vectors = self._pooled(last or pack, hidden, starts)
         return [vectors[text] for text in range(len(shared), len(texts))]
 
     def _pooled(

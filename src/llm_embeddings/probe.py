@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import attention
+from . import attention, last_layer
 from .packing import Kernel, Pack
 from .pooling import forward, pad
 from .recipe import Recipe
@@ -82,7 +82,7 @@ def choose_kernel(backbone: PreTrainedModel, recipe: Recipe) -> tuple[Kernel | N
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             reasons.append(f"{name}: {error}")
             continue
-        if difference <= max(16 * torch.finfo(backbone.dtype).eps, 1e-4):
+        if difference <= _most(backbone):
             return kernel, f"packed without padding ({name})"
         reasons.append(f"{name}: states differ by {difference:.1e}")
     return (
@@ -120,9 +120,31 @@ def _packed_difference(backbone: PreTrainedModel, recipe: Recipe, kernel: Kernel
     )
 
 
+def last_rows_suffice(backbone: PreTrainedModel, recipe: Recipe, kernel: Kernel) -> bool:
+    """Whether the last layer can run for wanted tokens only, and gives them the same states."""
+    size = embedding_rows(backbone)
+    rows = [[size // 7, size // 5, size // 3], [size // 4, size // 8, size // 2, size // 9]]
+    device = backbone.device
+    pack = Pack([3, 4], [None, None], causal=recipe.causal, kernel=kernel, device=device)
+    last = pack.last([1, 2])
+    try:
+        last_layer.enable(backbone)
+        with torch.inference_mode():
+            states = attention.forward(backbone, rows, pack)[last.rows]
+            found = attention.forward(backbone, rows, pack, last)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        return False
+    return _relative(found, states) <= _most(backbone)
+
+
 def _states(backbone: PreTrainedModel, texts: list[list[int]], pack: Pack) -> list[torch.Tensor]:
     """Packed hidden states of each text."""
     return pack.apart(attention.forward(backbone, texts, pack))
+
+
+def _most(backbone: PreTrainedModel) -> float:
+    """Relative difference that rounding may make."""
+    return float(max(16 * torch.finfo(backbone.dtype).eps, 1e-4))
 
 
 def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
