@@ -13,6 +13,7 @@ from .devices import open_on
 from .files import Source
 from .inputs import check_quantization
 from .loading import LoadOptions, load
+from .prepacking import prepack
 from .recipe import Recipe
 from .vector_cache import VectorCache
 
@@ -66,6 +67,8 @@ def _load(kind: type[Encoder], checkpoint: Checkpoint, *, device: Any) -> Encode
         checkpoint.source,
         replace(checkpoint.options, device=device, quantization=None if ours else quantization),
     )
+    if quantization is None:
+        prepack(loaded.backbone)
     encoder = kind(loaded.backbone, loaded.tokenizer, loaded.recipe)
     encoder.ranges = loaded.ranges
     return quantized(encoder, check_quantization(quantization)) if ours else encoder

@@ -31,9 +31,14 @@ class Check:
 
 def run_checks(encoder: Encoder) -> Iterator[Check]:
     """Run all tests, one after the other."""
+    from ..prepacking import prepacked_bytes
+
     backbone = type(encoder.backbone).__name__
     dtype = str(encoder.backbone.dtype).removeprefix("torch.")
-    yield Check("loaded", True, f"{backbone} in {dtype} on {encoder.device}, {encoder.packing}")
+    copies = prepacked_bytes(encoder.backbone)
+    linears = f", linear weights prepacked ({copies / 1e6:.0f} MB more)" if copies else ""
+    words = f"{backbone} in {dtype} on {encoder.device}, {encoder.packing}{linears}"
+    yield Check("loaded", True, words)
     tests: dict[str, Callable[[Encoder], tuple[bool, str]]] = {
         "attention": _attention,
         "finite vectors": _finite,
