@@ -126,6 +126,36 @@ def test_what_both_roles_share_is_computed_once() -> None:
 # -- calls that meet -------------------------------------------------------------------------------
 
 
+def test_small_calls_run_in_the_main_thread(fresh: Encoder) -> None:
+    where: list[threading.Thread] = []
+    with passes(fresh, lambda number: where.append(threading.current_thread())):
+        fresh.encode("one text")
+        fresh.encode(TEXTS[:3])
+        assert set(where) == {threading.main_thread()}
+        where.clear()
+        fresh.encode(TEXTS, max_batch_tokens=40)  # several passes
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(fresh.encode, "another").result()
+        asyncio.run(fresh.aencode("a third"))
+        assert where
+        assert threading.main_thread() not in where
+
+
+def test_calls_that_come_while_the_main_thread_computes(fresh: Encoder) -> None:
+    expected = fresh.encode(TEXTS[:9])
+    with ThreadPoolExecutor(8) as pool:
+        others: list[Any] = []
+
+        def meanwhile(number: int) -> None:
+            if number == 1:
+                others.extend(pool.submit(fresh.encode, text) for text in TEXTS[1:9])
+                time.sleep(0.2)
+
+        with passes(fresh, meanwhile):
+            first = fresh.encode(TEXTS[0])
+            assert_close([first, *(other.result(10) for other in others)], expected)
+
+
 async def test_a_burst_of_coroutines_is_few_passes(fresh: Encoder) -> None:
     expected = fresh.encode_query(TEXTS)
     with passes(fresh) as sizes:

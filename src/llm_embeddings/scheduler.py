@@ -6,6 +6,10 @@ waits for company; with several devices, whichever is free takes the next pack. 
 that lives while there is work and a minute longer (a new one would fault in all its memory again);
 it ends sooner with the encoder or the interpreter, and a forked child starts its own.
 
+What one pass can do, and nothing else waits for, runs in the main thread if that is what calls: no
+thread has to be woken, and OpenMP, which puts threads to sleep between operations where two of a
+process's threads compute, does not.
+
 A CPU has two: two packs at once, each with half of the cores, run faster than one after the other
 with all of them, because the small operations between matrix products gain little from more cores.
 """
@@ -26,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from .devices import DeviceWorker, WorkerDied
 from .jobs import Job, hand_out, is_out_of_memory, on_cpu
 from .threads import Cores
-from .turns import Place, Turns
+from .turns import HERE, Place, Turns
 
 if TYPE_CHECKING:
     from .batching import Unit
@@ -52,7 +56,7 @@ class Scheduler:
         """Nothing starts before the first job."""
         self.runner = runner
         self.passes_at_once = 2 if runner.concurrent else 1
-        self._closed = False
+        self._closed = self._forked = False
         self._start()
 
     def add(self, workers: Iterable[DeviceWorker]) -> None:
@@ -160,21 +164,40 @@ class Scheduler:
                 yield [], failed
                 return
             self._add(job)
-            self._wake()
+            if not self._ran_here(job):
+                self._wake()
             yield window, job
 
     def _add(self, job: Job) -> None:
         if self._process != os.getpid():
             self._start()  # a forked child has none of its parent's threads
+            self._forked = True
         with self._lock:
             if self._closed:
                 raise RuntimeError("this encoder is closed: load it again to encode more")
+            if self.passes_at_once > 1 and self._cores.count() > 1:
+                self._turns.add_beside()
             self._turns.jobs.append(job)
+
+    def _ran_here(self, job: Job) -> bool:
+        """Run a job in the main thread, if one pass does it and nothing else is there."""
+        # In a forked child, OpenMP waits for ever for the threads that the parent's main one had.
+        if self._forked or threading.current_thread() is not threading.main_thread():
+            return False
+        with self._lock:
+            taken = self._turns.take_alone(job)
+        if not taken:
+            return False
+        place = self._turns.places[HERE]
+        try:
+            self._pass(taken, HERE, place)
+        finally:  # a KeyboardInterrupt comes to this thread
+            place.tokens = 0
+            self._wake()  # others may have come
+        return True
 
     def _wake(self) -> None:
         with self._lock:
-            if self.passes_at_once > 1 and self._cores.count() > 1:
-                self._turns.add_beside()
             places = list(self._turns.places.items())
             for number, place in places if self._turns.jobs else ():
                 if place.thread is None:
@@ -190,7 +213,7 @@ class Scheduler:
         """Run one pass on a device; False if there is nothing to do."""
         with self._lock:
             place = self._turns.places.get(number)
-            taken = self._turns.take(place) if place is not None else []
+            taken = self._turns.take(place) if place is not None and not place.tokens else []
             for other in self._turns.called():
                 if other is not place:
                     other.woken.set()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Taken = list[tuple[Job, "Unit"]]
 _GROWTH = 1.01
 _LEAST_SHARE = 4  # of a budget, where the last texts are spread over places
-_HERE, _BESIDE = 0, -1  # the places in this process
+HERE, _BESIDE = 0, -1  # the places in this process
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Turns:
     def __init__(self, runner: Runner) -> None:
         """One place, for the device in this process."""
         self.jobs: list[Job] = []
-        self.places = {_HERE: Place(runner)}
+        self.places = {HERE: Place(runner)}
         self._runner = runner
         self._smallest_first = False
         self._learnt: float | None = None
@@ -75,7 +75,7 @@ class Turns:
         if not any(job.units for job in self.jobs):
             return []
         idle = {number: place for number, place in self.places.items() if not place.tokens}
-        if _HERE in idle:
+        if HERE in idle:
             idle.pop(_BESIDE, None)
         return list(idle.values())
 
@@ -110,6 +110,22 @@ class Turns:
         place.tokens, self._smallest_first = _tokens(taken), smallest_first
         return taken
 
+    def take_alone(self, job: Job) -> Taken:
+        """Cut the next pack for the first place, if that is all of a job and nothing else is there.
+
+        Otherwise nothing is taken.
+        """
+        here = self.places.get(HERE)
+        others = any(other is not job and not other.future.done() for other in self.jobs)
+        if here is None or others or any(place.tokens for place in self.places.values()):
+            return []
+        taken = self.take(here)
+        if job.units:
+            self.put_back(taken)
+            here.tokens = 0
+            return []
+        return taken
+
     def put_back(self, taken: Taken) -> None:
         """What was not run is next."""
         for job, unit in reversed(taken):
@@ -141,7 +157,7 @@ class Turns:
         other = self.places.get(_BESIDE)
         if other is None or place.runner is not self._runner:
             return None
-        return self.places[_HERE] if place is other else other
+        return self.places[HERE] if place is other else other
 
 
 def _cut(jobs: Sequence[Job], runner: Runner | DeviceWorker, limit: float) -> Taken:
