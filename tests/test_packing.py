@@ -15,7 +15,7 @@ from helpers import BUNDLED, assert_close
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from llm_embeddings import Encoder, Recipe, Template, attention
+from llm_embeddings import Encoder, Recipe, Template, attention, long_attention
 from llm_embeddings.batching import group
 
 SMALL = {
@@ -133,6 +133,58 @@ def test_sliding_window(
         both.encode(TEXTS),
         one_by_one(make(kind, **{**changes, "sliding_window": 500}), both, TEXTS, "document"),
     )
+
+
+@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
+@pytest.mark.parametrize("window", [None, 6, 40])
+def test_long_texts_in_blocks(
+    window: int | None,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Blocks of queries, the last of them not full, behind shared tokens and without."""
+    texts = [" ".join(WORDS * n) for n in (3, 1, 6, 2)]
+    right = [
+        Encoder(make("Mistral", sliding_window=window), tokenizer, recipe).encode(texts, role)
+        for role in ("document", "query")
+    ]
+    used = 0
+
+    def counted(*states: torch.Tensor, **options: Any) -> torch.Tensor:
+        nonlocal used
+        used += 1
+        return long_attention.in_blocks(*states, **options)
+
+    monkeypatch.setattr(long_attention, "_BLOCK", 16)
+    monkeypatch.setattr(attention, "in_blocks_pays", lambda query, keys, window: True)
+    monkeypatch.setattr(attention, "in_blocks", counted)
+    encoder = Encoder(make("Mistral", sliding_window=window), tokenizer, recipe)
+    for role, vectors in (("document", right[0]), ("query", right[1]), ("query", right[1])):
+        assert_close(encoder.encode(texts, role), vectors)
+    assert used > 12
+
+
+def test_a_window_over_a_long_text() -> None:
+    """What is computed by itself from 1024 tokens on, against torch's own with a mask."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1500, heads, 8) for heads in (4, 2, 2))
+    place = torch.arange(1500)
+    for window in (None, 900):
+        seen = place[:, None] >= place
+        if window is not None:
+            seen &= place > place[:, None] - window
+        states = (s.transpose(0, 1) for s in (query, key, value))
+        wanted = scaled_dot_product_attention(*states, attn_mask=seen, enable_gqa=True)
+        options: Any = {"seen": 0, "causal": True, "scaling": None, "window": window}
+        found = long_attention.in_blocks(query, key, value, **options)
+        assert_close(found, wanted.transpose(0, 1))
+        pays = long_attention.in_blocks_pays
+        assert not pays(query[None], 1500, window)  # gradients may be wanted
+        with torch.inference_mode():
+            assert pays(query[None], 1500, window) is (window is not None)
+            assert pays(query[None].bfloat16(), 1500, window)
+            assert not pays(query[None, :1000].bfloat16(), 1500, window)
 
 
 def test_positions_that_depend_on_the_longest_row(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -20,11 +20,11 @@ TEXTS = ["rain fell", "over quiet hills and far away", "nobody spoke of it"]
 
 
 @pytest.fixture(autouse=True)
-def pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepack where the operations exist, whether that is faster or not."""
+def works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepack on any processor that can."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch was built without oneDNN")
-    monkeypatch.setattr(prepacking, "_pays", lambda dtype: True)
+    monkeypatch.setattr(prepacking, "_works", lambda dtype: True)
 
 
 def layer(dtype: torch.dtype = torch.float32, *, bias: bool = True) -> nn.Sequential:
@@ -109,36 +109,34 @@ def test_copies_and_pickles() -> None:
 def test_memory_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     module = layer()
     size = 24 * 40 * 4
-    monkeypatch.setattr(prepacking, "free_memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(prepacking, "total_memory", lambda: 4 * size - 1)
     prepack(module)
     assert prepacked_bytes(module) == 0
     assert type(module[0]) is nn.Linear
-    monkeypatch.setattr(prepacking, "free_memory", lambda: 2 * size)
+    monkeypatch.setattr(prepacking, "total_memory", lambda: 4 * size)
     prepack(module)
     assert prepacked_bytes(module) == size
 
 
-def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = {
-        "/proc/meminfo": 8,
-        "/sys/fs/cgroup/memory.max": 6000,
-        "/sys/fs/cgroup/memory.current": 1000,
-    }
-    monkeypatch.setattr(prepacking, "_read", lambda path, name="": numbers.get(str(path)))
-    assert prepacking.free_memory() == 5000
-    del numbers["/sys/fs/cgroup/memory.max"]
-    assert prepacking.free_memory() == 8 * 1024
-    numbers.clear()
-    assert prepacking.free_memory() == 2**32
+def test_total_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: dict[str, int] = {}
+    monkeypatch.setattr(prepacking, "_limit", lambda file: limits.get(file.name))
+    machine = prepacking.total_memory()
+    assert machine > 2**28
+    limits["memory.max"] = 5000
+    assert prepacking.total_memory() == 5000
+    limits["memory.limit_in_bytes"] = 4000
+    assert prepacking.total_memory() == 4000
+    limits.update({name: 2**62 for name in limits})  # what version 1 says when there is none
+    assert prepacking.total_memory() == machine
 
 
-def test_system_files(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("MemTotal:  9 kB\nMemAvailable:   7 kB\n")
-    assert prepacking._read(file, "MemAvailable:") == 7
-    file.write_text("max\n")
-    assert prepacking._read(file) is None
-    assert prepacking._read(tmp_path / "absent") is None
+def test_limits(tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    assert prepacking._limit(file) is None
+    for text, number in (("max\n", None), ("123\n", 123)):
+        file.write_text(text)
+        assert prepacking._limit(file) == number
 
 
 def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +144,7 @@ def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     packed = [m for m in encoder.backbone.modules() if type(m) is PrepackedLinear]
     assert len(packed) == 7 * encoder.backbone.config.num_hidden_layers
     vectors = encoder.encode(TEXTS)
-    monkeypatch.setattr(prepacking, "_pays", lambda dtype: False)
+    monkeypatch.setattr(prepacking, "_works", lambda dtype: False)
     plain = Encoder.from_pretrained(GRITLM, dtype="float32")
     assert not any(type(m) is PrepackedLinear for m in plain.backbone.modules())
     assert_close(vectors, plain.encode(TEXTS))

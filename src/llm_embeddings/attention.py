@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .packing import Kernel, KeysAndValues, Pack
+from .long_attention import in_blocks, in_blocks_pays
+from .packing import Bucket, Kernel, KeysAndValues, Pack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,6 +128,9 @@ def bucketed(
     values = pack.padded_keys(value, [part for _, part in cached])
     found = []
     for bucket, q, k, v in zip(pack.buckets, pack.padded(query), keys, values, strict=True):
+        if q.device.type == "cpu" and in_blocks_pays(q, k.shape[1], window):
+            found.append(_long(pack, bucket, q, k, v, scaling, window))
+            continue
         mask, is_causal = pack.mask(bucket, window, q)
         grouped = q.shape[2] != k.shape[2]
         if grouped and mask is not None and q.device.type != "cpu":
@@ -146,6 +150,30 @@ def bucketed(
         )
         found.append(out.transpose(1, 2))
     return pack.joined(found)
+
+
+def _long(
+    pack: Pack,
+    bucket: Bucket,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """`in_blocks` for the texts of a bucket, `[texts, length, heads, dim]`."""
+    found = torch.zeros_like(query)
+    for text, (own, seen) in enumerate(zip(bucket.lengths, bucket.seen, strict=True)):
+        found[text, :own] = in_blocks(
+            query[text, :own],
+            key[text, : own + seen],
+            value[text, : own + seen],
+            seen=int(seen),
+            causal=pack.causal,
+            scaling=scaling,
+            window=window,
+        )
+    return found
 
 
 def flash_attention(

@@ -1,0 +1,74 @@
+"""Attention over long texts on a CPU, a block of queries at a time.
+
+Scores and weights of a block stay in the processor's caches, and a sliding window costs no more
+than the keys it leaves, where torch's kernel would need a mask over all of them. Products of
+bfloat16 queries and keys are taken in float32, so that scores lose nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_LONG = 1024
+_BLOCK, _SMALLER_BLOCK = 128, 64  # the latter for more keys than 4096
+
+
+def in_blocks_pays(query: torch.Tensor, keys: int, window: int | None) -> bool:
+    """Whether torch's kernel is slower for `[texts, tokens, heads, dim]` and this many keys."""
+    long = query.shape[1] >= _LONG and not torch.is_grad_enabled()
+    return long and (query.dtype == torch.bfloat16 or (window is not None and keys > window))
+
+
+def in_blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    seen: int,
+    causal: bool,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Attention of one text; no gradient flows.
+
+    Args:
+        query: `[tokens, heads, dim]`.
+        key: `[keys, key heads, dim]`.
+        value: `[keys, key heads, dim]`.
+        seen: Keys before that of the first query.
+        causal: Whether a query sees no later keys.
+        scaling: Of the scores; None = 1 / sqrt(dim).
+        window: How many keys, its own included, a query sees at most; causal only.
+
+    Returns:
+        `[tokens, heads, dim]` in the dtype of the values.
+    """
+    tokens, heads, dim = query.shape
+    keys, key_heads, _ = key.shape
+    group = heads // key_heads
+    found = torch.empty(tokens, heads, dim, dtype=value.dtype)
+    most = keys if window is None else min(keys, window)
+    block = min(tokens, _BLOCK if most <= 4096 else _SMALLER_BLOCK)
+    room = torch.empty(group * block * min(keys, most + block))
+    later = torch.ones(block, block, dtype=torch.bool).triu_(1)
+    scale = dim**-0.5 if scaling is None else scaling
+    for head in range(key_heads):
+        mine = slice(head * group, (head + 1) * group)
+        q = (query[:, mine].float() * scale).transpose(0, 1)
+        k, v = key[:, head].float().t().contiguous(), value[:, head].contiguous()
+        for first in range(0, tokens, block):
+            rows = min(block, tokens - first)
+            oldest = 0 if window is None else seen + first - window + 1  # key of the first row
+            start, end = max(0, oldest), seen + first + rows if causal else keys
+            scores = room[: group * rows * (end - start)].view(group, rows, end - start)
+            part = q[:, first : first + rows].reshape(group * rows, dim)
+            torch.mm(part, k[:, start:end], out=scores.view(group * rows, -1))
+            if causal:
+                scores[..., -rows:].masked_fill_(later[:rows, :rows], float("-inf"))
+            past = rows + min(0, oldest)  # rows that have lost keys of this block
+            if window is not None and past > 0:
+                scores[:, -past:, :past].masked_fill_(later[:past, :past].t(), float("-inf"))
+            weights = scores.softmax(-1).to(v.dtype).view(group * rows, -1)
+            out = torch.mm(weights, v[start:end]).view(group, rows, dim)
+            found[first : first + rows, mine] = out.transpose(0, 1)
+    return found
