@@ -1,7 +1,7 @@
 """Weights in the layout that oneDNN multiplies in, on a CPU.
 
-torch's own linear layer lays its weight out anew at each product: most of the work for a few rows,
-a twentieth for a thousand. Here that is done once. The weight itself stays, as what is saved,
+torch's own linear layer lays its weight out anew at each product: a third or more of the work for
+a few rows, a twentieth for a thousand. Here that is done once. The weight itself stays, as what is saved,
 trained and compared with; if it changes, it is laid out again.
 """
 
