@@ -15,6 +15,7 @@ from torch import nn
 from llm_embeddings import Encoder, prepacking
 from llm_embeddings.prepacking import PrepackedLinear, prepack, prepacked_bytes
 
+E5 = BUNDLED / "e5-mistral/model"
 GRITLM = BUNDLED / "gritlm-7b/model"
 TEXTS = ["rain fell", "over quiet hills and far away", "nobody spoke of it"]
 
@@ -154,15 +155,17 @@ def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
-def test_an_adapter_merged_later_shows() -> None:
+@pytest.mark.parametrize("model", [GRITLM, E5], ids=["both ways", "causal, instruction kept"])
+def test_an_adapter_merged_later_shows(model: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    encoder = Encoder.from_pretrained(GRITLM, dtype="float32")
-    before = encoder.encode(TEXTS)
+    encoder = Encoder.from_pretrained(model, dtype="float32")
+    before, fingerprint = encoder.encode_query(TEXTS), encoder.fingerprint()
     config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     torch.manual_seed(0)
     encoder.backbone = get_peft_model(encoder.backbone, config).merge_and_unload()
     plain = Encoder(copy.deepcopy(encoder.backbone), encoder.tokenizer, encoder.recipe)
-    after = encoder.encode(TEXTS)
+    after = encoder.encode_query(TEXTS)
     assert np.abs(after - before).max() > 1e-3
-    assert_close(after, plain.encode(TEXTS))
+    assert_close(after, plain.encode_query(TEXTS))
+    assert encoder.fingerprint() != fingerprint

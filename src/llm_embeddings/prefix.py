@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from .packing import Cached
+from .prepacking import PrepackedLinear
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,11 +56,15 @@ def weights_version(backbone: nn.Module) -> int | None:
     """A number that changes when a weight does; None where that cannot be known.
 
     Counts torch's in-place changes and looks at addresses: training, adapters and `.to()` show.
+    Changes through `.data`, as PEFT's when it merges, show in prepacked layers.
     """
-    modules, seen = [backbone], []
+    modules: list[nn.Module] = [backbone]
+    seen: list[object] = []
     while modules:
         module = modules.pop()
         modules.extend(child for child in module._modules.values() if child is not None)
+        if isinstance(module, PrepackedLinear):
+            seen.append(module.sample())
         for weight in module._parameters.values():
             if weight is None:
                 continue

@@ -1,8 +1,8 @@
 """Weights in the layout that oneDNN multiplies in, on a CPU.
 
 torch's own linear layer lays its weight out anew at each product: a third or more of the work for
-a few rows, a twentieth for a thousand. Here that is done once. The weight itself stays, as what is saved,
-trained and compared with; if it changes, it is laid out again.
+a few rows, a twentieth for a thousand. Here that is done once. The weight itself stays, as what is
+saved, trained and compared with; if it changes, it is laid out again.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class PrepackedLinear(nn.Linear):
             copy = self._copy = _Copy(weight)
         return _product(input, copy.packed, self.bias)
 
+    def sample(self) -> bytes | None:
+        """Some of the weight's present values, if they can be had at once."""
+        copy = self._copy
+        return copy.sample() if copy is not None and copy.is_at(self.weight) else None
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copy": None}
 
@@ -62,12 +67,18 @@ class _Copy:
         self.packed = _packed(weight)
         self._version, self._address = weight._version, weight.data_ptr()
         flat = weight.detach().view(-1).view(_DTYPES[weight.dtype])
-        self._sample = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].numpy()
-        self._values = self._sample.tobytes()
+        self._some = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].numpy()
+        self._values = self.sample()
+
+    def sample(self) -> bytes:
+        return self._some.tobytes()
+
+    def is_at(self, weight: torch.Tensor) -> bool:
+        return self._address == weight.data_ptr()
 
     def is_of(self, weight: torch.Tensor) -> bool:
-        same = self._version == weight._version and self._address == weight.data_ptr()
-        return same and self._sample.tobytes() == self._values
+        same = self._version == weight._version and self.is_at(weight)
+        return same and self.sample() == self._values
 
 
 def prepack(backbone: nn.Module) -> None:
