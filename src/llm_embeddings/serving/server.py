@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -103,11 +104,16 @@ async def _run(
         return encoder
 
     async def loading() -> Encoder:
+        # A thread that ends: while more than one thread of a process has an OpenMP team of its own,
+        # all of them sleep between operations, which takes a third of a short pass.
+        pool = ThreadPoolExecutor(1)
         try:
-            return await asyncio.to_thread(opened)
+            return await asyncio.get_running_loop().run_in_executor(pool, opened)
         except BaseException:
             server.should_exit = True
             raise
+        finally:
+            pool.shutdown(wait=False)
 
     load_task = asyncio.create_task(loading())
     await server.serve([listener])
