@@ -166,7 +166,7 @@ def test_long_texts_in_blocks(
 
 
 def test_a_window_over_a_long_text() -> None:
-    """What is computed by itself from 1024 tokens on, against torch's own with a mask."""
+    """What is computed in blocks from 1024 tokens on, against torch's kernel with a mask."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(1500, heads, 8) for heads in (4, 2, 2))
     place = torch.arange(1500)
@@ -183,8 +183,7 @@ def test_a_window_over_a_long_text() -> None:
         assert not pays(query[None], 1500, window)  # gradients may be wanted
         with torch.inference_mode():
             assert pays(query[None], 1500, window) is (window is not None)
-            assert pays(query[None].bfloat16(), 1500, window)
-            assert not pays(query[None, :1000].bfloat16(), 1500, window)
+            assert not pays(query[None, :1000], 1500, window)
 
 
 def test_positions_that_depend_on_the_longest_row(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -161,7 +161,7 @@ def _long(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """`in_blocks` for the texts of a bucket, `[texts, length, heads, dim]`."""
+    """`in_blocks` for the texts of a bucket: `[texts, length, heads, dim]`."""
     found = torch.zeros_like(query)
     for text, (own, seen) in enumerate(zip(bucket.lengths, bucket.seen, strict=True)):
         found[text, :own] = in_blocks(

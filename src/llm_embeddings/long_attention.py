@@ -1,7 +1,7 @@
-"""Attention over long texts on a CPU, a block of queries at a time.
+"""Attention within a sliding window over long texts, on a CPU: a block of queries at a time.
 
-Scores and weights of a block stay in the processor's caches, and a sliding window costs no more
-than the keys it leaves, where torch's kernel would need a mask over all of them. Products of
+Torch's kernel wants a mask of all queries and keys for that, and computes all of them. Blocks look
+only at the keys the window leaves. (Without a window torch's kernel is the faster one.) Products of
 bfloat16 queries and keys are taken in float32, so that scores lose nothing.
 """
 
@@ -14,9 +14,9 @@ _BLOCK, _SMALLER_BLOCK = 128, 64  # the latter for more keys than 4096
 
 
 def in_blocks_pays(query: torch.Tensor, keys: int, window: int | None) -> bool:
-    """Whether torch's kernel is slower for `[texts, tokens, heads, dim]` and this many keys."""
-    long = query.shape[1] >= _LONG and not torch.is_grad_enabled()
-    return long and (query.dtype == torch.bfloat16 or (window is not None and keys > window))
+    """Whether a window leaves out some of the keys of long texts, `[texts, tokens, heads, dim]`."""
+    leaves_out = window is not None and keys > window
+    return leaves_out and query.shape[1] >= _LONG and not torch.is_grad_enabled()
 
 
 def in_blocks(
@@ -49,7 +49,9 @@ def in_blocks(
     found = torch.empty(tokens, heads, dim, dtype=value.dtype)
     most = keys if window is None else min(keys, window)
     block = min(tokens, _BLOCK if most <= 4096 else _SMALLER_BLOCK)
-    room = torch.empty(group * block * min(keys, most + block))
+    size = group * block * min(keys, most + block)
+    # One memory for all blocks: fresh memory comes from the system page by page.
+    rooms = torch.empty(size), torch.empty(size), torch.empty(size, dtype=value.dtype)
     later = torch.ones(block, block, dtype=torch.bool).triu_(1)
     scale = dim**-0.5 if scaling is None else scaling
     for head in range(key_heads):
@@ -60,7 +62,10 @@ def in_blocks(
             rows = min(block, tokens - first)
             oldest = 0 if window is None else seen + first - window + 1  # key of the first row
             start, end = max(0, oldest), seen + first + rows if causal else keys
-            scores = room[: group * rows * (end - start)].view(group, rows, end - start)
+            scores, shares, weights = (
+                room[: group * rows * (end - start)].view(group, rows, end - start)
+                for room in rooms
+            )
             part = q[:, first : first + rows].reshape(group * rows, dim)
             torch.mm(part, k[:, start:end], out=scores.view(group * rows, -1))
             if causal:
@@ -68,7 +73,7 @@ def in_blocks(
             past = rows + min(0, oldest)  # rows that have lost keys of this block
             if window is not None and past > 0:
                 scores[:, -past:, :past].masked_fill_(later[:past, :past].t(), float("-inf"))
-            weights = scores.softmax(-1).to(v.dtype).view(group * rows, -1)
-            out = torch.mm(weights, v[start:end]).view(group, rows, dim)
+            weights.copy_(torch.softmax(scores, -1, out=shares))
+            out = torch.mm(weights.view(group * rows, -1), v[start:end]).view(group, rows, dim)
             found[first : first + rows, mine] = out.transpose(0, 1)
     return found
