@@ -1,9 +1,10 @@
-"""Encoders of the golden checkpoints that lie in this repository."""
+"""Encoders, and a tokenizer, of the golden checkpoints that lie in this repository."""
 
 from __future__ import annotations
 
 import pytest
 from helpers import BUNDLED
+from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder
 
@@ -11,6 +12,14 @@ from llm_embeddings import Encoder
 @pytest.fixture(scope="session")
 def e5() -> Encoder:
     return Encoder.from_pretrained(BUNDLED / "e5-mistral/model", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+        BUNDLED / "e5-mistral/model"
+    )
+    return found
 
 
 @pytest.fixture(scope="session")

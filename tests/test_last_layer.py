@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import BUNDLED, assert_close
-from test_packing import KINDS, LAST, MEAN, WORDS, flash, make, one_by_one, varlen
+from helpers import assert_close
+from test_packing import KINDS, LAST, MEAN, WORDS, make, one_by_one, varlen_kernels
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, Recipe, attention, last_layer, passes
@@ -25,14 +24,6 @@ RECIPES = {
     "both ways": MEAN,
     "last token, both ways": LAST.replace(causal=False),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
-        BUNDLED / "e5-mistral/model"
-    )
-    return found
 
 
 @contextmanager
@@ -80,14 +71,7 @@ def test_one_row_per_text(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 @pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        partial(attention.torch_varlen, function=varlen),
-        partial(attention.flash_attention, function=flash),
-    ],
-    ids=["torch", "flash_attn"],
-)
+@varlen_kernels
 def test_variable_length_kernels(
     kernel: Any,
     recipe: Recipe,

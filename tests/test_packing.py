@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import BUNDLED, assert_close
+from helpers import assert_close
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from llm_embeddings import Encoder, Recipe, Template, attention, long_attention
+from llm_embeddings import Encoder, Recipe, Template, attention, sliding_window
 from llm_embeddings.batching import group
 
 SMALL = {
@@ -50,14 +50,6 @@ LAST = Recipe(
 MEAN = LAST.replace(name="mean", causal=False, pooling="mean", pool_span="text")
 WORDS = "the cat sat on a mat while rain fell over quiet hills and nobody spoke of it".split()
 TEXTS = [" ".join(WORDS[i % 9 : i % 9 + n]) for i, n in enumerate([1, 3, 9, 4, 2, 16, 7, 3, 1, 12])]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
-        BUNDLED / "e5-mistral/model"
-    )
-    return found
 
 
 def make(kind: str, **changes: Any) -> PreTrainedModel:
@@ -135,18 +127,14 @@ def test_sliding_window(
     )
 
 
-@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
-@pytest.mark.parametrize("window", [None, 6, 40])
+@pytest.mark.parametrize("window", [6, 40])
 def test_long_texts_in_blocks(
-    window: int | None,
-    recipe: Recipe,
-    tokenizer: PreTrainedTokenizerFast,
-    monkeypatch: pytest.MonkeyPatch,
+    window: int, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of queries, the last of them not full, behind shared tokens and without."""
     texts = [" ".join(WORDS * n) for n in (3, 1, 6, 2)]
     right = [
-        Encoder(make("Mistral", sliding_window=window), tokenizer, recipe).encode(texts, role)
+        Encoder(make("Mistral", sliding_window=window), tokenizer, LAST).encode(texts, role)
         for role in ("document", "query")
     ]
     used = 0
@@ -154,12 +142,12 @@ def test_long_texts_in_blocks(
     def counted(*states: torch.Tensor, **options: Any) -> torch.Tensor:
         nonlocal used
         used += 1
-        return long_attention.in_blocks(*states, **options)
+        return sliding_window.in_blocks(*states, **options)
 
-    monkeypatch.setattr(long_attention, "_BLOCK", 16)
+    monkeypatch.setattr(sliding_window, "_BLOCK", 16)
     monkeypatch.setattr(attention, "in_blocks_pays", lambda query, keys, window: True)
     monkeypatch.setattr(attention, "in_blocks", counted)
-    encoder = Encoder(make("Mistral", sliding_window=window), tokenizer, recipe)
+    encoder = Encoder(make("Mistral", sliding_window=window), tokenizer, LAST)
     for role, vectors in (("document", right[0]), ("query", right[1]), ("query", right[1])):
         assert_close(encoder.encode(texts, role), vectors)
     assert used > 12
@@ -170,20 +158,17 @@ def test_a_window_over_a_long_text() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1500, heads, 8) for heads in (4, 2, 2))
     place = torch.arange(1500)
-    for window in (None, 900):
-        seen = place[:, None] >= place
-        if window is not None:
-            seen &= place > place[:, None] - window
-        states = (s.transpose(0, 1) for s in (query, key, value))
-        wanted = scaled_dot_product_attention(*states, attn_mask=seen, enable_gqa=True)
-        options: Any = {"seen": 0, "causal": True, "scaling": None, "window": window}
-        found = long_attention.in_blocks(query, key, value, **options)
-        assert_close(found, wanted.transpose(0, 1))
-        pays = long_attention.in_blocks_pays
-        assert not pays(query[None], 1500, window)  # gradients may be wanted
-        with torch.inference_mode():
-            assert pays(query[None], 1500, window) is (window is not None)
-            assert not pays(query[None, :1000], 1500, window)
+    seen = (place[:, None] >= place) & (place > place[:, None] - 900)
+    states = (s.transpose(0, 1) for s in (query, key, value))
+    wanted = scaled_dot_product_attention(*states, attn_mask=seen, enable_gqa=True)
+    found = sliding_window.in_blocks(query, key, value, seen=0, scaling=None, window=900)
+    assert_close(found, wanted.transpose(0, 1))
+    pays = sliding_window.in_blocks_pays
+    assert not pays(query[None], 1500, 900)  # gradients may be wanted
+    with torch.inference_mode():
+        assert pays(query[None], 1500, 900)
+        assert not pays(query[None], 1500, 1500)
+        assert not pays(query[None, :1000], 1500, 900)
 
 
 def test_positions_that_depend_on_the_longest_row(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -274,9 +259,7 @@ def flash(
     return out, None
 
 
-@pytest.mark.parametrize("window", [None, 6])
-@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
-@pytest.mark.parametrize(
+varlen_kernels = pytest.mark.parametrize(
     "kernel",
     [
         partial(attention.torch_varlen, function=varlen),
@@ -284,6 +267,11 @@ def flash(
     ],
     ids=["torch", "flash_attn"],
 )
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
+@varlen_kernels
 def test_variable_length_kernels(
     kernel: Callable[..., torch.Tensor],
     recipe: Recipe,

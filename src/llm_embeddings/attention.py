@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .long_attention import in_blocks, in_blocks_pays
 from .packing import Bucket, Kernel, KeysAndValues, Pack
+from .sliding_window import in_blocks, in_blocks_pays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -128,8 +128,8 @@ def bucketed(
     values = pack.padded_keys(value, [part for _, part in cached])
     found = []
     for bucket, q, k, v in zip(pack.buckets, pack.padded(query), keys, values, strict=True):
-        if q.device.type == "cpu" and in_blocks_pays(q, k.shape[1], window):
-            found.append(_long(pack, bucket, q, k, v, scaling, window))
+        if window and pack.causal and in_blocks_pays(q, k.shape[1], window):
+            found.append(_in_blocks(bucket, q, k, v, scaling, window))
             continue
         mask, is_causal = pack.mask(bucket, window, q)
         grouped = q.shape[2] != k.shape[2]
@@ -152,14 +152,13 @@ def bucketed(
     return pack.joined(found)
 
 
-def _long(
-    pack: Pack,
+def _in_blocks(
     bucket: Bucket,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     scaling: float | None,
-    window: int | None,
+    window: int,
 ) -> torch.Tensor:
     """`in_blocks` for the texts of a bucket: `[texts, length, heads, dim]`."""
     found = torch.zeros_like(query)
@@ -169,7 +168,6 @@ def _long(
             key[text, : own + seen],
             value[text, : own + seen],
             seen=int(seen),
-            causal=pack.causal,
             scaling=scaling,
             window=window,
         )

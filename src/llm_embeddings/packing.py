@@ -81,12 +81,14 @@ class Pack:
         positions: `[tokens]`, int64: position of each token in its own text.
         buckets: The texts, grouped by length.
         kept: Keys and values of the texts that were to be kept, filled by the pass.
-        rows: `[queries]`, int64: tokens that have queries; all, but for a pack made by `last`.
+        rows: `[queries]`, int64: tokens that have queries; only of a pack made by `last`.
         causal: Attention direction.
         cached: Keys and values from earlier passes; they stand before those of the row.
         starts: First token of each text in the row.
         key_starts: First shared key of each text.
     """
+
+    rows: torch.Tensor
 
     def __init__(
         self,
@@ -128,7 +130,6 @@ class Pack:
         self.buckets = [self._bucket(texts, lengths, seen, parents) for texts in groups]
         positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
         self.positions = torch.cat(positions).to(device)
-        self.rows = torch.arange(len(self.positions), device=device)
 
     def _bucket(
         self,

@@ -147,7 +147,7 @@ def _works(dtype: torch.dtype) -> bool:
         try:
             found = _product(rows, _packed(weight), None)
         except (AttributeError, NotImplementedError, RuntimeError):
-            return False
+            return False  # operators for torch's compiler: a build may lack or refuse them
         wanted = functional.linear(rows, weight)
     return float((found - wanted).norm() / wanted.norm()) < 4 * torch.finfo(dtype).eps
 

@@ -6,12 +6,13 @@ waits for company; with several devices, whichever is free takes the next pack. 
 that lives while there is work and a minute longer (a new one would fault in all its memory again);
 it ends sooner with the encoder or the interpreter, and a forked child starts its own.
 
+A CPU has two workers: two packs at once, each with half of the cores, run faster than one after the
+other with all of them, because the small operations between matrix products gain little from more
+cores.
+
 What one pass can do, and nothing else waits for, runs in the main thread if that is what calls: no
 thread has to be woken, and OpenMP, which puts threads to sleep between operations where two of a
 process's threads compute, does not.
-
-A CPU has two: two packs at once, each with half of the cores, run faster than one after the other
-with all of them, because the small operations between matrix products gain little from more cores.
 """
 
 from __future__ import annotations
@@ -198,8 +199,9 @@ class Scheduler:
 
     def _wake(self) -> None:
         with self._lock:
-            places = list(self._turns.places.items())
-            for number, place in places if self._turns.jobs else ():
+            if not self._turns.waiting():
+                return
+            for number, place in list(self._turns.places.items()):
                 if place.thread is None:
                     arguments = weakref.ref(self), number, place.woken
                     place.thread = threading.Thread(

@@ -41,7 +41,7 @@ class Turns:
     """Jobs that wait and places that take packs from them.
 
     Attributes:
-        jobs: In the order they came; those that are done go with the next turn.
+        jobs: In the order they came; `waiting` lets go of those that are done.
         places: By number.
     """
 
@@ -66,13 +66,18 @@ class Turns:
         """A second place on the device in this process."""
         self.places.setdefault(_BESIDE, Place(self._runner))
 
+    def waiting(self) -> list[Job]:
+        """The jobs of which something is still to be run."""
+        self.jobs = [job for job in self.jobs if not job.future.done()]
+        return [job for job in self.jobs if job.units]
+
     def called(self) -> list[Place]:
         """The idle places that are to look for work.
 
         The second place on a device is one only while the first is busy: single calls, one after
         the other, stay in one thread and its caches.
         """
-        if not any(job.units for job in self.jobs):
+        if not self.waiting():
             return []
         idle = {number: place for number, place in self.places.items() if not place.tokens}
         if HERE in idle:
@@ -87,8 +92,7 @@ class Turns:
         What is left at the end is spread over the places. Two packs on one device are together no
         larger than one alone, so that memory stays the same.
         """
-        self.jobs = [job for job in self.jobs if not job.future.done()]
-        jobs = [job for job in self.jobs if job.units]
+        jobs = self.waiting()
         if not jobs:
             return []
         budget, beside = place.runner.budget, self._beside(place)

@@ -1,4 +1,4 @@
-"""Attention within a sliding window over long texts, on a CPU: a block of queries at a time.
+"""Causal attention within a sliding window over long texts, on a CPU: a block of queries at a time.
 
 Torch's kernel wants a mask of all queries and keys for that, and computes all of them. Blocks look
 only at the keys the window leaves. (Without a window torch's kernel is the faster one.) Products of
@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 
 _LONG = 1024
-_BLOCK, _SMALLER_BLOCK = 128, 64  # the latter for more keys than 4096
+_BLOCK, _SMALLER_BLOCK = 128, 64  # the latter for windows of more keys than 4096
 
 
-def in_blocks_pays(query: torch.Tensor, keys: int, window: int | None) -> bool:
+def in_blocks_pays(query: torch.Tensor, keys: int, window: int) -> bool:
     """Whether a window leaves out some of the keys of long texts, `[texts, tokens, heads, dim]`."""
-    leaves_out = window is not None and keys > window
-    return leaves_out and query.shape[1] >= _LONG and not torch.is_grad_enabled()
+    long = keys > window and query.shape[1] >= _LONG
+    return long and query.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def in_blocks(
@@ -25,20 +25,18 @@ def in_blocks(
     value: torch.Tensor,
     *,
     seen: int,
-    causal: bool,
     scaling: float | None,
-    window: int | None,
+    window: int,
 ) -> torch.Tensor:
-    """Attention of one text; no gradient flows.
+    """Causal attention of one text; no gradient flows.
 
     Args:
         query: `[tokens, heads, dim]`.
-        key: `[keys, key heads, dim]`.
-        value: `[keys, key heads, dim]`.
+        key: `[seen + tokens, key heads, dim]`.
+        value: `[seen + tokens, key heads, dim]`.
         seen: Keys before that of the first query.
-        causal: Whether a query sees no later keys.
         scaling: Of the scores; None = 1 / sqrt(dim).
-        window: How many keys, its own included, a query sees at most; causal only.
+        window: How many keys, its own included, a query sees at most.
 
     Returns:
         `[tokens, heads, dim]` in the dtype of the values.
@@ -47,9 +45,8 @@ def in_blocks(
     keys, key_heads, _ = key.shape
     group = heads // key_heads
     found = torch.empty(tokens, heads, dim, dtype=value.dtype)
-    most = keys if window is None else min(keys, window)
-    block = min(tokens, _BLOCK if most <= 4096 else _SMALLER_BLOCK)
-    size = group * block * min(keys, most + block)
+    block = min(tokens, _BLOCK if window <= 4096 else _SMALLER_BLOCK)
+    size = group * block * min(keys, window + block)
     # One memory for all blocks: fresh memory comes from the system page by page.
     rooms = torch.empty(size), torch.empty(size), torch.empty(size, dtype=value.dtype)
     later = torch.ones(block, block, dtype=torch.bool).triu_(1)
@@ -60,18 +57,17 @@ def in_blocks(
         k, v = key[:, head].float().t().contiguous(), value[:, head].contiguous()
         for first in range(0, tokens, block):
             rows = min(block, tokens - first)
-            oldest = 0 if window is None else seen + first - window + 1  # key of the first row
-            start, end = max(0, oldest), seen + first + rows if causal else keys
+            oldest = seen + first - window + 1  # key of the first row
+            start, end = max(0, oldest), seen + first + rows
             scores, shares, weights = (
                 room[: group * rows * (end - start)].view(group, rows, end - start)
                 for room in rooms
             )
             part = q[:, first : first + rows].reshape(group * rows, dim)
             torch.mm(part, k[:, start:end], out=scores.view(group * rows, -1))
-            if causal:
-                scores[..., -rows:].masked_fill_(later[:rows, :rows], float("-inf"))
+            scores[..., -rows:].masked_fill_(later[:rows, :rows], float("-inf"))
             past = rows + min(0, oldest)  # rows that have lost keys of this block
-            if window is not None and past > 0:
+            if past > 0:
                 scores[:, -past:, :past].masked_fill_(later[:past, :past].t(), float("-inf"))
             weights.copy_(torch.softmax(scores, -1, out=shares))
             out = torch.mm(weights.view(group * rows, -1), v[start:end]).view(group, rows, dim)
