@@ -40,11 +40,13 @@ def quantized(encoder: Encoder, kind: Quantization) -> Encoder:
         ImportError: torchao is missing (CUDA).
         RuntimeError: there is no working C++ compiler (CPU).
     """
+    from .prepacking import prepack
     from .quantization import quantize, sample_cosine
 
     before = _sample(encoder)
     encoder.close()
     quantize(encoder.backbone, kind)
+    prepack(encoder.backbone)  # what it left
     found = type(encoder)(encoder.backbone, encoder.tokenizer, encoder.recipe)
     found.ranges = encoder.ranges
     found.quantization_cosine = sample_cosine(before, _sample(found))
