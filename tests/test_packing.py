@@ -127,6 +127,18 @@ def test_sliding_window(
     )
 
 
+@pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])
+def test_long_texts_with_heads_apart(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = make("Mistral")
+    stock = copy.deepcopy(backbone)
+    monkeypatch.setattr(attention, "_MANY_QUERIES", 4)
+    encoder = Encoder(backbone, tokenizer, recipe)
+    for role in ("query", "query", "document"):
+        assert_close(encoder.encode(TEXTS, role), one_by_one(stock, encoder, TEXTS, role))
+
+
 @pytest.mark.parametrize("window", [6, 40])
 def test_long_texts_in_blocks(
     window: int, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"full_attention", "sliding_attention"}
 _OTHER_FORMULAS = ("softcap", "s_aux", "position_bias")
-_MANY_KEYS = 1024
+_MANY_QUERIES = 1024
 _VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -139,8 +139,8 @@ def bucketed(
             k, v = (s.repeat_interleave(q.shape[2] // s.shape[2], 2) for s in (k, v))
             grouped = False
         q, k, v = (s.transpose(1, 2) for s in (q, k, v))
-        if k.shape[2] >= _MANY_KEYS and k.device.type == "cpu":
-            # Read again for each block of queries: with heads apart, a tenth faster at 8192 keys.
+        if q.shape[2] >= _MANY_QUERIES and q.device.type == "cpu":
+            # Each block of them reads all keys again: with heads apart, a tenth faster for 8192.
             q, k, v = (s.contiguous() for s in (q, k, v))
         out = scaled_dot_product_attention(
             q,

@@ -199,7 +199,7 @@ class Scheduler:
 
     def _wake(self) -> None:
         with self._lock:
-            if not self._turns.waiting():
+            if not self._turns.waiting:
                 return
             for number, place in list(self._turns.places.items()):
                 if place.thread is None:

@@ -41,7 +41,7 @@ class Turns:
     """Jobs that wait and places that take packs from them.
 
     Attributes:
-        jobs: In the order they came; `waiting` lets go of those that are done.
+        jobs: In the order they came; those that are done go with the next turn.
         places: By number.
     """
 
@@ -66,10 +66,10 @@ class Turns:
         """A second place on the device in this process."""
         self.places.setdefault(_BESIDE, Place(self._runner))
 
-    def waiting(self) -> list[Job]:
-        """The jobs of which something is still to be run."""
-        self.jobs = [job for job in self.jobs if not job.future.done()]
-        return [job for job in self.jobs if job.units]
+    @property
+    def waiting(self) -> bool:
+        """Whether something is still to be run. Asked at each call: it stops at the first job."""
+        return any(job.units for job in self.jobs)
 
     def called(self) -> list[Place]:
         """The idle places that are to look for work.
@@ -77,7 +77,7 @@ class Turns:
         The second place on a device is one only while the first is busy: single calls, one after
         the other, stay in one thread and its caches.
         """
-        if not self.waiting():
+        if not self.waiting:
             return []
         idle = {number: place for number, place in self.places.items() if not place.tokens}
         if HERE in idle:
@@ -92,7 +92,8 @@ class Turns:
         What is left at the end is spread over the places. Two packs on one device are together no
         larger than one alone, so that memory stays the same.
         """
-        jobs = self.waiting()
+        self.jobs = [job for job in self.jobs if not job.future.done()]
+        jobs = [job for job in self.jobs if job.units]
         if not jobs:
             return []
         budget, beside = place.runner.budget, self._beside(place)
