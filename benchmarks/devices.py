@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from llm_embeddings import Encoder
-from llm_embeddings.devices import DeviceWorker
-from llm_embeddings.vector_cache import VectorCache
+from llm_embeddings.engine.processes import DeviceWorker
+from llm_embeddings.vector_cache.store import VectorCache
 
 from .measure import Task, interleave, process_seconds, take
 from .models import LAYOUTS, SHAPES, checkpoint

@@ -21,12 +21,12 @@ from llm_embeddings import Encoder
 from llm_embeddings.encoder import BUNDLED_MODEL
 from llm_embeddings.evaluation.measures import retrieval
 from llm_embeddings.evaluation.sets import read_retrieval
-from llm_embeddings.synthesis.filters import Filters, apply_filters
-from llm_embeddings.synthesis.generators import Prompt, Reply
+from llm_embeddings.synthesis.calls.generators import Prompt, Reply
+from llm_embeddings.synthesis.filters.chain import Filters, apply_filters
+from llm_embeddings.synthesis.filters.report import rejected_by, write_report
 from llm_embeddings.synthesis.grounding import Passage, read_passages
-from llm_embeddings.synthesis.mine import Mining, mine
+from llm_embeddings.synthesis.mining.mine import Mining, mine
 from llm_embeddings.synthesis.placeholders import Sampler
-from llm_embeddings.synthesis.report import rejected_by, write_report
 from llm_embeddings.synthesis.rows import rows_of, write_rows
 from llm_embeddings.synthesis.run import Plan, generate
 from llm_embeddings.training.contrastive import Contrastive, train_contrastive

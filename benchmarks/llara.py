@@ -17,7 +17,7 @@ from .models import LAYOUTS, SHAPES, WORK, random_backbone, write_tokenizer
 if TYPE_CHECKING:
     import torch
 
-    from llm_embeddings.training.joint import Joint, JointModel
+    from llm_embeddings.training.passes.joint import Joint, JointModel
 
 LIMIT = 0.6
 _LAYOUT = LAYOUTS["llara"]
@@ -67,9 +67,9 @@ def joint_model(shape: str, dtype: str, device: str) -> JointModel:
     """A backbone and head with random weights and LLaRA's prompts, all trained."""
     import torch
 
-    from llm_embeddings.loading import load_tokenizer
-    from llm_embeddings.training.encoding import Encoding
-    from llm_embeddings.training.joint import JointModel, prompts_of
+    from llm_embeddings.checkpoint.loading import load_tokenizer
+    from llm_embeddings.training.passes.encoding import Encoding
+    from llm_embeddings.training.passes.joint import JointModel, prompts_of
 
     directory = WORK / "models" / "llara-tokenizer"
     directory.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def random_rows(model: JointModel, texts: int, tokens: int) -> list[Joint]:
     """Texts of `tokens` random ids behind the prefix, with words for both prompts."""
     import torch
 
-    from llm_embeddings.training.joint import Joint
+    from llm_embeddings.training.passes.joint import Joint
 
     generator = torch.Generator().manual_seed(0)
 
@@ -118,12 +118,7 @@ def _separate(model: JointModel, rows: list[Joint], *, summary: bool) -> torch.T
     """One prompt's pass; the text's own loss comes with the first."""
     import torch
 
-    from llm_embeddings.training.losses import (
-        IGNORED,
-        bag_of_words_nll,
-        head_nll_sum,
-        next_tokens,
-    )
+    from llm_embeddings.training.losses import IGNORED, bag_of_words_nll, head_nll_sum, next_tokens
 
     prompt = model.prompts.summary if summary else model.prompts.following
     hidden = model.encoding.hidden([[*row.ids, *prompt] for row in rows])

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from llm_embeddings import Encoder
-from llm_embeddings.synthesis.mine import Mining, mine
-from llm_embeddings.training.lines import read_rows
+from llm_embeddings.records.lines import read_rows
+from llm_embeddings.synthesis.mining.mine import Mining, mine
 
 _WORDS, _QUERY_WORDS = 60, 12
 

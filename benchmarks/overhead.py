@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from llm_embeddings import Encoder
-from llm_embeddings.calls import Call
+from llm_embeddings.call import Call
 
 from .models import E5_TOKENIZER
 

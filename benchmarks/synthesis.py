@@ -18,12 +18,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from llm_embeddings.synthesis.asking import Manners
-from llm_embeddings.synthesis.filters import Filters, apply_filters
-from llm_embeddings.synthesis.generators import ChatGenerator
-from llm_embeddings.synthesis.journal import EXAMPLE, Journal
+from llm_embeddings.synthesis.calls.asking import Manners
+from llm_embeddings.synthesis.calls.generators import ChatGenerator
+from llm_embeddings.synthesis.calls.journal import EXAMPLE, Journal
+from llm_embeddings.synthesis.filters.chain import Filters, apply_filters
+from llm_embeddings.synthesis.filters.report import rejected_by
 from llm_embeddings.synthesis.placeholders import Sampler
-from llm_embeddings.synthesis.report import rejected_by
 from llm_embeddings.synthesis.rows import rows_of
 from llm_embeddings.synthesis.run import Plan, Summary, generate
 

@@ -251,7 +251,7 @@ def _recipe() -> Any:
 
 def _rows(stage: str) -> tuple[list[list[list[int]]], list[list[int]]]:
     """The ids that our first batch has, tower by tower, and labels."""
-    from llm_embeddings.loading import load_tokenizer
+    from llm_embeddings.checkpoint.loading import load_tokenizer
     from llm_embeddings.tokens import tokenize
 
     if stage == "mntp":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoModel, PretrainedConfig
 
-from llm_embeddings.loading import load_tokenizer
+from llm_embeddings.checkpoint.loading import load_tokenizer
 
 BUNDLED = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("LLM_EMBEDDINGS_GOLDEN") or BUNDLED)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from llm_embeddings import Encoder
 from llm_embeddings.cli import app
 from llm_embeddings.cli.console import PipeConsole
-from llm_embeddings.cli.words import POOLINGS
+from llm_embeddings.cli.describe import POOLINGS
 from llm_embeddings.families import RECIPES, REFUSED
 
 E5 = "intfloat/e5-mistral-7b-instruct"
@@ -161,8 +161,10 @@ def test_info_check_fails_aloud(runner: CliRunner, monkeypatch: pytest.MonkeyPat
     def check_attention(backbone: object, recipe: object) -> None:
         raise ValueError("it attends the other way")
 
-    monkeypatch.setattr("llm_embeddings.probe.check_attention", check_attention)
-    monkeypatch.setattr("llm_embeddings.loading.check_attention", lambda backbone, recipe: None)
+    monkeypatch.setattr("llm_embeddings.checkpoint.checks.check_attention", check_attention)
+    monkeypatch.setattr(
+        "llm_embeddings.checkpoint.loading.check_attention", lambda backbone, recipe: None
+    )
     result = runner.invoke(app, ["info", "--check"])
     assert result.exit_code == 1
     assert "FAILED  attention: it attends the other way" in result.stdout

@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 from llm_embeddings import Encoder
 from llm_embeddings.batching import windows
 from llm_embeddings.cli import app
-from llm_embeddings.cli import journal as journals
-from llm_embeddings.cli.read import MOST_ROWS, Source
+from llm_embeddings.cli.encode import journal as journals
+from llm_embeddings.cli.encode.read import MOST_ROWS, Source
 
 MODEL = ["--model", str(BUNDLED / "e5-mistral/model"), "--dtype", "float32"]
 TEXTS = [f"passage {i} is about {word}" for i, word in enumerate(["cats", "ducks", "été"] * 7)]

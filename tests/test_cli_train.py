@@ -24,7 +24,7 @@ from llm_embeddings.cli.train import STAGES
 from llm_embeddings.training.contrastive import PRESETS
 from llm_embeddings.training.mntp import MNTP
 from llm_embeddings.training.options import StageOptions
-from llm_embeddings.training.stage import TrainingError
+from llm_embeddings.training.run.stage import TrainingError
 
 GUIDE = Path(__file__).parents[1] / "docs" / "training.md"
 # Over what the guide says, so that its commands take seconds: the last of two options counts.

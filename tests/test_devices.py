@@ -23,7 +23,7 @@ from devices_helpers import E5
 from helpers import assert_close
 
 from llm_embeddings import Encoder
-from llm_embeddings.devices import DeviceWorker, WorkerDied
+from llm_embeddings.engine.processes import DeviceWorker, WorkerDied
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each CPU worker needs a core")
 

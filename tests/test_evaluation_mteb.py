@@ -22,8 +22,8 @@ from llm_embeddings import Encoder
 from llm_embeddings.cli.console import Commands
 from llm_embeddings.cli.evaluate import evaluate as evaluate_command
 from llm_embeddings.evaluation import evaluate, local_task, mteb_encoder
-from llm_embeddings.evaluation.instructions import ENGLISH
-from llm_embeddings.evaluation.mteb_run import find_tasks, run_tasks
+from llm_embeddings.evaluation.mteb.instructions import ENGLISH
+from llm_embeddings.evaluation.mteb.run import find_tasks, run_tasks
 
 E5 = "intfloat/e5-mistral-7b-instruct"
 SAME = {
@@ -186,7 +186,7 @@ def test_command_beside_published_figures(
 ) -> None:
     found = {"STS12": local_task(sets[0], name="STS12"), "NQ": local_task(sets[1], name="NQ")}
     monkeypatch.setattr(
-        "llm_embeddings.evaluation.mteb_run.find_tasks",
+        "llm_embeddings.evaluation.mteb.run.find_tasks",
         lambda names, languages: [found[name] for name in names],
     )
     app = typer.Typer(cls=Commands)

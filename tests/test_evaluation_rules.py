@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llm_embeddings import Recipe, get_recipe, list_recipes
-from llm_embeddings.evaluation.instructions import BY_NAME, ENGLISH
-from llm_embeddings.evaluation.published import ALL, GROUPS, compare, figures, with_figures
+from llm_embeddings.evaluation.mteb.instructions import BY_NAME, ENGLISH
+from llm_embeddings.evaluation.mteb.published import ALL, GROUPS, compare, figures, with_figures
 from llm_embeddings.evaluation.rules import InstructionWarning, Prompts, Side, prompts_of
 
 E5, GRIT = "intfloat/e5-mistral-7b-instruct", "GritLM/GritLM-7B"

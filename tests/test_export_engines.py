@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 
 from llm_embeddings import Encoder, Recipe, Template, get_recipe
 from llm_embeddings.cli import app
-from llm_embeddings.engine_note import command
-from llm_embeddings.engines import SERVERS, Engine, fidelity
-from llm_embeddings.export import export_for, export_sentence_transformers
+from llm_embeddings.export.engines import SERVERS, Engine, fidelity
+from llm_embeddings.export.modules import export_for, export_sentence_transformers
+from llm_embeddings.export.note import command
 
 E5 = BUNDLED / "e5-mistral/model"
 TEXTS = [t for t in read_case(BUNDLED / "e5-mistral")["texts"] if t and len(t) < 400]
@@ -329,7 +329,9 @@ def test_the_command_line_still_writes_the_other_forms(options: list[str], tmp_p
 
 
 def test_the_facts_are_light_to_import() -> None:
-    code = "import sys, llm_embeddings.engines, llm_embeddings.engine_note; print(*sys.modules)"
+    code = (
+        "import sys, llm_embeddings.export.engines, llm_embeddings.export.note; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "transformers"}.isdisjoint(done.stdout.split())
 

@@ -16,9 +16,9 @@ from helpers import BUNDLED, SMALL, golden_cases, read_case
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.generation import Generator
 from llm_embeddings.generation.decoding import Sampling
-from llm_embeddings.loading import load_tokenizer
 
 CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}[assistant]"
 

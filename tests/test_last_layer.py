@@ -13,7 +13,9 @@ from helpers import assert_close
 from test_packing import KINDS, LAST, MEAN, WORDS, make, one_by_one, varlen_kernels
 from transformers import PreTrainedTokenizerFast
 
-from llm_embeddings import Encoder, Recipe, attention, last_layer, passes
+from llm_embeddings import Encoder, Recipe
+from llm_embeddings import forward as passes
+from llm_embeddings.packed import attention, last_layer
 
 TEXTS = [" ".join(WORDS[i % 7 : i % 7 + n]) for i, n in enumerate([1, 3, 9, 4, 2, 10, 7, 3, 1] * 4)]
 RECIPES = {

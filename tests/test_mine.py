@@ -11,11 +11,11 @@ import pytest
 
 from llm_embeddings import Encoder
 from llm_embeddings.corpus import load_corpus
-from llm_embeddings.synthesis import candidates
-from llm_embeddings.synthesis.candidates import bm25, dense, words
-from llm_embeddings.synthesis.mine import Mining, mine
-from llm_embeddings.training.data import read_examples
-from llm_embeddings.training.sources import Source, sources_of
+from llm_embeddings.records.examples import read_examples
+from llm_embeddings.records.sources import Source, sources_of
+from llm_embeddings.synthesis.mining import candidates
+from llm_embeddings.synthesis.mining.candidates import bm25, dense, words
+from llm_embeddings.synthesis.mining.mine import Mining, mine
 
 FREE = Mining(negatives=3, ratio=None, choice="hardest")
 

@@ -15,8 +15,9 @@ from helpers import assert_close
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from llm_embeddings import Encoder, Recipe, Template, attention, sliding_window
+from llm_embeddings import Encoder, Recipe, Template
 from llm_embeddings.batching import group
+from llm_embeddings.packed import attention, sliding_window
 
 SMALL = {
     "hidden_size": 32,

@@ -12,8 +12,9 @@ import torch
 from helpers import BUNDLED, assert_close
 from torch import nn
 
-from llm_embeddings import Encoder, prepacking
-from llm_embeddings.prepacking import PrepackedLinear, prepack, prepacked_bytes
+from llm_embeddings import Encoder
+from llm_embeddings.arithmetic import prepacking
+from llm_embeddings.arithmetic.prepacking import PrepackedLinear, prepack, prepacked_bytes
 
 E5 = BUNDLED / "e5-mistral/model"
 GRITLM = BUNDLED / "gritlm-7b/model"

@@ -21,14 +21,11 @@ import transformers
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
-from llm_embeddings import Encoder, quantization
+from llm_embeddings import Encoder
+from llm_embeddings.arithmetic import quantization
+from llm_embeddings.arithmetic.int8 import Int8GatedMlp, Int8Linear
+from llm_embeddings.arithmetic.quantization import quantization_of, quantize, sample_cosine
 from llm_embeddings.corpus import load_corpus
-from llm_embeddings.int8 import Int8GatedMlp, Int8Linear
-from llm_embeddings.quantization import (
-    quantization_of,
-    quantize,
-    sample_cosine,
-)
 
 SIZES = {
     "vocab_size": 96,

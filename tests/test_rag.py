@@ -12,10 +12,10 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.corpus import load_corpus
 from llm_embeddings.generation import Generator
 from llm_embeddings.generation.decoding import Decoding
-from llm_embeddings.loading import load_tokenizer
 from llm_embeddings.rag import MODES, DocumentIndex, Reader, StateStore, late_vectors, spans_of
 
 TEXTS = ["Paris is the capital of France.", "Cats purr when happy.", "Rust never sleeps."]

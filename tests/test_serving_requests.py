@@ -14,7 +14,7 @@ from serving_helpers import EMBEDDINGS, client, error_of
 
 from llm_embeddings import Encoder
 from llm_embeddings.serving import Limits, create_app
-from llm_embeddings.serving.asked import parse
+from llm_embeddings.serving.request import parse
 
 VALID = {"model": "model", "input": ["one", "two"]}
 LIMITS = Limits(request_bytes=100_000, inputs=16)

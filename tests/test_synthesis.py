@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 from synthesis_helpers import LASTING, FlakyChat, run_virtually, said
 
-from llm_embeddings.synthesis.asking import Manners
-from llm_embeddings.synthesis.budget import Limits
-from llm_embeddings.synthesis.generators import (
+from llm_embeddings.synthesis.calls.asking import Manners
+from llm_embeddings.synthesis.calls.budget import Limits
+from llm_embeddings.synthesis.calls.generators import (
     ChatGenerator,
     ModelOptions,
     Prompt,
     Reply,
     Unavailable,
 )
+from llm_embeddings.synthesis.calls.journal import EXAMPLE, recorded
+from llm_embeddings.synthesis.calls.providers import open_generator
 from llm_embeddings.synthesis.grounding import Passage
-from llm_embeddings.synthesis.journal import EXAMPLE, recorded
-from llm_embeddings.synthesis.opening import open_generator
 from llm_embeddings.synthesis.placeholders import Sampler
 from llm_embeddings.synthesis.rows import rows_of
 from llm_embeddings.synthesis.run import Plan, Summary, agenerate, generate
@@ -91,9 +91,9 @@ def test_failures_are_counted_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_rows_say_where_they_come_from_and_train(tmp_path: Path) -> None:
+    from llm_embeddings.records.examples import read_examples
+    from llm_embeddings.records.sources import sources_of
     from llm_embeddings.synthesis.rows import write_rows
-    from llm_embeddings.training.data import read_examples
-    from llm_embeddings.training.sources import sources_of
 
     plan = Plan(examples=60, sampler=ENGLISH, personas=("a nurse", "a sailor"))
     generate(tmp_path / "run", plan, Scripted())
@@ -353,7 +353,7 @@ async def test_a_local_model_repeats_itself(tmp_path: Path) -> None:
     from helpers import BUNDLED, SMALL
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from llm_embeddings.loading import load_tokenizer
+    from llm_embeddings.checkpoint.loading import load_tokenizer
 
     tokenizer = load_tokenizer(BUNDLED / "e5-mistral/model")
     tokenizer.save_pretrained(tmp_path)

@@ -11,9 +11,9 @@ from synthesis_helpers import said
 from typer.testing import CliRunner
 
 from llm_embeddings.cli import app
-from llm_embeddings.synthesis.generators import ModelOptions, Prompt, Reply
-from llm_embeddings.training.data import read_examples
-from llm_embeddings.training.sources import sources_of
+from llm_embeddings.records.examples import read_examples
+from llm_embeddings.records.sources import sources_of
+from llm_embeddings.synthesis.calls.generators import ModelOptions, Prompt, Reply
 
 
 class Scripted:
@@ -34,7 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
         found.append(Scripted(name, options))
         return found[-1]
 
-    monkeypatch.setattr("llm_embeddings.synthesis.opening.open_generator", scripted)
+    monkeypatch.setattr("llm_embeddings.synthesis.calls.providers.open_generator", scripted)
     return found
 
 

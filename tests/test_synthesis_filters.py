@@ -11,14 +11,14 @@ import pytest
 from synthesis_helpers import GERMAN, TRANSIENT, FlakyChat, run_virtually
 
 from llm_embeddings import Encoder
-from llm_embeddings.synthesis.asking import Manners
-from llm_embeddings.synthesis.consistency import ranks
-from llm_embeddings.synthesis.duplicates import NearDuplicates, normalized, shingles
-from llm_embeddings.synthesis.filters import Filters, apply_filters
-from llm_embeddings.synthesis.generators import ChatGenerator
-from llm_embeddings.synthesis.languages import LanguageJudge
+from llm_embeddings.synthesis.calls.asking import Manners
+from llm_embeddings.synthesis.calls.generators import ChatGenerator
+from llm_embeddings.synthesis.filters.chain import Filters, apply_filters
+from llm_embeddings.synthesis.filters.consistency import ranks
+from llm_embeddings.synthesis.filters.duplicates import NearDuplicates, normalized, shingles
+from llm_embeddings.synthesis.filters.languages import LanguageJudge
+from llm_embeddings.synthesis.filters.report import rejected_by, write_report
 from llm_embeddings.synthesis.placeholders import Sampler
-from llm_embeddings.synthesis.report import rejected_by, write_report
 from llm_embeddings.synthesis.rows import SyntheticRow, rows_of
 from llm_embeddings.synthesis.run import Plan, Summary, agenerate
 

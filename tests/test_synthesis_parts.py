@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from scipy.stats import chisquare
 
-from llm_embeddings.synthesis.budget import Limits
-from llm_embeddings.synthesis.generators import Rejected, Unavailable, sorted_error
+from llm_embeddings.synthesis.calls.budget import Limits
+from llm_embeddings.synthesis.calls.generators import Rejected, Unavailable, sorted_error
+from llm_embeddings.synthesis.calls.parsing import ReplyError, parse_example, parse_tasks
 from llm_embeddings.synthesis.grounding import in_turn, read_passages, read_personas
-from llm_embeddings.synthesis.parsing import ReplyError, parse_example, parse_tasks
 from llm_embeddings.synthesis.placeholders import (
     GROUP_WEIGHTS,
     LANGUAGES,

@@ -9,7 +9,7 @@ from helpers import BUNDLED
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, Recipe, Template, get_recipe
-from llm_embeddings.loading import load_tokenizer
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.recipe import Role
 from llm_embeddings.tokens import tokenize
 

@@ -12,10 +12,10 @@ from helpers import assert_close
 from training_files import read_metrics, write_language_model, write_pairs, write_texts
 
 from llm_embeddings import Encoder
-from llm_embeddings.training.card import PROVENANCE
 from llm_embeddings.training.contrastive import Contrastive, train_contrastive
 from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions
+from llm_embeddings.training.run.card import PROVENANCE
 from llm_embeddings.training.simcse import SimCSE, train_simcse
 
 TEXTS = ["the cat sat", "a dog ran home and then sat again", ""]

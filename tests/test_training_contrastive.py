@@ -21,11 +21,11 @@ from training_helpers import (
 )
 
 from llm_embeddings import Encoder, get_recipe
+from llm_embeddings.records.sources import Source
 from llm_embeddings.training import contrastive
+from llm_embeddings.training.batches.pairs import Lengths, Pair, tokenize_pairs
 from llm_embeddings.training.contrastive import PRESETS, Contrastive, train_contrastive
 from llm_embeddings.training.options import LoraOptions
-from llm_embeddings.training.pairs import Lengths, Pair, tokenize_pairs
-from llm_embeddings.training.sources import Source
 
 QUESTION = "Find the stone"
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llm_embeddings.training.data import (
+from llm_embeddings.records.examples import (
     Conversation,
     Example,
     Message,
@@ -21,10 +21,10 @@ from llm_embeddings.training.data import (
     read_examples,
     read_texts,
 )
-from llm_embeddings.training.mixture import Mixture, shuffled
-from llm_embeddings.training.passages import cut, read_passages
-from llm_embeddings.training.sources import Source, sources_of
-from llm_embeddings.training.texts import within
+from llm_embeddings.records.sources import Source, sources_of
+from llm_embeddings.training.batches.mixture import Mixture, shuffled
+from llm_embeddings.training.batches.passages import cut, read_passages
+from llm_embeddings.training.batches.texts import within
 
 ROW = {"query": "q", "pos": ["p"], "neg": ["n"]}
 

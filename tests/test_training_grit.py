@@ -28,15 +28,16 @@ from training_helpers import (
 from transformers import AutoModelForCausalLM
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.families import gritlm as family
-from llm_embeddings.loading import load_tokenizer
-from llm_embeddings.training import encoding, grit
-from llm_embeddings.training.conversations import tokenize_conversation
-from llm_embeddings.training.data import Conversation, Message
+from llm_embeddings.records.examples import Conversation, Message
+from llm_embeddings.training import grit
+from llm_embeddings.training.batches.conversations import tokenize_conversation
+from llm_embeddings.training.batches.pairs import Lengths, choose, tokenize_pairs
 from llm_embeddings.training.grit import GRIT, train_grit
 from llm_embeddings.training.losses import IGNORED
 from llm_embeddings.training.options import LoraOptions
-from llm_embeddings.training.pairs import Lengths, choose, tokenize_pairs
+from llm_embeddings.training.passes import encoding
 
 TALKS = [
     ["What is 2+2?", "4"],

@@ -23,16 +23,17 @@ from training_helpers import (
 from transformers import AutoModelForCausalLM
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.families import llara as family
-from llm_embeddings.loading import load_tokenizer
+from llm_embeddings.records.sources import Source
 from llm_embeddings.tokens import tokenize
-from llm_embeddings.training import encoding, llara
-from llm_embeddings.training.joint import Joint, prompts_of, tokenize_joint
+from llm_embeddings.training import llara
+from llm_embeddings.training.batches.passages import Passage, read_passages
 from llm_embeddings.training.llara import LLaRA, train_llara
 from llm_embeddings.training.options import LoraOptions
-from llm_embeddings.training.passages import Passage, read_passages
-from llm_embeddings.training.sources import Source
-from llm_embeddings.training.words import STOP_WORDS, content_words
+from llm_embeddings.training.passes import encoding
+from llm_embeddings.training.passes.joint import Joint, prompts_of, tokenize_joint
+from llm_embeddings.training.passes.words import STOP_WORDS, content_words
 
 PASSAGES = [
     ("Water moves between the oceans and the air.", "It falls again as rain."),

@@ -21,13 +21,14 @@ from training_files import read_metrics, write_language_model, write_texts
 from training_processes import gradients, open_adapters, options
 
 from llm_embeddings import Encoder
-from llm_embeddings.training import checkpoints, loop, mntp, state
-from llm_embeddings.training.encoding import Encoding
-from llm_embeddings.training.gradcache import backward_vectors, plan
+from llm_embeddings.training import mntp
 from llm_embeddings.training.mntp import MNTP, train_mntp
-from llm_embeddings.training.models import load_backbone_for_training
 from llm_embeddings.training.options import LoraOptions, StageOptions
-from llm_embeddings.training.stage import Progress, TrainingError
+from llm_embeddings.training.passes.encoding import Encoding
+from llm_embeddings.training.passes.gradcache import backward_vectors, plan
+from llm_embeddings.training.run import checkpoints, loop, state
+from llm_embeddings.training.run.stage import Progress, TrainingError
+from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 Train = Callable[..., Path]
 

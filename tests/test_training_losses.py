@@ -15,11 +15,11 @@ import torch
 from helpers import GOLDEN, read_case
 from torch.nn.functional import normalize
 
-from llm_embeddings import attention
-from llm_embeddings.attention import bucketed
-from llm_embeddings.packing import Pack
+from llm_embeddings.packed import attention
+from llm_embeddings.packed.attention import bucketed
+from llm_embeddings.packed.pack import Pack
 from llm_embeddings.training import losses
-from llm_embeddings.training.masking import blocks, mask_token, mask_tokens
+from llm_embeddings.training.batches.masking import blocks, mask_token, mask_tokens
 
 CASE = GOLDEN / "losses"
 PRETRAIN = GOLDEN / "llara-pretrain"
@@ -407,7 +407,7 @@ def test_masking_refuses_what_it_does_not_know() -> None:
 
 
 def test_mask_token_choices() -> None:
-    from llm_embeddings.loading import load_tokenizer
+    from llm_embeddings.checkpoint.loading import load_tokenizer
 
     tokenizer = load_tokenizer(GOLDEN / "gritlm-7b/model")
     assert mask_token(tokenizer, "blank") == "_"

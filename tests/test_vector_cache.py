@@ -20,7 +20,7 @@ import torch
 from helpers import BUNDLED, assert_close
 
 from llm_embeddings import Encoder
-from llm_embeddings.vector_cache import VectorCache
+from llm_embeddings.vector_cache.store import VectorCache
 
 E5 = BUNDLED / "e5-mistral/model"
 TEXTS = [f"text number {i} of some" for i in range(20)]
@@ -206,7 +206,9 @@ def test_writers_may_be_killed_at_any_moment(path: Path) -> None:
 
 
 def test_processes_may_begin_it_together(path: Path) -> None:
-    program = "import sys; from llm_embeddings.vector_cache import VectorCache as V; V(sys.argv[1])"
+    program = (
+        "import sys; from llm_embeddings.vector_cache.store import VectorCache as V; V(sys.argv[1])"
+    )
     beginners = [subprocess.Popen([sys.executable, "-c", program, path]) for _ in range(4)]
     assert [beginner.wait(60) for beginner in beginners] == [0] * 4
     assert len(VectorCache(path)) == 0

@@ -10,8 +10,8 @@ import torch
 from helpers import BUNDLED, SMALL
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from llm_embeddings.loading import load_tokenizer
-from llm_embeddings.training.checkpoints import METRICS
+from llm_embeddings.checkpoint.loading import load_tokenizer
+from llm_embeddings.training.run.checkpoints import METRICS
 
 WORDS = "the cat a dog sat ran on mat and then home again red blue house tree saw".split()
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from llm_embeddings.training.gradcache import backward_sum, backward_vectors, plan
 from llm_embeddings.training.losses import info_nce
 from llm_embeddings.training.mntp import MNTP, RECIPE, train_mntp
-from llm_embeddings.training.models import Encoding, load_backbone_for_training
 from llm_embeddings.training.options import LoraOptions
+from llm_embeddings.training.passes.gradcache import backward_sum, backward_vectors, plan
+from llm_embeddings.training.weights.loading import Encoding, load_backbone_for_training
 
 
 def options(model: str, data: str, output: Path) -> MNTP:

@@ -40,8 +40,8 @@ def quantized(encoder: Encoder, kind: Quantization) -> Encoder:
         ImportError: torchao is missing (CUDA).
         RuntimeError: there is no working C++ compiler (CPU).
     """
-    from .prepacking import prepack
-    from .quantization import quantize, sample_cosine
+    from .arithmetic.prepacking import prepack
+    from .arithmetic.quantization import quantize, sample_cosine
 
     before = _sample(encoder)
     encoder.close()

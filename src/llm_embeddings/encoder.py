@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from numpy.typing import NDArray
 
-from .calls import Call
+from .call import Call
 from .inputs import AllOptions, EncodeOptions, Quantization, check_texts, checked
+from .model import default_limit, rows_of
 from .recipe import Recipe, Role
-from .rows import default_limit, rows_of
 from .vectors import Precision, Vectors, cosine, measure_ranges
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from .vector_cache import VectorCache
+    from .vector_cache.store import VectorCache
 
 BUNDLED_MODEL = Path(__file__).parent / "data" / "small"
 
@@ -50,10 +50,10 @@ class Encoder:
         Raises:
             ValueError: backbone, tokenizer and recipe do not go together.
         """
-        from .fingerprint import Fingerprints
-        from .loading import prepare
-        from .passes import Runner
-        from .scheduler import Scheduler
+        from .checkpoint.loading import prepare
+        from .engine.scheduler import Scheduler
+        from .forward import Runner
+        from .vector_cache.fingerprint import Fingerprints
 
         prepare(backbone, tokenizer, recipe)
         self.backbone = backbone
@@ -113,9 +113,9 @@ class Encoder:
             FileNotFoundError: a directory, repository, base or weight file is missing.
             ValueError: anything else that does not fit; the message names it and the remedy.
         """
-        from .files import Source
-        from .loading import LoadOptions
-        from .opening import Checkpoint, open_encoder
+        from .checkpoint.files import Source
+        from .checkpoint.loading import LoadOptions
+        from .checkpoint.opening import Checkpoint, open_encoder
 
         checkpoint = Checkpoint(
             str(BUNDLED_MODEL if model is None else model),
@@ -390,7 +390,7 @@ class Encoder:
         Raises:
             ValueError: adapters lie unmerged on quantised weights.
         """
-        from .saving import save
+        from .checkpoint.saving import save
 
         save(self, Path(path))
 
@@ -400,7 +400,7 @@ class Encoder:
         Raises:
             ValueError: the recipe needs what native modules cannot do; the message says what.
         """
-        from .export import export_sentence_transformers
+        from .export.modules import export_sentence_transformers
 
         export_sentence_transformers(self, Path(path))
 

@@ -9,7 +9,7 @@ import typer
 from .ask import ask
 from .console import Commands
 from .demo import demo
-from .encode import encode
+from .encode.command import encode
 from .evaluate import evaluate
 from .export import export
 from .info import info

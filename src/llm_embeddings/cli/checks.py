@@ -31,7 +31,7 @@ class Check:
 
 def run_checks(encoder: Encoder) -> Iterator[Check]:
     """Run all tests, one after the other."""
-    from ..prepacking import prepacked_bytes
+    from ..arithmetic.prepacking import prepacked_bytes
 
     backbone = type(encoder.backbone).__name__
     dtype = str(encoder.backbone.dtype).removeprefix("torch.")
@@ -57,7 +57,7 @@ def run_checks(encoder: Encoder) -> Iterator[Check]:
 
 def _attention(encoder: Encoder) -> tuple[bool, str]:
     """The probe raises where the direction is wrong."""
-    from ..probe import check_attention
+    from ..checkpoint.checks import check_attention
 
     check_attention(encoder.backbone, encoder.recipe)
     if encoder.recipe.causal:
@@ -96,8 +96,8 @@ def _batches(encoder: Encoder) -> tuple[bool, str]:
 
 def _tokenizer(encoder: Encoder) -> tuple[bool, str]:
     """Saved and loaded again, the tokenizer must give the same ids."""
-    from ..loading import load_tokenizer
-    from ..rows import rows_of
+    from ..checkpoint.loading import load_tokenizer
+    from ..model import rows_of
 
     texts = _samples()
     with tempfile.TemporaryDirectory() as directory:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..encoder import Encoder
-    from ..evaluation.mteb_run import TaskScore
+    from ..evaluation.mteb.run import TaskScore
     from ..evaluation.results import Options, Result
     from ..evaluation.sets import AnySet
 
@@ -187,7 +187,7 @@ def _instructions(given: Sequence[str]) -> dict[str, str]:
 
 def _found(names: Sequence[str], languages: Sequence[str] | None) -> tuple[list[AnySet], list[Any]]:
     """The user's sets, and MTEB's tasks."""
-    from ..evaluation.mteb_run import find_tasks
+    from ..evaluation.mteb.run import find_tasks
     from ..evaluation.sets import read_sets
 
     paths = [name for name in names if _is_path(name)]
@@ -208,7 +208,7 @@ def _run(
     directory: Path | None,
 ) -> tuple[list[Result], list[TaskScore]]:
     """All scores; what stops the run says what is kept."""
-    from ..evaluation.mteb_run import run_tasks
+    from ..evaluation.mteb.run import run_tasks
     from ..evaluation.results import measured
 
     told = remarks()

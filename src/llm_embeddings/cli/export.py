@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..engines import Engine
+from ..export.engines import Engine
 from .console import AdapterOption, DtypeOption, ModelOption, RecipeOption, load, output
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def export(
 
 def _write_for(directory: Path, encoder: Encoder, engine: Engine) -> tuple[int, list[str]]:
     """Size of what is written, and what to tell its reader."""
-    from ..engine_note import NAME, command
-    from ..engines import SERVERS, Difference
-    from ..export import export_for
+    from ..export.engines import SERVERS, Difference
+    from ..export.modules import export_for
+    from ..export.note import NAME, command
 
     differences: list[Difference] = []
     size = _write(directory, lambda path: differences.extend(export_for(encoder, path, engine)))

@@ -25,8 +25,8 @@ from .console import (
     load,
     output,
 )
-from .subject import BYTES, Subject, count_parameters, look
-from .words import Fact, explain, pooled, visible
+from .describe import Fact, explain, pooled, visible
+from .inspect import BYTES, Subject, count_parameters, look
 
 _NARROW = 60
 _HEAD, _TAIL = 48, 16

@@ -14,7 +14,7 @@ from .console import DeviceOption, ModelOption, RecipeOption, load, remarks
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..synthesis.mine import Mined
+    from ..synthesis.mining.mine import Mined
 
 _WHICH = "Which negatives"
 
@@ -92,8 +92,8 @@ def mine(
 
     Example: llm-embeddings mine run/train -o mined --corpus passages.jsonl
     """
-    from ..synthesis.mine import REPORT, Mining
-    from ..synthesis.mine import mine as run
+    from ..synthesis.mining.mine import REPORT, Mining
+    from ..synthesis.mining.mine import mine as run
 
     if bm25 and (model or recipe):
         raise typer.BadParameter("--bm25 scores without a model: drop --model and --recipe")

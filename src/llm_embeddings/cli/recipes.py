@@ -11,7 +11,7 @@ import typer
 from ..families import REFUSED, get_recipe, list_recipes
 from ..recipe import Recipe
 from .console import output, remarks, suggest
-from .words import POOLINGS
+from .describe import POOLINGS
 
 
 def recipes(

@@ -19,10 +19,10 @@ from .synthesis_options import SynthesizeOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..synthesis.filters import Filters
-    from ..synthesis.generators import ModelOptions
+    from ..synthesis.calls.generators import ModelOptions
+    from ..synthesis.calls.journal import Journal
+    from ..synthesis.filters.chain import Filters
     from ..synthesis.grounding import Passages
-    from ..synthesis.journal import Journal
     from ..synthesis.run import Plan, Summary
 
 TRAIN = "train"
@@ -68,7 +68,7 @@ def _synthesize(output: Path, given: SynthesizeOptions) -> None:
     """
     from transformers.utils import logging
 
-    from ..synthesis.opening import open_generator
+    from ..synthesis.calls.providers import open_generator
     from ..synthesis.run import generate
 
     if not given.model:
@@ -98,10 +98,10 @@ def _synthesize(output: Path, given: SynthesizeOptions) -> None:
 
 def _settings(given: SynthesizeOptions) -> tuple[Any, Any, ModelOptions]:
     """Limits, manners and model options, checked before anything is read."""
-    from ..synthesis.asking import Manners
-    from ..synthesis.budget import Limits
-    from ..synthesis.generators import ModelOptions
-    from ..synthesis.opening import LOCAL
+    from ..synthesis.calls.asking import Manners
+    from ..synthesis.calls.budget import Limits
+    from ..synthesis.calls.generators import ModelOptions
+    from ..synthesis.calls.providers import LOCAL
 
     limits = Limits(
         tokens=given.max_tokens,
@@ -179,7 +179,7 @@ def _weights(option: str, entries: Sequence[str]) -> dict[str, float]:
 
 
 def _filters(given: SynthesizeOptions) -> Filters:
-    from ..synthesis.filters import Filters
+    from ..synthesis.filters.chain import Filters
 
     wanted = given.round_trip
     return Filters(
@@ -218,8 +218,8 @@ class _Meter:
 
 def _finish(output: Path, summary: Summary, filters: Filters, told: Console) -> None:
     """Filter, write and say what there is; end with code 1 if the endpoint gave out."""
-    from ..synthesis.filters import apply_filters
-    from ..synthesis.report import rejected_by, write_report
+    from ..synthesis.filters.chain import apply_filters
+    from ..synthesis.filters.report import rejected_by, write_report
     from ..synthesis.rows import rows_of, write_rows
 
     with told.status("filtering"):

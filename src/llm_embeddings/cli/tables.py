@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from .console import output, remarks
 
 if TYPE_CHECKING:
-    from ..evaluation.mteb_run import TaskScore
+    from ..evaluation.mteb.run import TaskScore
     from ..evaluation.results import Result
     from ..evaluation.scores import Score
 
@@ -70,7 +70,7 @@ def show_figures(model: str) -> None:
     Raises:
         ValueError: nothing is, here.
     """
-    from ..evaluation.published import figures
+    from ..evaluation.mteb.published import figures
 
     table = _table("task", Column("published", justify="right"), "source")
     for figure in figures(known(model)).values():
@@ -84,7 +84,7 @@ def show_comparison(model: str, scores: Sequence[TaskScore]) -> None:
     Raises:
         ValueError: none is published of the model, here.
     """
-    from ..evaluation.published import compare
+    from ..evaluation.mteb.published import compare
 
     names = ("ours", "published", "difference", "band")
     right = [Column(name, justify="right") for name in names]
@@ -113,7 +113,7 @@ def known(model: str) -> str:
     Raises:
         ValueError: it has none here.
     """
-    from ..evaluation.published import with_figures
+    from ..evaluation.mteb.published import with_figures
 
     for name in with_figures():
         if name.lower() == model.lower():

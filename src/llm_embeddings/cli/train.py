@@ -153,7 +153,7 @@ def _start(stage: str, start: Callable[[Any], Path], options: Any) -> None:
     """Train, and say where the result is; a stop that explains itself is no traceback."""
     from transformers.utils import logging
 
-    from ..training.stage import TrainingError
+    from ..training.run.stage import TrainingError
 
     logging.disable_progress_bar()
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .batch import EmbedBatch
 from .options import EmbeddingOptions
-from .result import Embedded, read_embeddings
+from .output.result import Embedded, read_embeddings
 from .run import embed_dataset
 
 __all__ = ["EmbedBatch", "Embedded", "EmbeddingOptions", "embed_dataset", "read_embeddings"]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..inputs import Quantization
 from ..recipe import Recipe, Role
 from ..vectors import NEEDS_RANGES, Precision
+from .input.tables import import_arrow, texts_of, with_vectors
 from .options import COLUMN
-from .tables import import_arrow, texts_of, with_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,7 +188,7 @@ class EmbedBatch:
         Of more, 32 evenly spaced ones are counted; tokenising all again would cost a large GPU a
         few percent.
         """
-        from ..rows import rows_of
+        from ..model import rows_of
 
         few = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
         parts = self.encoder.backbone, self.encoder.tokenizer, self.encoder.recipe

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 from .cluster import import_ray
-from .folder import STAGED, SUCCESS, UNFINISHED, Folder, part_name
+from .input.plan import Plan
+from .input.staging import Staged
 from .meter import Meter
 from .options import EmbeddingOptions, Share
-from .plan import Plan
-from .result import Embedded
-from .staging import Staged
+from .output.folder import STAGED, SUCCESS, UNFINISHED, Folder, part_name
+from .output.result import Embedded
 from .worker import EmbedBlocks, Report, Work, read_report, unit_to
 
 _READERS = 32

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from .cluster import connect, import_ray, probe, share_of
-from .folder import SUCCESS, Folder
-from .manifest import begun, opened, planned, settings_of
+from .input.plan import make_plan
+from .input.source import Source
 from .options import (
     EmbeddingOptions,
     OnError,
@@ -18,10 +18,10 @@ from .options import (
     check_run,
     check_share,
 )
-from .plan import make_plan
+from .output.folder import SUCCESS, Folder
+from .output.manifest import begun, opened, planned, settings_of
+from .output.result import Embedded
 from .pool import Run
-from .result import Embedded
-from .source import Source
 from .worker import Work
 
 if TYPE_CHECKING:

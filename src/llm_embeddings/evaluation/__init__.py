@@ -1,8 +1,8 @@
 """How good an encoder is: on one's own files, on MTEB's tasks, and on long documents."""
 
 from .measures import Encode
-from .mteb_model import mteb_encoder
-from .mteb_tasks import local_task
+from .mteb.model import mteb_encoder
+from .mteb.tasks import local_task
 from .own import evaluate
 from .scores import Score
 

@@ -76,7 +76,7 @@ def bm25(
     Raises:
         ImportError: bm25s is not installed.
     """
-    from ..synthesis.candidates import bm25 as candidates
+    from ..synthesis.mining.candidates import bm25 as candidates
 
     queries, depth = list(data.queries.values()), max(cut for _, cut in cuts) + 1
     nobody = [[0]] * len(queries)  # the score of a known positive, which is not asked for

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..rows import positions
+from ..model import positions
 from ..tokens import tokenize
 from .own import encode_by
 from .rules import prompts_of

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..disk import locked, sync, sync_directory
+from ..storage.files import locked, sync, sync_directory
 from .measures import CUTS, Scores, bm25, measure
 from .own import encode_by, kind_of, prompts_for
 from .rules import Prompts

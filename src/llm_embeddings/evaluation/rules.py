@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..recipe import Recipe, Role
-from .instructions import GENERAL, published
+from .mteb.instructions import GENERAL, published
 
 # Tasks with queries on one side and passages on the other.
 SEARCHES = frozenset({"Retrieval", "InstructionRetrieval"})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.lines import Row, read_rows
+from ..records.lines import Row, read_rows
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _KINDS = (

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from ..files import Source, find, read_json
+from ..checkpoint.files import Source, find, read_json
 from .causal import causal_model
 from .chat import Prompt, check_format, check_messages, prompt_ids
-from .decoding import Decoding, DecodingOptions, Sampling, batch_of, decoding_of, run, running
+from .decoding import (
+    Decoding,
+    DecodingOptions,
+    Sampling,
+    batch_of,
+    decoding_of,
+    run,
+    running,
+)
 from .kv import KeyValues, cache_of, check_room, run_states
 
 if TYPE_CHECKING:

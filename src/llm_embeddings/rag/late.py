@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..rows import positions
+from ..model import positions
 from ..tokens import tokenize
 from ..vectors import finish
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..files import read_json
+from ..checkpoint.files import read_json
 from ..generation.kv import KeyValues
 
 if TYPE_CHECKING:

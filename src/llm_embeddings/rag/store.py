@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ranking.nearest import Nearest, check_faiss
 from .late import Span, Split, check_late, late_vectors, spans_of
-from .nearest import Nearest, check_faiss
 from .table import Document, Row, Table, digest_of, documents_of
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..encoder import Encoder
-from .answer import answer_body
-from .asked import EmbeddingRequest, parse
 from .body import read_body, while_connected
-from .edge import Edge
 from .errors import ApiError, error_response
+from .middleware import Edge
 from .options import Limits
+from .request import EmbeddingRequest, parse
+from .response import answer_body
 from .service import Served, Service
 
 JSON = "application/json"

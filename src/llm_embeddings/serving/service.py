@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..encoder import Encoder
+from ..model import rows_of
 from ..recipe import Role
-from ..rows import rows_of
 from ..vectors import Vectors
-from .asked import EmbeddingRequest, Inputs
 from .errors import ApiError, shown
 from .metrics import Metrics
 from .options import Limits
 from .queue import Queue
+from .request import EmbeddingRequest, Inputs
 from .token_arrays import REMEDY, texts_of
 
 _QUICK = 8192  # characters or ids that are tokenised faster than a thread is woken

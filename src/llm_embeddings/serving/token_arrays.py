@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .asked import Arrays
 from .errors import ApiError
+from .request import Arrays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -1,1 +1,52 @@
-"""Training data made by a language model (`run`, `filters`) and mined from a corpus (`mine`)."""
+"""Training data made by a language model, filtered, and hard negatives from a corpus.
+
+`generate` writes a run, `rows_of` reads it, `apply_filters` chooses, `write_rows` saves; `mine`
+adds hard negatives to rows one has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..faces import lazy
+
+if TYPE_CHECKING:
+    from .calls.generators import Prompt, Reply
+    from .filters.chain import Filters, apply_filters
+    from .mining.mine import Mining, mine
+    from .placeholders import Sampler
+    from .rows import SyntheticRow, rows_of, write_rows
+    from .run import Plan, Summary, generate
+
+__all__ = [
+    "Filters",
+    "Mining",
+    "Plan",
+    "Prompt",
+    "Reply",
+    "Sampler",
+    "Summary",
+    "SyntheticRow",
+    "apply_filters",
+    "generate",
+    "mine",
+    "rows_of",
+    "write_rows",
+]
+
+_HOMES = {
+    "Plan": "run",
+    "Summary": "run",
+    "generate": "run",
+    "SyntheticRow": "rows",
+    "rows_of": "rows",
+    "write_rows": "rows",
+    "Filters": "filters.chain",
+    "apply_filters": "filters.chain",
+    "Mining": "mining.mine",
+    "mine": "mining.mine",
+    "Prompt": "calls.generators",
+    "Reply": "calls.generators",
+    "Sampler": "placeholders",
+}
+__getattr__ = lazy(__name__, _HOMES, extra="synth")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .journal import EXAMPLE, recorded
+from .calls.journal import EXAMPLE, recorded
 from .placeholders import GROUNDED, VALUES
 
 # Groups whose positive is a document that its query should find.

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from . import prompts
-from .asking import Asker, Job, Manners, OutOfBudget, Stopped
-from .budget import Budget, Limits
-from .generators import Generator, ModelOptions, Prompt, Reply
+from .calls.asking import Asker, Job, Manners, OutOfBudget, Stopped
+from .calls.budget import Budget, Limits
+from .calls.generators import Generator, ModelOptions, Prompt, Reply
+from .calls.journal import EXAMPLE, TASKS, Journal
+from .calls.parsing import parse_example, parse_tasks
 from .grounding import Passage, digest, in_turn
-from .journal import EXAMPLE, TASKS, Journal
-from .parsing import parse_example, parse_tasks
 from .placeholders import GROUNDED, SYMMETRIC, Sampler
 
 

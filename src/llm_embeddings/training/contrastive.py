@@ -17,20 +17,20 @@ import torch
 from torch.nn.functional import normalize
 
 from ..recipe import Role
+from ..records.examples import Example, read_examples
+from ..records.sources import sources_of
 from ..vectors import Vectors
-from .data import Example, read_examples
-from .encoding import Encoding
-from .gradcache import backward_vectors
-from .loop import run
+from .batches.mixture import Mixture
+from .batches.pairs import Lengths, Pair, choose, targets_of, text_numbers, tokenize_pairs
+from .batches.texts import within
 from .losses import info_nce, matryoshka
-from .mixture import Mixture
-from .models import encode_texts, load_backbone_for_training, save_result
 from .options import StageOptions, require
-from .pairs import Lengths, Pair, choose, targets_of, text_numbers, tokenize_pairs
+from .passes.encoding import Encoding
+from .passes.gradcache import backward_vectors
 from .presets import PRESETS
-from .sources import sources_of
-from .stage import Progress
-from .texts import within
+from .run.loop import run
+from .run.stage import Progress
+from .weights.loading import encode_texts, load_backbone_for_training, save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

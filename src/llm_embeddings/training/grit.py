@@ -19,22 +19,22 @@ import torch
 from torch.nn.functional import normalize
 
 from ..families import gritlm
+from ..model import positions
 from ..recipe import Role
-from ..rows import positions
+from ..records.examples import Conversation, Example, read_conversations, read_examples
+from ..records.sources import Source, sources_of
 from ..vectors import Vectors
-from .conversations import tokenize_conversation
-from .data import Conversation, Example, read_conversations, read_examples
-from .encoding import Encoding
-from .gradcache import backward_sum, backward_vectors, plan
-from .loop import run
+from .batches.conversations import tokenize_conversation
+from .batches.mixture import Mixture
+from .batches.pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
 from .losses import Aggregation, generative_weights, info_nce
-from .mixture import Mixture
-from .models import encode_texts, load_backbone_for_training, load_head, save_result
 from .options import LoraOptions, StageOptions, require, require_one_of
-from .pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
-from .sources import Source, sources_of
-from .stage import Progress
-from .unified import UnifiedModel, learnt
+from .passes.encoding import Encoding
+from .passes.gradcache import backward_sum, backward_vectors, plan
+from .passes.unified import UnifiedModel, learnt
+from .run.loop import run
+from .run.stage import Progress
+from .weights.loading import encode_texts, load_backbone_for_training, load_head, save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

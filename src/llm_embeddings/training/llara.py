@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..checkpoint.detect import named
 from ..families import llara, siblings
-from ..families.detect import named
+from ..model import positions
 from ..recipe import Recipe, Role
-from ..rows import positions
+from ..records.sources import sources_of
 from ..vectors import Vectors
-from .encoding import Encoding
-from .gradcache import backward_sum, plan
-from .joint import Joint, JointModel, check_recipe, prompts_of, tokenize_joint
-from .loop import run
+from .batches.mixture import Mixture
+from .batches.passages import WORDS, Passage, read_passages
 from .losses import LLARA_DIVISOR
-from .mixture import Mixture
-from .models import (
+from .options import LoraOptions, StageOptions, require
+from .passes.encoding import Encoding
+from .passes.gradcache import backward_sum, plan
+from .passes.joint import Joint, JointModel, check_recipe, prompts_of, tokenize_joint
+from .run.loop import run
+from .run.stage import Progress
+from .weights.loading import (
     Trainable,
     encode_texts,
     load_backbone_for_training,
     load_head,
     save_result,
 )
-from .options import LoraOptions, StageOptions, require
-from .passages import WORDS, Passage, read_passages
-from .sources import sources_of
-from .stage import Progress
-from .vocabulary import add_tokens
+from .weights.vocabulary import add_tokens
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..batching import windows
-from ..probe import embedding_rows
+from ..checkpoint.checks import embedding_rows
+from ..model import positions
 from ..recipe import Recipe, Role
-from ..rows import positions
+from ..records.examples import read_texts
+from ..records.sources import Source, sources_of
 from ..tokens import tokenize
 from ..vectors import Vectors
-from .data import read_texts
-from .encoding import Encoding
-from .gradcache import backward_sum, plan
-from .loop import run
+from .batches.masking import MaskToken, Style, blocks, mask_token, mask_tokens
+from .batches.mixture import Mixture
 from .losses import IGNORED, head_nll_sum, next_tokens
-from .masking import MaskToken, Style, blocks, mask_token, mask_tokens
-from .mixture import Mixture
-from .models import encode_texts, load_backbone_for_training, load_head, save_result
 from .options import StageOptions, require, require_one_of
-from .sources import Source, sources_of
-from .stage import Progress
+from .passes.encoding import Encoding
+from .passes.gradcache import backward_sum, plan
+from .run.loop import run
+from .run.stage import Progress
+from .weights.loading import encode_texts, load_backbone_for_training, load_head, save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
+from ..model import rows_of
 from ..recipe import Role
-from ..rows import rows_of
+from ..records.examples import read_texts
+from ..records.sources import sources_of
 from ..vectors import Vectors
-from .data import read_texts
-from .encoding import Encoding
-from .gradcache import backward_vectors
-from .loop import run
+from .batches.mixture import Mixture
 from .losses import info_nce
-from .mixture import Mixture
 from .mntp import RECIPE
-from .models import encode_texts, load_backbone_for_training, save_result
 from .options import StageOptions, require
-from .sources import sources_of
-from .stage import Progress
+from .passes.encoding import Encoding
+from .passes.gradcache import backward_vectors
+from .run.loop import run
+from .run.stage import Progress
+from .weights.loading import encode_texts, load_backbone_for_training, save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

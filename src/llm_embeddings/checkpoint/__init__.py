@@ -1,0 +1,1 @@
+"""A hub id or a directory -> a checked model: files, recipe, weights, adapters; and back."""

@@ -1,0 +1,55 @@
+"""llm_embeddings.json: the recipe and calibration ranges that lie beside saved weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..recipe import Recipe
+from ..vectors import Vectors
+from .files import read_json
+
+NAME = "llm_embeddings.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What the file says."""
+
+    recipe: Recipe
+    ranges: dict[tuple[int, bool], Vectors] = field(default_factory=dict)
+
+
+def read(directory: Path) -> Sidecar | None:
+    """The sidecar of a directory, or None.
+
+    Raises:
+        ValueError: a format this version does not know, or a bad recipe.
+    """
+    values = read_json(directory / NAME)
+    if not values:
+        return None
+    if values.get("format") != _FORMAT or not isinstance(values.get("recipe"), dict):
+        raise ValueError(
+            f"{directory / NAME} has format {values.get('format')!r}, this version reads 1. "
+            "Update llm-embeddings, or pass recipe=..."
+        )
+    ranges = {
+        (entry["dim"], entry["normalize"]): np.array([entry["low"], entry["high"]], np.float32)
+        for entry in values.get("ranges", ())
+    }
+    return Sidecar(Recipe.from_dict(values["recipe"]), ranges)
+
+
+def write(directory: Path, sidecar: Sidecar) -> None:
+    """Write the sidecar."""
+    ranges = [
+        {"dim": dim, "normalize": normalize, "low": low.tolist(), "high": high.tolist()}
+        for (dim, normalize), (low, high) in sidecar.ranges.items()
+    ]
+    values = {"format": _FORMAT, "recipe": sidecar.recipe.to_dict(), "ranges": ranges}
+    (directory / NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""`llm-embeddings encode`: texts from files -> vectors in files, through any interruption."""

@@ -1,0 +1,209 @@
+"""What is finished of an output, kept so that a kill at any moment loses one chunk at most.
+
+Beside the output OUT lies OUT.partial/rows with the finished chunks, one after the other, and
+OUT.partial/journal.jsonl with the settings and then one line per chunk, written once the chunk is
+on the disk. What lies behind the last whole line was cut off when a process ended: it is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from ...storage.files import locked, sync, sync_directory
+
+JOURNAL, ROWS, TABLE = "journal.jsonl", "rows", "table.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished chunk.
+
+    Attributes:
+        digest: Of the rows it was made from.
+        rows: How many.
+        end: Where it ends in the file of rows.
+    """
+
+    digest: str
+    rows: int
+    end: int
+
+
+class Journal:
+    """The unfinished output of one process at a time; a context manager.
+
+    Attributes:
+        settings: What it was begun with; None if it begins now.
+        finished: Chunks on the disk.
+    """
+
+    def __init__(self, out: Path, *, restart: bool) -> None:
+        """Open what is there of an output, or begin.
+
+        Args:
+            out: The output; the journal lies beside it.
+            restart: Drop what is there.
+
+        Raises:
+            OSError: the directory cannot be written.
+            ValueError: another process writes this output, or the directory is not a journal's.
+        """
+        self.out, self.directory = out, out.with_name(f"{out.name}.partial")
+        self.settings: dict[str, Any] | None = None
+        self.finished: list[Entry] = []
+        self._rows: BinaryIO | None = None
+        self._log = self._lock()
+        try:
+            self._read(restart)
+        except BaseException:
+            self._log.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._rows is not None:
+            self._rows.close()
+        if not self.finished:
+            self._remove()
+        self._log.close()
+
+    @property
+    def count(self) -> int:
+        """Finished rows."""
+        return sum(entry.rows for entry in self.finished)
+
+    @property
+    def spool(self) -> Path:
+        """The file of rows."""
+        return self.directory / ROWS
+
+    @property
+    def kept(self) -> str:
+        """What a user needs to know when it stops here."""
+        if not self.finished:
+            return "Nothing was finished yet"
+        return (
+            f"{self.count:,} finished texts are kept in {self.directory}: the same command goes "
+            "on from there"
+        )
+
+    def begin(self, settings: dict[str, Any], head: bytes) -> None:
+        """Note the settings, or compare them with those it was begun with.
+
+        Raises:
+            ValueError: they differ.
+        """
+        if self.settings is None:
+            self._rows = self.spool.open("wb")
+            self._rows.write(head)
+            sync(self._rows)
+            self._note(settings)
+            self.settings = settings
+            return
+        for name in settings:
+            if settings[name] != self.settings.get(name):
+                raise ValueError(
+                    f"{self.directory} was begun with {name} = {self.settings.get(name)!r}, and "
+                    f"now it is {settings[name]!r}: the file would be of two kinds. Go on as it "
+                    "was begun, or drop what is finished with --restart"
+                )
+        self._rows = self.spool.open("r+b")
+        end = self.finished[-1].end if self.finished else len(head)
+        self._rows.truncate(end)
+        self._rows.seek(end)
+
+    def check(self, number: int, digest: str) -> None:
+        """Compare a finished chunk with the input.
+
+        Raises:
+            ValueError: the input is another one.
+        """
+        if self.finished[number].digest != digest:
+            first = sum(entry.rows for entry in self.finished[:number])
+            raise ValueError(
+                f"the input has changed since {self.directory} was begun (rows {first + 1:,} to "
+                f"{first + self.finished[number].rows:,}): drop what is finished with --restart"
+            )
+
+    def check_end(self, chunks: int) -> None:
+        """Compare the number of chunks with that of the input.
+
+        Raises:
+            ValueError: the input is shorter than it was.
+        """
+        if chunks < len(self.finished):
+            raise ValueError(
+                f"the input has fewer rows than when {self.directory} was begun: drop what is "
+                "finished with --restart"
+            )
+
+    def append(self, data: bytes, digest: str, rows: int) -> None:
+        """Put a chunk on the disk, then note that it is there."""
+        assert self._rows is not None
+        self._rows.write(data)
+        sync(self._rows)
+        entry = Entry(digest, rows, self._rows.tell())
+        self._note(asdict(entry))
+        self.finished.append(entry)
+
+    def publish(self, file: Path) -> None:
+        """Give a complete file in the directory the output's name, and remove the directory."""
+        with file.open("rb") as complete:
+            sync(complete)
+        file.replace(self.out)
+        sync_directory(self.out.parent)
+        self.finished = []
+
+    def _lock(self) -> BinaryIO:
+        """Open the journal for this process alone; the lock goes when the process does."""
+        if self.directory.is_dir() and any(self.directory.iterdir()):
+            if not (self.directory / JOURNAL).is_file():
+                raise ValueError(
+                    f"{self.directory} is in the way: move it, or write to another name"
+                )
+        self.directory.mkdir(exist_ok=True)
+        return locked(self.directory / JOURNAL, self.out)
+
+    def _read(self, restart: bool) -> None:
+        """Take over the whole lines whose rows are on the disk."""
+        self._log.seek(0)
+        lines = [] if restart else self._log.read().splitlines(keepends=True)
+        lines = [line for line in lines if line.endswith(b"\n")]
+        try:
+            size = self.spool.stat().st_size
+        except FileNotFoundError:  # not begun, or published already
+            lines, size = [], 0
+        if lines:
+            try:
+                self.settings = json.loads(lines[0])
+                self.finished = [Entry(**json.loads(line)) for line in lines[1:]]
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{self.directory / JOURNAL} is not what this version writes: begin again "
+                    "with --restart"
+                ) from error
+        if not self.finished:
+            self.settings, lines = None, []
+        elif self.finished[-1].end > size:
+            raise ValueError(f"{self.directory} has lost rows: begin again with --restart")
+        self._log.truncate(sum(map(len, lines)))
+
+    def _note(self, values: dict[str, Any]) -> None:
+        self._log.write(json.dumps(values).encode() + b"\n")
+        sync(self._log)
+
+    def _remove(self) -> None:
+        for name in (TABLE, ROWS, JOURNAL):
+            (self.directory / name).unlink(missing_ok=True)
+        self.directory.rmdir()

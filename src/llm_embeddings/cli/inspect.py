@@ -1,0 +1,126 @@
+"""A model as far as it can be known without reading its weights or asking the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..recipe import Recipe
+from .console import suggest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from ..checkpoint.files import Checkpoint
+
+BYTES = {"float32": 4, "bfloat16 or float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A recipe with the files that are here.
+
+    Attributes:
+        recipe: How the model embeds.
+        origin: Where the recipe comes from.
+        checkpoint: Its directories; None if they are not on this disk.
+        config: The root's config.json.
+        tokenizer: None if its files are not here.
+    """
+
+    recipe: Recipe
+    origin: str
+    checkpoint: Checkpoint | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: PreTrainedTokenizerFast | None = None
+
+
+def look(model: str | None, wanted: str | None, adapters: Sequence[str]) -> Subject:
+    """Find a model's recipe and its files, as `Encoder.from_pretrained` would.
+
+    Raises:
+        FileNotFoundError: the model is neither here nor listed; near names are given.
+        ValueError: an unknown or refused name, or files that do not say how it embeds.
+    """
+    from ..checkpoint import sidecar
+    from ..checkpoint.detect import named, settle
+    from ..checkpoint.files import Source, find, read_json, resolve
+    from ..checkpoint.loading import load_tokenizer
+    from ..encoder import BUNDLED_MODEL
+
+    name = str(BUNDLED_MODEL if model is None else model)
+    listed = named(name, wanted)
+    local = Source(local_files_only=True)
+    try:
+        directory = find(name, local)
+        saved = sidecar.read(directory) if wanted is None else None
+        recipe = saved.recipe if saved else listed
+        checkpoint = resolve(directory, adapters, local, base=recipe.base if recipe else None)
+    except FileNotFoundError as error:
+        if listed is not None:
+            return Subject(listed, _listed(listed))
+        raise _not_here(name, error) from error
+    recipe = settle(name, directory, checkpoint, recipe, trusted=False)
+    if saved is not None:
+        origin = f"{sidecar.NAME} beside the weights"
+    else:
+        origin = _listed(recipe) if listed else f"recognised by {recipe.source}"
+    has_tokenizer = (checkpoint.tokenizer / "tokenizer.json").is_file()
+    tokenizer = load_tokenizer(checkpoint.tokenizer) if has_tokenizer else None
+    config = read_json(checkpoint.root / "config.json")
+    return Subject(recipe, origin, checkpoint, config, tokenizer)
+
+
+def count_parameters(subject: Subject) -> tuple[int, str] | None:
+    """Parameters of the backbone and where the number is from; None if no file tells.
+
+    Weights are counted in the headers of their files; else by building the architecture that
+    config.json names, without memory behind it.
+    """
+    if subject.checkpoint is None:
+        return None
+    root = subject.checkpoint.root
+    files = sorted(root.glob("model*.safetensors"))
+    if files:
+        return sum(map(_parameters_of, files)), "headers of the weights"
+    if not subject.config:
+        return None
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        backbone = AutoModel.from_config(AutoConfig.from_pretrained(root, local_files_only=True))
+    return sum(weight.numel() for weight in backbone.parameters()), "config.json"
+
+
+def _parameters_of(path: Path) -> int:
+    """Numbers in a safetensors file but for the head's, which an encoder does not load."""
+    from ..checkpoint.files import check_safetensors
+
+    check_safetensors(path)
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__" and not name.startswith("lm_head."):
+            count = 1
+            for size in tensor["shape"]:
+                count *= size
+            total += count
+    return total
+
+
+def _listed(recipe: Recipe) -> str:
+    return f"the table of recipes, which follows: {recipe.source}"
+
+
+def _not_here(name: str, error: FileNotFoundError) -> FileNotFoundError:
+    if name.startswith((".", "/", "~")):
+        return error
+    return FileNotFoundError(
+        f"{name!r} is neither on this disk nor a known recipe, and `info` downloads nothing. "
+        f"{suggest(name)}"
+    )

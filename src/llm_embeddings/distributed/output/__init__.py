@@ -1,0 +1,1 @@
+"""The output folder: numbered parts, whose they are, and how they are read back."""

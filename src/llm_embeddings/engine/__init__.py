@@ -1,0 +1,1 @@
+"""Who runs which rows, when and where: one scheduler behind all threads, coroutines, devices."""

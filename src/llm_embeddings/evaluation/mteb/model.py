@@ -1,0 +1,200 @@
+"""An encoder as mteb asks for one: every recipe, with the right instruction for each task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..rules import Prompts, Side, prompts_of, rules_of
+from ..scores import Floats
+
+if TYPE_CHECKING:
+    from ...encoder import Encoder
+
+_OWN_GROUP = "llm-embeddings"
+
+
+def mteb_encoder(
+    encoder: Encoder,
+    *,
+    instructions: Mapping[str, str] | None = None,
+    max_length: int | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+) -> MTEBEncoder:
+    """An encoder that `mteb.evaluate` takes.
+
+    Example:
+        >>> import mteb  # doctest: +SKIP
+        >>> model = mteb_encoder(Encoder.from_pretrained("GritLM/GritLM-7B"))  # doctest: +SKIP
+        >>> mteb.evaluate(model, mteb.get_task("NFCorpus"))  # doctest: +SKIP
+
+    Args:
+        encoder: Makes the vectors.
+        instructions: Instead of the published ones, by task name or type of task; "" = none.
+        max_length: Limit in tokens; None = what the family's published scores were made with.
+        name: Under which mteb files the results, "organisation/name"; None = the recipe's.
+        revision: Likewise; None = a fingerprint of weights, recipe and these options, so that
+            mteb's cache never takes another model's result.
+
+    Raises:
+        ImportError: mteb is not installed.
+    """
+    import_mteb()
+    return MTEBEncoder(encoder, instructions or {}, max_length, name, revision)
+
+
+class MTEBEncoder:
+    """`mteb.EncoderProtocol` over an `Encoder`; made by `mteb_encoder`.
+
+    Attributes:
+        encoder: Makes the vectors.
+        mteb_model_meta: An `mteb.ModelMeta`, made without asking the hub.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        instructions: Mapping[str, str],
+        max_length: int | None,
+        name: str | None,
+        revision: str | None,
+    ) -> None:
+        """Wrap; see `mteb_encoder`."""
+        self.encoder = encoder
+        self._instructions = dict(instructions)
+        published = rules_of(encoder.recipe).max_length
+        self._max_length = max_length or (min(published, encoder.max_length) if published else None)
+        self.mteb_model_meta = self._meta(name, revision)
+
+    def prompts(self, task_metadata: Any) -> Prompts:
+        """How a task is embedded.
+
+        Args:
+            task_metadata: An `mteb.TaskMetadata`.
+
+        Warns:
+            InstructionWarning: there is no instruction for the task; see `prompts_of`.
+        """
+        own = task_metadata.prompt
+        return prompts_of(
+            self.encoder.recipe,
+            task_metadata.type,
+            task_metadata.name,
+            instructions=self._instructions,
+            own=own.get("query") if isinstance(own, dict) else own,
+        )
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: Any = None,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+    ) -> Floats:
+        """Vectors of a task's texts.
+
+        Args:
+            inputs: Batches with a list of strings under "text".
+            task_metadata: An `mteb.TaskMetadata`.
+            hf_split: Not used.
+            hf_subset: Not used.
+            prompt_type: `mteb.types.PromptType`, of searches and rerankings.
+            batch_size: Not used: passes are filled by tokens.
+            show_progress_bar: Show one.
+
+        Returns:
+            `[texts, dimension]`, float32.
+
+        Raises:
+            ValueError: the task is not about texts.
+        """
+        texts: list[str] = []
+        for batch in inputs:
+            if "text" not in batch:
+                raise ValueError(
+                    f"{task_metadata.name} has {', '.join(batch)} and no text: this model embeds "
+                    "texts only"
+                )
+            texts += batch["text"]
+        prompts = self.prompts(task_metadata)
+        side: Side = prompts.document if _is_document(prompt_type) else prompts.query
+        found: Floats = self.encoder.encode(
+            texts,
+            side.role,
+            side.instruction,
+            normalize=prompts.normalize,
+            max_length=self._max_length,
+            show_progress=show_progress_bar,
+        )
+        return found
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Cosine similarity of all rows of one with all of the other: a `[n, m]` tensor."""
+        from mteb.similarity_functions import cos_sim
+
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Cosine similarity row by row: an `[n]` tensor."""
+        from mteb.similarity_functions import pairwise_cos_sim
+
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+    def _meta(self, name: str | None, revision: str | None) -> Any:
+        from mteb.models.model_meta import ModelMeta
+
+        encoder, recipe = self.encoder, self.encoder.recipe
+        name = name or recipe.name
+        return ModelMeta(
+            loader=None,
+            name=name if "/" in name else f"{_OWN_GROUP}/{name}",
+            revision=revision or self._revision(),
+            release_date=None,
+            languages=None,
+            n_parameters=sum(weight.numel() for weight in encoder.backbone.parameters()),
+            memory_usage_mb=None,
+            max_tokens=self._max_length or encoder.max_length,
+            embed_dim=encoder.dimension,
+            license=None,
+            open_weights=None,
+            public_training_code=None,
+            public_training_data=None,
+            framework=["PyTorch", "Transformers"],
+            similarity_fn_name="cosine",  # type: ignore[arg-type]
+            use_instructions=recipe.query.takes_instruction,
+            training_datasets=None,
+        )
+
+    def _revision(self) -> str:
+        """32 hex digits of all that decides a vector."""
+        whole = [
+            self.encoder.fingerprint("query"),
+            self.encoder.fingerprint("document"),
+            self._instructions,
+            self._max_length,
+        ]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def import_mteb() -> Any:
+    """The mteb package.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import mteb
+    except ImportError as error:
+        raise ImportError("MTEB's tasks need mteb: pip install 'llm-embeddings[eval]'") from error
+    return mteb
+
+
+def _is_document(prompt_type: Any) -> bool:
+    return prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "document"

@@ -1,0 +1,229 @@
+"""A self-contained directory for other engines: merged weights, stock classes, no code of ours.
+
+Adapters are part of the weights by now. The config says which way the model attends, the tokenizer
+puts BOS and EOS itself, and the files of sentence-transformers say how it pools. What an engine
+would compute differently is refused, or left to the client and said so: see `engines`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ..checkpoint.files import read_json
+from ..checkpoint.saving import save
+from ..recipe import Recipe, Role
+from ..tokens import special_id, tokenize
+from .engines import (
+    MODES,
+    SERVERS,
+    Difference,
+    Engine,
+    fidelity,
+    takes_texts,
+    unknown_to_modules,
+)
+from .note import NAME, note
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from ..encoder import Encoder
+
+_TYPES = "sentence_transformers.models."
+# Every mode that readers of the file may want to find, as a `true` or a `false`.
+_ALL_MODES = (*MODES.values(), "max_tokens", "mean_sqrt_len_tokens")
+
+
+def export_sentence_transformers(encoder: Encoder, path: Path) -> None:
+    """Write `SentenceTransformer(path)`'s files, readable by versions 2.7 and later.
+
+    `encode_query` and `encode_document` there equal those here; plain `encode` embeds documents.
+    `Encoder.from_pretrained(path)` reads the directory, too.
+
+    Args:
+        encoder: What to write.
+        path: Directory; made if it does not exist.
+
+    Raises:
+        ValueError: the recipe, or the backbone, needs what native modules cannot do.
+    """
+    found = unknown_to_modules(encoder)
+    if found:
+        raise ValueError(
+            f"recipe {encoder.recipe.name!r} cannot be written as native sentence-transformers "
+            f"modules, which do not know {'; '.join(found)}. save_pretrained() keeps all of it, "
+            "and as_sentence_transformer() of sentence-transformers-llm-embeddings serves it there"
+        )
+    _write_model(encoder, path)
+    _write_modules(path, encoder)
+
+
+def export_for(encoder: Encoder, path: Path, engine: Engine) -> list[Difference]:
+    """Write a directory that `engine` serves, with ENGINE.md: how to start it and how to ask it.
+
+    `Encoder.from_pretrained(path)` reads the directory, too.
+
+    Args:
+        encoder: What to write.
+        path: Directory; made if it does not exist.
+        engine: Where the model shall run.
+
+    Returns:
+        What the client has to look after; nothing if the engine does it all.
+
+    Raises:
+        ValueError: the engine's vectors would be wrong whatever it is sent, or it is unknown.
+    """
+    differences = fidelity(encoder, engine)
+    if engine == "sentence-transformers":
+        export_sentence_transformers(encoder, path)
+        return differences
+    server = SERVERS[engine]
+    hopeless = [difference.what for difference in differences if not difference.remedy]
+    if hopeless:
+        raise ValueError(
+            f"{server.name} would give wrong vectors for recipe {encoder.recipe.name!r}: it "
+            f"{'; it '.join(hopeless)}. {_instead(encoder)}"
+        )
+    _write_model(encoder, path)
+    if takes_texts(encoder.recipe, server):
+        _write_modules(path, encoder)
+    text = note(encoder, engine, differences)
+    (path / NAME).write_text(text, encoding="utf-8")
+    return differences
+
+
+def _instead(encoder: Encoder) -> str:
+    """Where else the model can be served."""
+    able = [
+        server.name
+        for engine, server in SERVERS.items()
+        if all(difference.remedy for difference in fidelity(encoder, engine))
+    ]
+    return f"It can be served by {' and '.join(able)}" if able else "Serve it with this package"
+
+
+def _write_model(encoder: Encoder, path: Path) -> None:
+    save(encoder, path)
+    _finish_config(path, encoder.recipe)
+    _finish_tokenizer(path, encoder)
+    _write(
+        path / "sentence_bert_config.json",
+        {"max_seq_length": _longest_row(encoder), "do_lower_case": False},
+    )
+
+
+def _longest_row(encoder: Encoder) -> int:
+    """Tokens of the longest row: the recipe's limit, and what is not counted in it."""
+    if encoder.recipe.join == "string":
+        return encoder.max_length
+    rows = [tokenize(encoder.tokenizer, encoder.recipe, [""], role)[0] for role in get_args(Role)]
+    return encoder.max_length + max(len(row.ids) for row in rows)
+
+
+def _finish_config(path: Path, recipe: Recipe) -> None:
+    """Stock classes only, the attention direction, and old spellings for those who need them.
+
+    transformers >= 5.2 and vLLM read `is_causal`, text-embeddings-inference its opposite. It, and
+    transformers < 5, look for the rotary base outside of `rope_parameters`; transformers 5 reads
+    either. text-embeddings-inference does not take null for a padding token.
+    """
+    config = read_json(path / "config.json")
+    config.pop("auto_map", None)
+    config["is_causal"] = recipe.causal
+    if not recipe.causal:
+        config["use_bidirectional_attention"] = True
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            config["rope_scaling"] = rope
+    if config.get("pad_token_id", 0) is None:
+        del config["pad_token_id"]
+    _write(path / "config.json", config)
+
+
+def _finish_tokenizer(path: Path, encoder: Encoder) -> None:
+    """BOS and EOS by a post-processor, so that truncation leaves room for them."""
+    recipe, tokenizer = encoder.recipe, encoder.tokenizer
+    serialized = read_json(path / "tokenizer.json")
+    serialized["post_processor"] = _template(
+        tokenizer,
+        special_id(tokenizer, recipe.bos, "bos"),
+        special_id(tokenizer, recipe.eos, "eos"),
+    )
+    _write(path / "tokenizer.json", serialized)
+    settings = read_json(path / "tokenizer_config.json")
+    for flag in ("add_bos_token", "add_eos_token"):
+        settings.pop(flag, None)
+    settings |= {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": _longest_row(encoder),
+        "padding_side": "right",
+        "truncation_side": "right",
+        "pad_token": tokenizer.pad_token
+        or tokenizer.eos_token
+        or tokenizer.convert_ids_to_tokens(0),
+    }
+    _write(path / "tokenizer_config.json", settings)
+
+
+def _template(
+    tokenizer: PreTrainedTokenizerFast, bos: int | None, eos: int | None
+) -> dict[str, Any]:
+    """A TemplateProcessing that puts BOS and EOS around a text, in tokenizer.json's format."""
+    names = {i: tokenizer.convert_ids_to_tokens(i) for i in (bos, eos) if i is not None}
+
+    def frame(sequence: str, type_id: int) -> list[dict[str, Any]]:
+        before, after = (
+            [{"SpecialToken": {"id": names[i], "type_id": type_id}}] if i is not None else []
+            for i in (bos, eos)
+        )
+        return [*before, {"Sequence": {"id": sequence, "type_id": type_id}}, *after]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": frame("A", 0),
+        "pair": [*frame("A", 0), *frame("B", 1)],
+        "special_tokens": {
+            name: {"id": name, "ids": [i], "tokens": [name]} for i, name in names.items()
+        },
+    }
+
+
+def _write_modules(path: Path, encoder: Encoder) -> None:
+    """The files of sentence-transformers, in the form that all its versions since 2.7 read."""
+    recipe = encoder.recipe
+    folders = {"Transformer": "", "Pooling": "1_Pooling"}
+    if recipe.normalize:
+        folders["Normalize"] = "2_Normalize"
+    modules = [
+        {"idx": index, "name": str(index), "path": folder, "type": _TYPES + kind}
+        for index, (kind, folder) in enumerate(folders.items())
+    ]
+    _write(path / "modules.json", modules)
+    pooling: dict[str, Any] = {"word_embedding_dimension": encoder.dimension}
+    pooling |= {f"pooling_mode_{mode}": mode == MODES[recipe.pooling] for mode in _ALL_MODES}
+    pooling["include_prompt"] = recipe.pool_span == "all" or recipe.pooling in (
+        "last_token",
+        "first_token",
+    )
+    (path / "1_Pooling").mkdir(exist_ok=True)
+    _write(path / "1_Pooling" / "config.json", pooling)
+    prompts = {role: recipe.prefix(role) for role in get_args(Role)}
+    settings: dict[str, Any] = {
+        "model_type": "SentenceTransformer",
+        "prompts": prompts,
+        "default_prompt_name": "document" if prompts["document"] else None,
+        "similarity_fn_name": "cosine",
+    }
+    if not recipe.causal:
+        reason = "Earlier versions ignore is_causal in config.json and attend causally."
+        settings["requirements"] = {"transformers": {"specifier": ">=5.2", "reason": reason}}
+    _write(path / "config_sentence_transformers.json", settings)
+
+
+def _write(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Which documents come first: nearest vectors, and BM25."""

@@ -1,0 +1,1 @@
+"""Rows of users' files: lines, columns, sources, examples."""

@@ -1,0 +1,1 @@
+"""What must be on disk after a crash: files, SQLite, journals; and progress shown meanwhile."""

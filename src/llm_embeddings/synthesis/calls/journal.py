@@ -1,0 +1,194 @@
+"""What a run has answered, one line each, appended as soon as it is there.
+
+A kill at any moment loses nothing that was written: a line that it cut off is dropped when the file
+is opened again. Lines are handed to the system at once and to the disk every second, so only a
+power failure can cost replies, those of the last second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ...storage.files import locked, sync
+
+FILE = "journal.jsonl"
+_SYNC_SECONDS = 1.0
+TASKS, EXAMPLE = "tasks", "example"
+_KEYS = {"kind", "number", "value", "final", "tokens_in", "tokens_out"}
+
+
+def recorded(directory: Path, kind: str) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """The settings of a run and its values of a kind by number, while it goes on or afterwards.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: it is not what this version writes.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} is no run of synthesize: it has no {FILE}")
+    places: dict[int, int] = {}
+    settings: dict[str, Any] = {}
+    place = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # being written, or cut off
+            read = _parsed(line, path)
+            if "settings" in read:
+                settings = read["settings"]
+            elif read["kind"] == kind and read["value"] is not None:
+                places[read["number"]] = place
+            place += len(line)
+    return settings, _lines_at(path, [places[number] for number in sorted(places)])
+
+
+class Journal:
+    """The journal of one run, held by one process at a time; a context manager.
+
+    Attributes:
+        failures: Why there is no value, by kind and number; of the last time it was tried.
+        tokens_in: Of all prompts noted.
+        tokens_out: Of all replies noted.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
+        """Begin, or go on with what is there.
+
+        Args:
+            directory: Where the journal lies; made if missing.
+            settings: What the run depends on, as JSON has it.
+
+        Raises:
+            OSError: the directory cannot be written.
+            ValueError: it is of another run, not a run's, or another process writes it.
+        """
+        self.path = directory / FILE
+        if directory.is_dir() and any(directory.iterdir()) and not self.path.is_file():
+            raise ValueError(
+                f"{directory} holds other files and no {FILE}: name a new or empty directory"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        self.failures: dict[tuple[str, int], str] = {}
+        self.tokens_in = self.tokens_out = 0
+        self._places: dict[tuple[str, int], int] = {}
+        self._final: set[tuple[str, int]] = set()
+        self._synced = time.monotonic()
+        self._file = locked(self.path, self.path)
+        try:
+            self._read(json.loads(json.dumps(settings)))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sync()
+        self._file.close()
+
+    def is_final(self, kind: str, number: int) -> bool:
+        """Whether there is a value, or will never be one."""
+        return (kind, number) in self._final
+
+    def count(self, kind: str) -> int:
+        """How many values of a kind there are."""
+        return sum(known == kind for known, _ in self._places)
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Append what came of a job.
+
+        Args:
+            line: "kind", "number", "value" (None if there is none), "reason" then, "final",
+                "tokens_in", "tokens_out", and whatever belongs to the value.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        place = self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        self._take(line, place)
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self._sync()
+
+    def values(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The lines that have a value, by number, whatever order they came in."""
+        for known, number in sorted(key for key in self._places if key[0] == kind):
+            self._file.seek(self._places[known, number])
+            yield json.loads(self._file.readline())
+
+    def _read(self, settings: dict[str, Any]) -> None:
+        self._file.seek(0)
+        place = 0
+        for raw in self._file:
+            if not raw.endswith(b"\n"):
+                break
+            line = _parsed(raw, self.path)
+            if "settings" in line:
+                _compare(line["settings"], settings, self.path)
+            else:
+                self._take(line, place)
+            place += len(raw)
+        self._file.truncate(place)
+        self._file.seek(0, os.SEEK_END)
+        if not place:
+            self._file.write(json.dumps({"settings": settings}).encode() + b"\n")
+            self._sync()
+
+    def _take(self, line: Mapping[str, Any], place: int) -> None:
+        key = (str(line["kind"]), int(line["number"]))
+        self.tokens_in += line["tokens_in"]
+        self.tokens_out += line["tokens_out"]
+        if line["final"]:
+            self._final.add(key)
+        if line["value"] is None:
+            self.failures[key] = line["reason"]
+        else:
+            self.failures.pop(key, None)
+            self._places[key] = place
+
+    def _sync(self) -> None:
+        sync(self._file)
+        self._synced = time.monotonic()
+
+
+def _lines_at(path: Path, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            yield json.loads(file.readline())
+
+
+def _parsed(line: bytes, path: Path) -> dict[str, Any]:
+    wrong = f"{path} holds {line!r:.80}, which no run wrote: name another directory"
+    try:
+        read = json.loads(line)
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if not isinstance(read, dict) or not ("settings" in read or _KEYS <= set(read)):
+        raise ValueError(wrong)
+    return read
+
+
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Raise `ValueError` naming the first setting that differs."""
+    for name in dict.fromkeys([*before, *now]):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"{path.parent} was begun with {name} = {json.dumps(before.get(name)):.200}, and "
+                f"now it is {json.dumps(now.get(name)):.200}. Go on as it was begun, or name "
+                "another directory"
+            )

@@ -1,0 +1,1 @@
+"""Which synthetic rows are good enough to train on."""

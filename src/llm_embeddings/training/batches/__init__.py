@@ -1,0 +1,1 @@
+"""Rows of a batch: mixtures, pairs, masks, passages, conversations."""

@@ -1,0 +1,254 @@
+"""Batches from several sources: in proportion, shuffled, and the same ones after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ...records.sources import Source
+
+Item = TypeVar("Item")
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a source holds.
+
+    Attributes:
+        source: The source.
+        items: How many a pass over it gives, after the filter.
+        filtered: How many the filter took out.
+        size: Bytes of the file.
+        sha256: Of the file.
+    """
+
+    source: Source
+    items: int
+    filtered: int
+    size: int
+    sha256: str
+
+
+class Mixture(Generic[Item]):
+    """Sources, mixed.
+
+    An epoch has every item of a source of weight 1 once, up to the last incomplete batch, which is
+    dropped. The order depends on the seed alone. No file is held in memory; making a mixture reads
+    each once, so that a row that does not fit is an error before training starts.
+
+    Attributes:
+        surveys: What each source holds.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        read: Callable[[Source], Iterable[Item]],
+        *,
+        seed: int = 42,
+        keep: Callable[[Item], bool] | None = None,
+        same_source: bool = True,
+        buffer: int = 10_000,
+    ) -> None:
+        """Read all sources once.
+
+        Args:
+            sources: Which files, with their weights.
+            read: The items of a source, such as `llm_embeddings.records.examples.read_examples`.
+            seed: Of the order.
+            keep: Which items are kept, such as `llm_embeddings.training.batches.texts.within(...)`.
+            same_source: Whether a batch holds items of one file only, and of one value of their
+                `source`; at the end of a pass over a file, what is left of several is put together.
+            buffer: How many items of a source are held to be shuffled. A file with more should not
+                be sorted.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a row that does not fit, or a source of which nothing is kept.
+        """
+        if buffer < 1:
+            raise ValueError(f"buffer={buffer} must be 1 or more")
+        self._read, self._keep, self._seed = read, keep, seed
+        self._same_source, self._buffer = same_source, buffer
+        self.surveys = tuple(self._survey(source) for source in sources)
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Names, sizes, hashes and weights, as JSON-ready values: the same data says the same."""
+        return [
+            {
+                "name": found.source.path.name,
+                "items": found.items,
+                "filtered": found.filtered,
+                "bytes": found.size,
+                "sha256": found.sha256,
+                "weight": found.source.weight,
+                "instruction": found.source.instruction,
+                "symmetric": found.source.symmetric,
+            }
+            for found in self.surveys
+        ]
+
+    def updates(self, batch_size: int, epochs: int | None) -> int | None:
+        """Batches of this size in some epochs; None where epochs are not counted.
+
+        Raises:
+            ValueError: a source has fewer items than a batch.
+        """
+        per_epoch = self.batches_per_epoch(batch_size)
+        return None if epochs is None else epochs * per_epoch
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """How many batches of this size an epoch has.
+
+        Raises:
+            ValueError: a source has fewer items than a batch.
+        """
+        total = sum(self._quotas(batch_size))
+        return total if self._same_source else total // batch_size
+
+    def batches(
+        self, batch_size: int, start: int = 0, *, epochs: int | None = None
+    ) -> Iterator[list[Item]]:
+        """Batches from number `start` on, as a run from the beginning would give them.
+
+        Args:
+            batch_size: Items per batch.
+            start: Number of the first batch, from 0; those before are not made again.
+            epochs: Passes over the mixture; None = endless.
+
+        Raises:
+            ValueError: a source has fewer items than a batch, or a file has changed.
+        """
+        first, skip = divmod(start, self.batches_per_epoch(batch_size))
+        for epoch in count(first) if epochs is None else range(first, epochs):
+            yield from self._epoch(epoch, batch_size, skip)
+            skip = 0
+
+    def _survey(self, source: Source) -> Survey:
+        kept = filtered = 0
+        for item in self._read(source):
+            if self._keep is None or self._keep(item):
+                kept += 1
+            else:
+                filtered += 1
+        if not kept:
+            raise ValueError(
+                f"{source.path}: none of its {filtered:,} items is kept: check the limits on length"
+                if filtered
+                else f"{source.path} holds nothing to train on: none of its pairs is positive"
+            )
+        size = source.path.stat().st_size
+        return Survey(source, kept, filtered, size, _sha256(source.path))
+
+    def _quotas(self, size: int) -> list[int]:
+        """What each source gives to an epoch: batches, or items if batches are mixed."""
+        if size < 1:
+            raise ValueError(f"batch_size={size} must be 1 or more")
+        unit = size if self._same_source else 1
+        for found in self.surveys:
+            if found.items < unit:
+                raise ValueError(
+                    f"{found.source.path} has {found.items:,} items, fewer than a batch of {size}: "
+                    "lower batch_size, or let batches mix sources"
+                )
+        quotas = [
+            max(1, round(found.source.weight * (found.items // unit))) for found in self.surveys
+        ]
+        if not self._same_source and sum(quotas) < size:
+            raise ValueError(
+                f"all data together has {sum(quotas):,} items, fewer than a batch of {size}: "
+                "lower batch_size"
+            )
+        return quotas
+
+    def _epoch(self, epoch: int, size: int, skip: int) -> Iterator[list[Item]]:
+        """The batches of an epoch, the first `skip` left out."""
+        quotas = self._quotas(size)
+        unit, parts = (size, 1) if self._same_source else (1, size)
+        order = _draw(quotas, random.Random(f"order {self._seed} {epoch}"))
+        before = Counter(islice(order, skip * parts))
+        streams = [
+            self._stream(index, unit, epoch * quota + before[index])
+            for index, quota in enumerate(quotas)
+        ]
+        while len(drawn := list(islice(order, parts))) == parts:
+            yield [item for index in drawn for item in next(streams[index])]
+
+    def _stream(self, index: int, size: int, first: int) -> Iterator[list[Item]]:
+        """Batches of one source without end, from number `first` on."""
+        found = self.surveys[index]
+        number, skip = divmod(first, found.items // size)
+        while True:
+            batches = self._group(self._pass(index, number), size)
+            made = 0
+            for made, batch in enumerate(islice(batches, found.items // size), 1):
+                if made > skip:
+                    yield batch
+            if made < found.items // size:
+                raise ValueError(f"{found.source.path} has lost rows since training started")
+            number, skip = number + 1, 0
+
+    def _pass(self, index: int, number: int) -> Iterator[Item]:
+        """The items of one source in the order of its pass `number`."""
+        items = iter(self._read(self.surveys[index].source))
+        kept = items if self._keep is None else filter(self._keep, items)
+        rng = random.Random(f"pass {self._seed} {index} {number}")
+        return shuffled(kept, rng, self._buffer)
+
+    def _group(self, items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+        """Batches of one kind each; at the end those of what is left."""
+        held: dict[str, list[Item]] = {}
+        for item in items:
+            group = held.setdefault(getattr(item, "source", ""), [])
+            group.append(item)
+            if len(group) == size:
+                yield group.copy()
+                group.clear()
+        left = [item for group in held.values() for item in group]
+        for start in range(0, len(left) - size + 1, size):
+            yield left[start : start + size]
+
+
+def shuffled(items: Iterable[Item], rng: random.Random, buffer: int) -> Iterator[Item]:
+    """Items in random order, with at most `buffer` of them in memory.
+
+    What comes out at a time is any of those held: an item may come out arbitrarily late, but no
+    more than `buffer` places early.
+    """
+    held: list[Item] = []
+    for item in items:
+        if len(held) < buffer:
+            held.append(item)
+            continue
+        place = rng.randrange(buffer)
+        yield held[place]
+        held[place] = item
+    rng.shuffle(held)
+    yield from held
+
+
+def _draw(quotas: Sequence[int], rng: random.Random) -> Iterator[int]:
+    """Each index as often as its quota says, in random order."""
+    left = list(quotas)
+    for total in range(sum(quotas), 0, -1):
+        place, index = rng.randrange(total), 0
+        while place >= left[index]:
+            place -= left[index]
+            index += 1
+        left[index] -= 1
+        yield index
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

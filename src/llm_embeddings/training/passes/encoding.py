@@ -1,0 +1,141 @@
+"""The forward of all stages: rows of ids -> hidden states or vectors, with gradients, unpadded.
+
+It is the forward that serves: the same packs, the same pooling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...checkpoint.checks import choose_kernel
+from ...packed import attention
+from ...packed.pack import Kernel, Pack
+from ...pooling import forward, pad, pool
+from ...recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Encoding(torch.nn.Module):
+    """A backbone as stages train it.
+
+    Everything goes through `forward`, because wrappers for several processes hook in there.
+
+    Attributes:
+        backbone: The decoder without a head.
+        recipe: How it embeds.
+        packing: How rows share a pass, in words.
+    """
+
+    def __init__(
+        self, backbone: PreTrainedModel, recipe: Recipe, *, attention_dropout: float = 0.0
+    ) -> None:
+        """Wrap a backbone that `load_backbone_for_training` gave.
+
+        Args:
+            backbone: Decoder without a head.
+            recipe: Its recipe.
+            attention_dropout: On attention weights, in training mode.
+        """
+        super().__init__()
+        kernel, self.packing = choose_kernel(backbone, recipe)
+        self.backbone, self.recipe = backbone, recipe
+        self._kernel, self._dropout = kernel, attention_dropout
+        for module in backbone.modules():
+            if hasattr(module, "attention_dropout"):
+                setattr(module, "attention_dropout", attention_dropout)  # noqa: B010
+
+    def forward(
+        self,
+        rows: Sequence[Sequence[int]],
+        starts: Sequence[int] | None = None,
+        *,
+        parents: Sequence[int | None] | None = None,
+        causal: bool | None = None,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Vectors of rows or, without `starts`, their hidden states.
+
+        Args:
+            rows: Token ids.
+            starts: First pooled position of each row.
+            parents: Row that a row continues, for causal passes: it sees that row's tokens, and its
+                positions go on from there.
+            causal: Attention direction; None = the recipe's.
+
+        Returns:
+            Vectors `[rows, dim]`, float32, not normalised; or hidden states after the final norm,
+            `[tokens, dim]` per row, in the dtype of the pass.
+
+        Raises:
+            ValueError: the backbone cannot be packed, and `parents` or another direction is wanted.
+        """
+        if self._kernel is None:
+            return self._padded(rows, starts, parents, causal)
+        pack = Pack(
+            [len(row) for row in rows],
+            [None] * len(rows) if parents is None else parents,
+            causal=self.recipe.causal if causal is None else causal,
+            kernel=self._kernel_now(self._kernel),
+            device=self.backbone.device,
+        )
+        hidden = attention.forward(self.backbone, rows, pack)
+        if starts is None:
+            return pack.apart(hidden)
+        return self._pooled(pack, hidden, starts)
+
+    def vectors(self, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> torch.Tensor:
+        """`forward` with starts."""
+        found = self.forward(rows, starts)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def hidden(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        parents: Sequence[int | None] | None = None,
+        causal: bool | None = None,
+    ) -> list[torch.Tensor]:
+        """`forward` without starts."""
+        found = self.forward(rows, parents=parents, causal=causal)
+        assert isinstance(found, list)
+        return found
+
+    def _kernel_now(self, kernel: Kernel) -> Kernel:
+        if self._dropout and self.training:
+            return partial(attention.bucketed, dropout=self._dropout)
+        return kernel
+
+    def _padded(
+        self,
+        rows: Sequence[Sequence[int]],
+        starts: Sequence[int] | None,
+        parents: Sequence[int | None] | None,
+        causal: bool | None,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        shares = parents is not None and any(parent is not None for parent in parents)
+        if shares or causal not in (None, self.recipe.causal):
+            raise ValueError(
+                f"{type(self.backbone).__name__} cannot be trained this way ({self.packing}): "
+                "choose a model whose attention transformers owns, and attn_implementation 'sdpa'"
+            )
+        ids, lengths = pad(rows, self.backbone.device)
+        hidden = forward(self.backbone, self.recipe, ids, lengths)
+        if starts is None:
+            return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
+        return pool(hidden, torch.tensor(starts, device=ids.device), lengths, self.recipe)
+
+    def _pooled(self, pack: Pack, hidden: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
+        """Vectors of a pack's rows, in the order of the rows."""
+        parts, order = [], []
+        for bucket, states in zip(pack.buckets, pack.padded(hidden), strict=True):
+            first = torch.tensor([starts[text] for text in bucket.texts], device=states.device)
+            parts.append(pool(states, first, bucket.lengths.to(states.device), self.recipe))
+            order.extend(bucket.texts)
+        place = torch.tensor(order, device=hidden.device).argsort()
+        return torch.cat(parts).index_select(0, place)

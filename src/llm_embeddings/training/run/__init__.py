@@ -1,0 +1,1 @@
+"""The loop that all stages share: updates, state, checkpoints, metrics, the model card."""

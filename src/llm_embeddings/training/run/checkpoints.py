@@ -1,0 +1,181 @@
+"""Folders that are whole or not there: the result of a stage and the checkpoints on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...checkpoint.files import read_json
+from ...storage.files import sync, sync_directory
+from .stage import TrainingError
+
+FOLDER = "checkpoints"
+STATE = "checkpoint.json"
+METRICS = "metrics.jsonl"
+LOGS = "tensorboard"
+_PARTIAL = ".partial"
+# What a run may change when it goes on: none of these changes what is learnt.
+_FREE = frozenset(
+    {
+        "output",
+        "batch_tokens",
+        "gradient_checkpointing",
+        "log_every",
+        "save_every",
+        "keep",
+        "evaluation",
+        "eval_every",
+        "resume",
+        "tensorboard",
+        "show_progress",
+    }
+)
+_MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
+
+
+def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> Path | None:
+    """The checkpoint to go on from; None = begin.
+
+    Args:
+        output: The result's folder.
+        options: Of this run, as JSON-ready values.
+        resume: Whether a run that was interrupted may go on.
+
+    Raises:
+        ValueError: the folder holds something and `resume` is off, or the run that is there had
+            other options.
+    """
+    found = newest(output)
+    if not resume:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ValueError(
+                f"output={str(output)!r} is not empty: name another folder"
+                + (", or go on with resume=True" if found else "")
+            )
+        return None
+    if found is None:
+        if output.is_dir() and any((output / mark).exists() for mark in _MARKS):
+            raise ValueError(
+                f"output={str(output)!r} holds a model and no checkpoint to resume: name another "
+                "folder"
+            )
+        return None
+    options = json.loads(json.dumps(options))  # tuples are lists there
+    before = read_json(found / STATE)["options"]
+    other = [
+        f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
+        for name in sorted({*before, *options} - _FREE)
+        if before.get(name) != options.get(name)
+    ]
+    if other:
+        raise ValueError(
+            f"cannot resume {found}: {'; '.join(other)}. Resume with the options it was started "
+            "with, or start anew in another folder"
+        )
+    return found
+
+
+def newest(output: Path) -> Path | None:
+    """The last checkpoint of a run."""
+    found = _all(output)
+    return found[-1] if found else None
+
+
+def partial_of(directory: Path) -> Path:
+    """Where a checkpoint lies until it is whole."""
+    return directory.with_name(directory.name + _PARTIAL)
+
+
+@contextmanager
+def written(directory: Path, state: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary folder that becomes `directory` at once when the block ends without an error.
+
+    Args:
+        directory: Must not exist.
+        state: Written to checkpoint.json in it, last.
+    """
+    partial = fresh(partial_of(directory))
+    yield partial
+    (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    _flush(partial)
+    partial.rename(directory)
+    sync_directory(directory.parent)
+
+
+def fresh(directory: Path) -> Path:
+    """An empty folder, whatever was there."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+@contextmanager
+def published(output: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `output` when the block ends without an error.
+
+    The files without which nothing loads the folder move last.
+    """
+    partial = fresh(output / f"result{_PARTIAL}")
+    yield partial
+    _flush(partial)
+    for mark in _MARKS:
+        (output / mark).unlink(missing_ok=True)
+    files = sorted(partial.iterdir(), key=lambda path: (path.name in _MARKS, path.name))
+    for path in files:
+        path.replace(output / path.name)
+    partial.rmdir()
+    sync_directory(output)
+
+
+def prune(output: Path, keep: int) -> None:
+    """Remove all checkpoints but the last `keep`, and what an interrupted save left."""
+    for old in _all(output)[:-keep]:
+        shutil.rmtree(old)
+    for partial in (output / FOLDER).glob(f"*{_PARTIAL}"):
+        shutil.rmtree(partial)
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Raise where the disk cannot take what is about to be written.
+
+    Raises:
+        TrainingError: too little room; nothing was written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise TrainingError(
+            f"{directory}: a checkpoint takes {needed / 1e9:.2f} GB and the disk has "
+            f"{free / 1e9:.2f} GB left. Make room (keep=1 keeps one checkpoint) and go on with "
+            "resume=True"
+        )
+
+
+def rewind(output: Path, step: int) -> None:
+    """Drop the metrics of updates after `step`, which are going to be made again."""
+    path = output / METRICS
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+
+def step_of(checkpoint: Path) -> int:
+    """After which update it was written."""
+    return int(read_json(checkpoint / STATE)["step"])
+
+
+def _all(output: Path) -> list[Path]:
+    return sorted(path.parent for path in (output / FOLDER).glob(f"step-*[0-9]/{STATE}"))
+
+
+def _flush(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                sync(file)
+    sync_directory(directory)

@@ -1,0 +1,226 @@
+"""The loop that all stages share: updates, metrics, evaluation, checkpoints, and the result."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+import torch
+
+from ...arithmetic.dtype import default_device
+from ...evaluation.own import evaluate
+from ..options import StageOptions
+from ..weights.loading import compute_dtype
+from . import checkpoints, state
+from .card import write_card
+from .metrics import Metrics
+from .stage import Batch, Stage, TrainingError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_SEED_STEP = 1_000_003  # a prime: seeds of neighbouring runs and updates stay apart
+
+
+def run(stage: Stage[Batch], options: StageOptions) -> Path:
+    """Train a stage from its first update, or its newest checkpoint, to the saved result.
+
+    Args:
+        stage: What is trained.
+        options: Its options.
+
+    Returns:
+        `options.output`, which `Encoder.from_pretrained` loads.
+
+    Raises:
+        TrainingError: a loss or a gradient is not finite, or the disk is full. Checkpoints stay.
+        ValueError: the output folder is not empty, or another run's; options that do not fit.
+    """
+    total = updates_of(options, stage.updates)
+    accelerator = _accelerator(options)
+    output = options.output
+    resumed = checkpoints.check_output(output, options.to_dict(), resume=options.resume)
+    accelerator.wait_for_everyone()
+    output.mkdir(parents=True, exist_ok=True)
+    skeleton = state.skeleton_of(accelerator, stage.model)
+    model, optimizer = accelerator.prepare(stage.model, _optimizer(stage.model, options))
+    trainer = _Trainer(stage, options, accelerator, model, optimizer, total)
+    first = trainer.resume(resumed)
+    with Metrics(options, total, first, visible=accelerator.is_main_process) as metrics:
+        last = trainer.train(first, metrics)
+    with state.whole(accelerator, model, skeleton) as trained:
+        if accelerator.is_main_process:
+            checkpoints.check_space(output, state.result_bytes(trained))
+            with checkpoints.published(output) as partial:
+                stage.save(trained, partial)
+                write_card(partial, stage, options, updates=last, output=output)
+    accelerator.wait_for_everyone()
+    return output
+
+
+def updates_of(options: StageOptions, available: int | None) -> int | None:
+    """How many updates a run has; None = until the data ends.
+
+    Raises:
+        ValueError: the learning rate is to fall, and nobody knows until when.
+    """
+    known = [count for count in (options.max_steps, available) if count is not None]
+    total = min(known, default=None)
+    planned = options.schedule_steps or total
+    if planned is None and (options.schedule != "constant" or 0 < options.warmup < 1):
+        raise ValueError(
+            f"schedule={options.schedule!r} needs to know how many updates there will be: give "
+            "max_steps or schedule_steps"
+        )
+    return total
+
+
+def learning_rate(options: StageOptions, step: int, total: int | None) -> float:
+    """The learning rate of update `step`, counted from 0, as transformers' schedules have it."""
+    planned = options.schedule_steps or total or 0
+    warmup = options.warmup * planned if options.warmup < 1 else options.warmup
+    if step < warmup:
+        return options.learning_rate * step / warmup
+    if options.schedule == "constant":
+        return options.learning_rate
+    done = min((step - warmup) / max(planned - warmup, 1), 1.0)
+    left = 1 - done if options.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return options.learning_rate * left
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainer(Generic[Batch]):
+    """A run in progress: what every step of it needs."""
+
+    stage: Stage[Batch]
+    options: StageOptions
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: Any
+    total: int | None
+
+    def resume(self, checkpoint: Path | None) -> int:
+        """Take over a checkpoint, if there is one; how many updates it has behind it."""
+        first = 0
+        if checkpoint is not None:
+            first = checkpoints.step_of(checkpoint)
+            state.load_state(self.accelerator, self.model, self.optimizer, checkpoint)
+        if self.accelerator.is_main_process:
+            checkpoints.rewind(self.options.output, first)
+        return first
+
+    def train(self, first: int, metrics: Metrics) -> int:
+        """All updates from number `first` on; how many there have been in the end."""
+        options = self.options
+        step = first
+        left = None if self.total is None else self.total - first
+        for batch in islice(self.stage.batches(first), left):
+            self.model.train()
+            self._update(step, batch, metrics)
+            step += 1
+            if options.eval_every and step % options.eval_every == 0:
+                self._evaluate(step, metrics)
+            if options.save_every and step % options.save_every == 0:
+                metrics.flush(step, self._rate(step - 1))
+                self._save(step)
+        metrics.flush(step, self._rate(step - 1))
+        if options.evaluation and not (options.eval_every and step % options.eval_every == 0):
+            self._evaluate(step, metrics)
+        return step
+
+    def _update(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        """One update. Its randomness depends on seed, number and process, not on what was before.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite; the weights are left as they are.
+        """
+        options, rank = self.options, self.accelerator.process_index
+        torch.manual_seed((options.seed + _SEED_STEP * step) * (rank + 1) % 2**63)
+        rate = self._rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        progress = self.stage.update(self.accelerator, self.model, batch)
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        norm = self.accelerator.clip_grad_norm_(trained, options.max_grad_norm or math.inf)
+        size = 0.0 if norm is None else float(norm)  # DeepSpeed clips by itself
+        for name, value in {**progress.losses, "gradient norm": size}.items():
+            if not math.isfinite(value):
+                raise TrainingError(self._stopped(step, name, value, batch))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        metrics.update(step + 1, progress, rate=rate, norm=size)
+
+    def _stopped(self, step: int, name: str, value: float, batch: Batch) -> str:
+        kept = checkpoints.newest(self.options.output)
+        return (
+            f"{name} is {value} in update {step + 1}, on batch {step} ({batch!r:.200}...). Lower "
+            "the learning rate, or look at that batch. "
+            + (f"The last good checkpoint is {kept}" if kept else "There is no checkpoint yet")
+        )
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.options, step, self.total)
+
+    def _evaluate(self, step: int, metrics: Metrics) -> None:
+        """Every process computes the same: shards need all of them in every forward."""
+        self.model.eval()
+        scores = evaluate(
+            lambda texts, role: self.stage.encode(self.model, texts, role),
+            self.options.evaluation,
+            resamples=0,
+        )
+        metrics.scores(step, {name: score.value for name, score in scores.items()})
+
+    def _save(self, step: int) -> None:
+        main = self.accelerator.is_main_process
+        output = self.options.output
+        directory = output / checkpoints.FOLDER / f"step-{step:08d}"
+        partial = checkpoints.partial_of(directory)
+        if main:
+            checkpoints.check_space(output, state.state_bytes(self.model))
+        self.accelerator.wait_for_everyone()
+        content = {"step": step, "stage": self.stage.name, "options": self.options.to_dict()}
+        with checkpoints.written(directory, content) if main else nullcontext(partial) as partial:
+            if main or state.is_sharded(self.accelerator):
+                state.save_state(self.accelerator, self.model, self.optimizer, partial)
+            self.accelerator.wait_for_everyone()
+        if main:
+            checkpoints.prune(output, self.options.keep)
+        self.accelerator.wait_for_everyone()
+
+
+def _accelerator(options: StageOptions) -> Accelerator:
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+    except ImportError as error:
+        raise ImportError("training needs pip install 'llm-embeddings[train]'") from error
+    half = compute_dtype(options, torch.device(default_device())) == torch.bfloat16
+    # A stage before this one in the same process may have had another precision.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="bf16" if half else "no")
+
+
+def _optimizer(model: torch.nn.Module, options: StageOptions) -> torch.optim.Optimizer:
+    """AdamW; vectors (norms, biases) do not decay.
+
+    Raises:
+        ValueError: nothing is to be trained.
+    """
+    weights = list(state.trained_weights(model).values())
+    if not weights:
+        raise ValueError("no weight of this stage's model is trained: check lora and its targets")
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate,
+        betas=(options.beta1, options.beta2),
+        fused=weights[0].device.type in ("cpu", "cuda"),
+    )

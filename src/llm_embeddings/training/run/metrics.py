@@ -1,0 +1,131 @@
+"""Where a run shows how it goes: progress bar, console, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..options import StageOptions
+from .checkpoints import LOGS, METRICS
+from .stage import Progress
+
+if TYPE_CHECKING:
+    from io import TextIOWrapper
+
+
+class Metrics:
+    """Means since the last line, written every `log_every` updates; a context manager."""
+
+    def __init__(
+        self, options: StageOptions, total: int | None, first: int, *, visible: bool
+    ) -> None:
+        """Prepare.
+
+        Args:
+            options: Of the run.
+            total: How many updates it will have, if that is known.
+            first: Updates already done.
+            visible: Whether this process writes at all.
+
+        Raises:
+            ImportError: TensorBoard is wanted and not installed.
+        """
+        self._options, self._total, self._first, self._visible = options, total, first, visible
+        self._waiting: list[tuple[Progress, float]] = []
+        self._since = time.monotonic()
+        self._bar: Any = None
+        self._board: Any = None
+        self._file: TextIOWrapper | None = None
+
+    def __enter__(self) -> Metrics:
+        """Open the bar and the files."""
+        if not self._visible:
+            return self
+        if self._options.tensorboard:
+            self._board = _board(str(self._options.output / LOGS))
+        path = self._options.output / METRICS
+        self._file = path.open("a", encoding="utf-8")
+        if self._options.show_progress:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self._total, initial=self._first, unit="update", dynamic_ncols=True
+            )
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close them."""
+        for thing in (self._bar, self._board, self._file):
+            if thing is not None:
+                thing.close()
+
+    def update(self, step: int, progress: Progress, *, rate: float, norm: float) -> None:
+        """Take in one update; `step` counts from 1."""
+        self._waiting.append((progress, norm))
+        if self._bar is not None:
+            self._bar.update(1)
+        if step % self._options.log_every == 0 or step == self._total:
+            self.flush(step, rate)
+
+    def flush(self, step: int, rate: float) -> None:
+        """Write a line about the updates since the last one, if there are any."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        seconds = time.monotonic() - self._since
+        tokens = sum(progress.tokens for progress, _ in waiting)
+        names = waiting[-1][0].losses
+        line: dict[str, float] = {
+            name: sum(progress.losses[name] for progress, _ in waiting) / len(waiting)
+            for name in names
+        }
+        line |= {
+            "learning_rate": rate,
+            "gradient_norm": sum(norm for _, norm in waiting) / len(waiting),
+            "examples": sum(progress.examples for progress, _ in waiting),
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+        }
+        self.write(step, line)
+        if self._bar is not None:
+            speed = f"{tokens / seconds:,.0f}"
+            self._bar.set_postfix_str(f"loss {line['loss']:.4f}, {speed} tokens/s")
+            shown = ", ".join(f"{name} {line[name]:.4f}" for name in names)
+            self._bar.write(f"update {step}: {shown}, lr {rate:.2e}, {speed} tokens/s")
+        self._since = time.monotonic()
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Write what an evaluation found; its time does not count as training."""
+        self.write(step, scores)
+        if self._bar is not None:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self._bar.write(f"update {step}: {shown}")
+        self._since = time.monotonic()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl, and TensorBoard's scalars."""
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+
+def _board(directory: str) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard=True needs TensorBoard: pip install 'llm-embeddings[train]'"
+        ) from error
+    return SummaryWriter(directory)

@@ -1,0 +1,87 @@
+"""What a stage gives the training loop: a model, its batches, one update, and how it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import torch
+
+from ...recipe import Role
+from ...vectors import Vectors
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one update did, all processes together.
+
+    Attributes:
+        losses: "loss" and its parts, each the mean that the stage's source defines over the global
+            batch.
+        tokens: Tokens computed; padding, if any, is not counted.
+        examples: Examples in the global batch.
+    """
+
+    losses: Mapping[str, float]
+    tokens: int
+    examples: int
+
+
+class Stage(Protocol[Batch]):
+    """One way to train, as the loop sees it.
+
+    Attributes:
+        name: The stage's name: "mntp", "simcse", "contrastive", "llara" or "grit".
+        model: What the loop prepares and optimises: its parameters with `requires_grad`.
+        updates: How many batches there are, where that is known; None = as many as are asked for.
+    """
+
+    name: str
+    model: torch.nn.Module
+    updates: int | None
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Global batches from update number `start` on (the first is 0).
+
+        They are the same on every process, and depend on the seed and the number alone. Ends with
+        the data where epochs are counted.
+        """
+        ...
+
+    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: Batch) -> Progress:
+        """Forward and backward for a whole batch; this process computes its share.
+
+        Leaves the gradients that one process would have on the whole batch. `model` is the prepared
+        form of `self.model`, in training mode.
+        """
+        ...
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """Write a checkpoint that `Encoder.from_pretrained` loads.
+
+        `model` is `self.model` with the trained weights (not always the same object), unwrapped.
+        """
+        ...
+
+    def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
+        """Vectors `[texts, dim]`, float32, of the prepared model: for evaluation on the way."""
+        ...
+
+    def facts(self) -> Mapping[str, object]:
+        """What the model card and provenance.json say beside the options.
+
+        "data": the fingerprint of the data; "source": where the method and its defaults come from;
+        anything else that JSON can hold is printed as it is.
+        """
+        ...
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says where it stopped and what is kept."""

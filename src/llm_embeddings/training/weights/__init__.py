@@ -1,0 +1,1 @@
+"""A model on disk -> one to train, and back."""

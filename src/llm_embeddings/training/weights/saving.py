@@ -1,0 +1,156 @@
+"""What was trained -> a folder that `Encoder.from_pretrained` loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...arithmetic.dtype import resolve_dtype
+from ...checkpoint import sidecar
+from ...checkpoint.files import Source, find, read_json, resolve
+from ..options import StageOptions
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from .loading import Trainable
+
+ADAPTER = "default"
+_PREFIX = "base_model.model."
+
+
+def save_result(
+    options: StageOptions,
+    trained: Trainable,
+    directory: Path,
+    *,
+    head: torch.nn.Linear | None = None,
+    generates: bool = False,
+) -> None:
+    """Write what was trained: an adapter, or whole weights with it merged; the recipe last.
+
+    Whole weights have the dtype that those of `options.model` have on disk.
+
+    Args:
+        options: `model` and `save` are used.
+        trained: As loaded, by now trained.
+        directory: Is made.
+        head: A language-model head to save with the weights.
+        generates: Whether the result is also to generate: transformers' `AutoModelForCausalLM`
+            then loads it as it loads `options.model`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    backbone, tokenizer, recipe = trained
+    if options.save == "adapter":
+        _save_adapter(backbone, directory)
+    else:
+        root = resolve(find(options.model, Source()), (), Source()).root
+        _save_weights(backbone, head, directory, _stored_dtype(backbone.config, root))
+        if generates:
+            _look_back(directory / "config.json", read_json(root / "config.json"))
+    tokenizer.save_pretrained(directory)
+    named_so = recipe.replace(name=options.output.resolve().name, base=None)
+    sidecar.write(directory, sidecar.Sidecar(named_so))
+
+
+def merged_state(backbone: torch.nn.Module, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """The weights with adapters merged in float32, under the names of a model without any.
+
+    Args:
+        backbone: With or without adapters; not changed.
+        dtype: Of the result; None = as they are.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[tuple[str, Any]] = [
+        (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, LoraLayer)
+    ]
+    deltas = {
+        f"{name}.base_layer.weight": layer.get_delta_weight(ADAPTER).float()
+        for name, layer in layers
+    }
+    state = {}
+    for name, weight in backbone.state_dict().items():
+        if "lora_" in name:
+            continue
+        total = weight if name not in deltas else weight.float() + deltas.pop(name)
+        kept = dtype if dtype is not None else weight.dtype
+        state[name.replace(".base_layer.", ".")] = total.to(
+            kept if total.is_floating_point() else total.dtype
+        )
+    return state
+
+
+def _save_adapter(backbone: PreTrainedModel, directory: Path) -> None:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    configs: Any = backbone.peft_config
+    config = configs[ADAPTER]
+    with _inference(config):
+        config.save_pretrained(directory)
+    state = get_peft_model_state_dict(backbone, adapter_name=ADAPTER)
+    tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
+
+
+@contextmanager
+def _inference(config: Any) -> Iterator[None]:
+    """An adapter's config says whether it is to be trained; a saved one is to be used."""
+    config.inference_mode = True
+    try:
+        yield
+    finally:
+        config.inference_mode = False
+
+
+def _save_weights(
+    backbone: PreTrainedModel,
+    head: torch.nn.Linear | None,
+    directory: Path,
+    dtype: torch.dtype,
+) -> None:
+    """Write the backbone, or the causal language model of backbone and head.
+
+    The modules are made without memory: only names and config come from them.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    state = merged_state(backbone, dtype)
+    config = type(backbone.config).from_dict(backbone.config.to_dict())
+    config.dtype = dtype
+    kind: Any = AutoModel if head is None else AutoModelForCausalLM
+    with torch.device("meta"):
+        shell: Any = kind.from_config(config, dtype=dtype)
+    if head is not None:
+        state = {f"{shell.base_model_prefix}.{name}": weight for name, weight in state.items()}
+        state["lm_head.weight"] = head.weight.detach().to(dtype)
+        shell.tie_weights()
+        if config.tie_word_embeddings:
+            del state["lm_head.weight"]
+    shell.save_pretrained(directory, state_dict=state)
+
+
+def _look_back(path: Path, before: Mapping[str, Any]) -> None:
+    """Give a saved config the direction, window and cache of the language model before training.
+
+    An embedder's direction and window lie in its config, where a language model would find them
+    and look both ways; `Encoder` sets them anew from the recipe whenever it loads.
+    """
+    own = ("is_causal", "sliding_window", "use_cache")
+    config = {name: value for name, value in read_json(path).items() if name not in own}
+    config |= {name: before[name] for name in own[1:] if name in before}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _stored_dtype(config: PretrainedConfig, root: Path) -> torch.dtype:
+    stored = read_json(root / "config.json")
+    name = stored.get("dtype") or stored.get("torch_dtype")
+    if name:
+        return getattr(torch, name)  # type: ignore[no-any-return]
+    return resolve_dtype("auto", config, root, torch.device("meta"))
