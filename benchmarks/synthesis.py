@@ -1,7 +1,7 @@
 """`python -m benchmarks.synthesis`: a run of synthesize against an endpoint that fails as they do.
 
 The endpoint is a LangChain chat model with a latency, which times out, is overloaded, limits the
-rate, and refuses, cuts off or garbles replies (tests/synthesis_helpers.py). Half of the run is
+rate, and refuses, cuts off or garbles replies (tests/helpers/synthesis.py). Half of the run is
 made, the process killed, and the rest made by another: what the journal then holds is checked, and
 the time compared with that of an endpoint that is never waited for in vain.
 """
@@ -28,7 +28,7 @@ from llm_embeddings.synthesis.rows import rows_of
 from llm_embeddings.synthesis.run import Plan, Summary, generate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from synthesis_helpers import LASTING, FlakyChat  # type: ignore[import-not-found]
+from helpers.synthesis import LASTING, FlakyChat  # type: ignore[import-not-found]
 
 _TIMEOUT = 2.0
 

@@ -20,13 +20,12 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import BUNDLED
+from helpers import BUNDLED, ROOT
 from typer.testing import CliRunner
 
 from llm_embeddings import get_recipe
 from llm_embeddings.cli import app
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 # Hub ids on these pages -> tiny checkpoints in the same layouts.

@@ -9,13 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import BUNDLED, assert_close, read_case
+from helpers import BUNDLED, assert_close, processes, read_case
 
 from llm_embeddings import Encoder, Recipe, get_recipe, list_recipes
 
@@ -72,19 +72,11 @@ def test_threads_do_not_matter(encoder: Encoder) -> None:
             assert_close(vectors, expected[role])
 
 
-def _encode_in_process(queue: Any) -> None:
-    encoder = Encoder.from_pretrained(BUNDLED / "gritlm-7b/model", dtype="float32")
-    queue.put(encoder.encode(TEXTS[:4], "query"))
-
-
 def test_processes_do_not_matter(gritlm: Encoder) -> None:
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_encode_in_process, args=(queue,))
-    process.start()
-    vectors = queue.get(timeout=120)
-    process.join(30)
-    assert_close(vectors, gritlm.encode(TEXTS[:4], "query"))
+    with ProcessPoolExecutor(1, context) as pool:
+        there = pool.submit(processes.encode, BUNDLED / "gritlm-7b/model", TEXTS[:4], "query")
+        assert_close(there.result(timeout=120), gritlm.encode(TEXTS[:4], "query"))
 
 
 async def test_coroutines_do_not_matter(encoder: Encoder) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import BUNDLED
+from helpers import BUNDLED, ROOT
 
 from llm_embeddings import Encoder
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
 LONGEST_EXAMPLE = 60

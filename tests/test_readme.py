@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 READMES = [
     ROOT / "README.md",
     *sorted(ROOT.glob("integrations/*/README.md")),

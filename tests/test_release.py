@@ -15,12 +15,12 @@ import pytest
 import yaml
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
+from helpers import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import llm_embeddings
 
-ROOT = Path(__file__).resolve().parents[1]
 INTEGRATIONS = sorted(ROOT.glob("integrations/*/"))
 WORKFLOWS = ROOT / ".github" / "workflows"
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/[!c]*.yml"))

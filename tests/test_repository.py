@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import ROOT
 
 import llm_embeddings
 from llm_embeddings.families import RECIPES
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "llm_embeddings"
 INTEGRATIONS = ("langchain", "llama-index", "sentence-transformers")
 FOLDERS = ("", "docs/", "docs/*/", "examples/", "benchmarks/", "integrations/*/")

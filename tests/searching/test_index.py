@@ -1,0 +1,246 @@
+"""The index of `llm-embeddings search`: what is kept, what is embedded again, what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import child_environment
+from helpers.searching import STORY, dump, refresh, words_to_vectors, write_folder
+from numpy.typing import NDArray
+
+from llm_embeddings.searching.index import Index
+from llm_embeddings.searching.places import FILE
+from llm_embeddings.searching.sources import scan
+from llm_embeddings.searching.updating import update
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+def test_only_what_changes_is_embedded(folder: Path, directory: Path) -> None:
+    calls: list[str] = []
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        calls.extend(texts)
+        return words_to_vectors(texts)
+
+    first = refresh(folder, directory, encode=encode)
+    assert (first.read, first.embedded, len(first.files)) == (2, 4, 2)
+    assert (refresh(folder, directory, encode=encode).read, len(calls)) == (0, 4)
+
+    (folder / "garden.txt").rename(folder / "moved.txt")
+    (folder / "copy.md").write_text(STORY)
+    os.utime(folder / "kitchen.md", ns=(1, 1))
+    moved = refresh(folder, directory, encode=encode)
+    assert (moved.read, moved.dropped, len(calls)) == (3, 1, 4)
+
+    (folder / "moved.txt").write_text("Nothing but weeds.")
+    (folder / "copy.md").unlink()
+    changed = refresh(folder, directory, encode=encode)
+    assert (changed.read, changed.dropped, calls[4:]) == (1, 1, ["Nothing but weeds."])
+    fresh = directory.with_name("fresh")
+    refresh(folder, fresh)
+    assert dump(directory) == dump(fresh)
+
+
+def test_files_outside_the_search_stay(folder: Path, directory: Path) -> None:
+    refresh(folder, directory)
+    some = refresh(folder, directory, globs=("*.txt",))
+    assert [Path(path).name for path in some.files] == ["garden.txt"]
+    assert refresh(folder, directory).read == 0
+
+
+def test_skipped_files_are_told_once(folder: Path, directory: Path) -> None:
+    (folder / "binary.md").write_bytes(b"\0")
+    (folder / "photo.png").write_bytes(b"\0")
+    (folder / "shop.md").write_bytes("Größe".encode("cp1252"))
+    told: list[str] = []
+    first = refresh(folder, directory, told=told)
+    assert told == ["binary.md: binary (a NUL at byte 0)", "shop.md: read as cp1252"]
+    assert [Path(skip.file.path).name for skip in first.news] == ["photo.png"]
+    second = refresh(folder, directory, told=told)
+    assert (second.read, second.news, len(told)) == (0, [], 2)
+    assert second.skipped == first.skipped
+    (folder / "binary.md").write_text("text now")
+    third = refresh(folder, directory)
+    assert len(third.files) == 4
+    assert [Path(skip.file.path).name for skip in third.skipped] == ["photo.png"]
+
+
+def test_skipped_files_are_told_before_an_interrupt(folder: Path, directory: Path) -> None:
+    def interrupt(texts: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    (folder / "binary.md").write_bytes(b"\0")
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        refresh(folder, directory, encode=interrupt, told=told)
+    assert told == ["binary.md: binary (a NUL at byte 0)"]
+
+
+def test_limits_and_globs_can_change(folder: Path, directory: Path) -> None:
+    (folder / "code.py").write_text("bake()")
+    (folder / "data.py").write_bytes(b"\0")
+    (folder / "large.md").write_text("word " * 30_000)
+    assert len(refresh(folder, directory).files) == 2
+    for _ in range(2):
+        code = refresh(folder, directory, globs=("*.py",))
+        assert [Path(path).name for path in code.files] == ["code.py"]
+        assert [skip.reason for skip in code.skipped] == ["binary (a NUL at byte 0)"]
+        assert len(refresh(folder, directory).skipped) == 3
+    assert refresh(folder, directory, globs=("code.py",)).read == 0
+    assert len(refresh(folder, directory, max_bytes=200_000).files) == 3
+    assert len(refresh(folder, directory).files) == 2
+    assert refresh(folder, directory, max_bytes=200_000).read == 0
+
+
+def test_unreadable_now_is_tried_again(
+    folder: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        for _ in range(2):
+            assert refresh(folder, directory, told=told).files == {}
+    reason = "cannot be read (Permission denied)"
+    assert told == [f"garden.txt: {reason}", f"kitchen.md: {reason}"]
+    assert len(refresh(folder, directory).files) == 2
+
+
+def test_a_file_that_vanishes_meanwhile_is_named(folder: Path, directory: Path) -> None:
+    found = scan([folder], max_bytes=999, index=directory)
+    (folder / "garden.txt").unlink()
+    with Index(directory, "m", "m") as index:
+        changes = update(index, found, words_to_vectors)
+    (skip,) = changes.skipped
+    assert skip.reason == "cannot be read (No such file or directory)"
+
+
+def test_half_a_surrogate_pair_is_kept_out(folder: Path, directory: Path) -> None:
+    (folder / "odd.jsonl").write_text('{"title": "\\ud800", "text": "half \\udc00 pair"}')
+    assert len(refresh(folder, directory).files) == 3
+    assert "half ? pair" in {row[-1] for row in dump(directory)}
+
+
+def test_best_is_exact_and_joins_copies(folder: Path, directory: Path) -> None:
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(f"number {number} of {number % 7} things")
+    (folder / "copy.md").write_text(STORY)
+    changes = refresh(folder, directory)
+    query = words_to_vectors(["Oven heat it well."])[0]
+    with Index(directory, "m", "m") as index:
+        hits, compared = index.best(query, 3, changes.files)
+    texts = [text for *_, text in dump(directory) if text]
+    passages = {text: words_to_vectors([text])[0] @ query for text in texts}
+    assert compared == 40 + 3 + 1
+    assert hits[0].chunk.heading == "Kitchen > Oven"
+    assert [Path(path).name for path in sorted(hits[0].paths)] == ["copy.md", "kitchen.md"]
+    assert hits[0].score >= max(passages.values())
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_another_model_is_refused_and_rebuild_obeyed(folder: Path, directory: Path) -> None:
+    refresh(folder, directory)
+    with pytest.raises(ValueError, match=r"made by m, not by other: --rebuild .* another --index"):
+        refresh(folder, directory, maker="other")
+    assert refresh(folder, directory, maker="other", rebuild=True).read == 2
+    with pytest.raises(ValueError, match="made by other, not by m"):
+        refresh(folder, directory)
+
+
+def test_a_rebuild_meanwhile_is_noticed(folder: Path, directory: Path) -> None:
+    refresh(folder, directory)
+    with Index(directory, "m", "m") as index:
+        refresh(folder, directory, maker="other", rebuild=True)
+        with pytest.raises(ValueError, match="made by other"):
+            index.drop([])
+        with pytest.raises(ValueError, match="made by other"):
+            index.best(np.ones(64, np.float32), 1, {})
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_another_programs_directory_is_left_alone(folder: Path, rebuild: bool) -> None:
+    before = sorted(folder.iterdir())
+    with pytest.raises(ValueError, match=r"not an index .* garden.txt, kitchen.md"):
+        Index(folder, "m", "m", rebuild=rebuild)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_damaged_index_can_be_rebuilt(folder: Path, directory: Path) -> None:
+    refresh(folder, directory)
+    (directory / FILE).write_bytes(b"no database at all" * 99)
+    with pytest.raises(sqlite3.DatabaseError):
+        refresh(folder, directory)
+    assert refresh(folder, directory, rebuild=True).read == 2
+
+
+INDEXER = """
+import sys, time
+from pathlib import Path
+from helpers.searching import refresh, words_to_vectors
+
+def encode(texts):
+    print(len(texts), flush=True)
+    time.sleep(0.02)
+    return words_to_vectors(texts)
+
+refresh(Path(sys.argv[1]), Path(sys.argv[2]), encode=encode)
+"""
+
+
+def start(folder: Path, directory: Path) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", INDEXER, folder, directory]
+    return subprocess.Popen(arguments, env=child_environment(), stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def many(folder: Path) -> Path:
+    for number in range(300):
+        paragraphs = (f"note {number} part {part} " + "word " * 150 for part in range(5))
+        (folder / f"{number}.txt").write_text("\n\n".join(paragraphs))
+    return folder
+
+
+def test_a_kill_keeps_what_is_finished(many: Path, directory: Path) -> None:
+    for batches in (1, 3):
+        process = start(many, directory)
+        assert process.stdout
+        for _ in range(batches):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+    kept = len({row[0] for row in dump(directory)})
+    assert 50 < kept < 302
+    changes = refresh(many, directory)
+    assert (changes.read, len(changes.files)) == (302 - kept, 302)
+    fresh = directory.with_name("fresh")
+    refresh(many, fresh)
+    assert dump(directory) == dump(fresh)
+
+
+def test_two_processes_at_once(many: Path, directory: Path) -> None:
+    processes = [start(many, directory) for _ in range(2)]
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0, 0]
+    fresh = directory.with_name("fresh")
+    refresh(many, fresh)
+    assert dump(directory) == dump(fresh)

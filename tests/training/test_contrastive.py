@@ -1,0 +1,214 @@
+"""The contrastive stage: what it feeds, what it learns, what it saves, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.training import (
+    MODEL,
+    assert_same_gradients,
+    gradients,
+    losses_of,
+    quick,
+    triplets,
+    update,
+    write_rows,
+)
+from torch.nn.functional import cross_entropy, normalize
+
+from llm_embeddings import Encoder, get_recipe
+from llm_embeddings.records.sources import Source
+from llm_embeddings.training import contrastive
+from llm_embeddings.training.batches.pairs import Lengths, Pair, tokenize_pairs
+from llm_embeddings.training.contrastive import PRESETS, Contrastive, train_contrastive
+from llm_embeddings.training.options import LoraOptions
+
+QUESTION = "Find the stone"
+
+
+def stage_of(folder: Path, data: Any, **more: Any) -> Any:
+    return contrastive._Stage(Contrastive(**quick(folder, data, **more)))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return triplets(tmp_path / "stones.jsonl")
+
+
+def test_update_has_the_loss_and_gradient_of_the_whole_batch(tmp_path: Path, data: str) -> None:
+    """Against a plain padded forward; chunks of 40 tokens or all at once."""
+    batches = []
+    for budget in (40, 4096):
+        stage = stage_of(tmp_path, data, lora=None, batch_tokens=budget, temperature=0.1)
+        batches.append(next(stage.batches(0)))
+        losses, found = update(stage, batches[-1])
+        rows = tokenize_pairs(stage._trained, batches[-1], Lengths())
+        stage.model.zero_grad()
+        vectors = []
+        for row in rows:
+            hidden = stage._trained.backbone(
+                torch.tensor([row.ids]), torch.ones(1, len(row.ids))
+            ).last_hidden_state[0]
+            vectors.append(normalize(hidden[row.start :].mean(0), dim=-1))
+        scores = torch.stack(vectors[:4]) @ torch.stack(vectors[4:]).T / 0.1
+        loss = cross_entropy(scores, torch.arange(4) * 2)
+        loss.backward()
+        assert losses["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert_same_gradients(found, gradients(stage.model), 2e-5)
+    assert batches[0] == batches[1]
+
+
+def test_batches_go_on_where_they_stopped(tmp_path: Path, data: str) -> None:
+    stage = stage_of(tmp_path, data)
+    whole = stage.batches(0)
+    expected = [next(whole) for _ in range(5)]
+    assert next(stage.batches(3)) == expected[3]
+    assert [pair for batch in expected[:2] for pair in batch] != [
+        pair for batch in expected[2:4] for pair in batch
+    ]
+
+
+def test_instructions_stand_before_queries_and_in_symmetric_data_before_all(
+    tmp_path: Path, data: str
+) -> None:
+    for symmetric in (False, True):
+        source = Source(Path(data), instruction=QUESTION, symmetric=symmetric)
+        stage = stage_of(tmp_path, (source,))
+        rows, _ = stage._rows(next(stage.batches(0)))
+        texts = [stage._trained.tokenizer.decode(row) for row in rows]
+        assert all(f"<|user|>\n{QUESTION}\n<|embed|>" in text for text in texts[:4])
+        assert all((QUESTION in text) == symmetric for text in texts[4:])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, "web search"), ("", ""), ("Match", "Match")]
+)
+def test_instruction_of_queries_whose_data_has_none(
+    tmp_path: Path, data: str, given: str | None, expected: str
+) -> None:
+    stage = stage_of(tmp_path, data, instruction=given)
+    rows, _ = stage._rows(next(stage.batches(0)))
+    text = stage._trained.tokenizer.decode(rows[0])
+    assert ("<|user|>" in text) == bool(expected)
+    assert expected in text
+
+
+def test_rows_are_those_that_serve(tmp_path: Path, data: str) -> None:
+    stage = stage_of(tmp_path, data)
+    pair = Pair("amber?", ("a stone", "a tree"), QUESTION, "")
+    encoder = Encoder.from_pretrained(MODEL, dtype="float32")
+    rows, _ = stage._rows([pair])
+    assert rows[:1] == encoder.tokenize(["amber?"], "query", QUESTION)
+    assert rows[1:] == encoder.tokenize(["a stone", "a tree"], "document")
+
+
+def test_a_batch_is_of_one_source(tmp_path: Path) -> None:
+    data = (triplets(tmp_path / "a.jsonl"), triplets(tmp_path / "b.jsonl"))
+    examples = stage_of(tmp_path, data)._mixture.batches(4, 0, epochs=1)
+    assert all(len({example.source for example in batch}) == 1 for batch in examples)
+    mixed = stage_of(tmp_path, data, same_source=False)._mixture.batches(4, 0, epochs=1)
+    assert any(len({example.source for example in batch}) == 2 for batch in mixed)
+
+
+@pytest.mark.parametrize("save", ["merged", "adapter"])
+def test_training_learns_and_the_result_serves(tmp_path: Path, data: str, save: Any) -> None:
+    options = Contrastive(
+        **quick(tmp_path, data, max_steps=12, learning_rate=5e-3, log_every=1, save=save)
+    )
+    result = train_contrastive(options)
+    losses = losses_of(result)
+    assert len(losses) == 12
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    encoder = Encoder.from_pretrained(result, dtype="float32")
+    before = Encoder.from_pretrained(MODEL, dtype="float32")
+    assert encoder.recipe.replace(name="") == before.recipe.replace(name="", base=None)
+    texts = ["which stone is red", "amber"]
+    assert np.abs(encoder.encode(texts) - before.encode(texts)).max() > 1e-2
+
+
+def test_training_under_way_encodes_as_the_result_does(tmp_path: Path, data: str) -> None:
+    stage = stage_of(tmp_path, data)
+    texts = ["which stone is red", "amber"]
+    stage.model.eval()
+    expected = Encoder.from_pretrained(MODEL, dtype="float32").encode_query(texts)
+    found = stage.encode(stage.model, texts, "query")
+    found = found / np.linalg.norm(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_matryoshka_and_qwen3_losses(tmp_path: Path, data: str) -> None:
+    batch = next(stage_of(tmp_path, data).batches(0))
+    plain, _ = update(stage_of(tmp_path, data), batch)
+    cut, _ = update(stage_of(tmp_path, data, matryoshka=(8, 24)), batch)
+    short, _ = update(stage_of(tmp_path, data, matryoshka=(8,)), batch)
+    assert cut["loss"] == pytest.approx(plain["loss"] + short["loss"], rel=1e-5)
+    more, _ = update(stage_of(tmp_path, data, same_tower=True), batch)
+    assert more["loss"] > plain["loss"]
+    fewer, _ = update(stage_of(tmp_path, data, margin=0.0), batch)
+    assert fewer["loss"] < plain["loss"]
+
+
+def test_a_passage_of_two_groups_may_be_no_negative(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "pos": ["the same text"], "neg": [f"other {i}"]} for i in range(4)]
+    data = write_rows(tmp_path / "same.jsonl", rows)
+    batch = next(stage_of(tmp_path, data).batches(0))
+    plain, _ = update(stage_of(tmp_path, data, temperature=1.0), batch)
+    skipped, _ = update(stage_of(tmp_path, data, temperature=1.0, skip_duplicates=True), batch)
+    assert skipped["loss"] < plain["loss"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_options(tmp_path: Path, name: str) -> None:
+    values = {"model": "m", "output": tmp_path, "data": "d.jsonl", **PRESETS[name]}
+    options = Contrastive(**values)
+    assert isinstance(options.lora, LoraOptions)
+    if options.recipe is not None:
+        assert isinstance(options.recipe, str)
+        assert get_recipe(options.recipe).name == options.recipe
+
+
+def test_rows_without_negatives_are_named(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "pairs.jsonl", [{"query": "a", "pos": "b"}] * 4)
+    with pytest.raises(ValueError, match=r"pairs\.jsonl.*has no negatives"):
+        stage_of(tmp_path, data)
+    assert len(next(stage_of(tmp_path, data, negatives=0).batches(0))[0].passages) == 1
+
+
+def test_few_negatives_come_again(tmp_path: Path, data: str) -> None:
+    batch = next(stage_of(tmp_path, data, negatives=5).batches(0))
+    passages = batch[0].passages[1:]
+    assert len(passages) == 5
+    assert len(set(passages)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, r"temperature=0.0 must be above 0"),
+        ({"negatives": -1}, r"negatives=-1 must be 0 or more"),
+        ({"query_length": 0}, r"query_length=0 must be 1 or more"),
+        ({"matryoshka": (0,)}, r"matryoshka=\(0,\) has a length below 1"),
+        ({"matryoshka": (48,)}, r"matryoshka=48 is longer than the vectors: 24"),
+        ({"batch_size": 1, "negatives": 0}, r"nothing to tell apart"),
+        ({"query_length": 40_000}, r"max_length=40000 is not between"),
+        ({"max_characters": 3}, r"stones\.jsonl: none of its 8 items is kept"),
+        ({"batch_size": 9}, r"has 8 items, fewer than a batch of 9"),
+    ],
+)
+def test_options_that_do_not_fit(
+    tmp_path: Path, data: str, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage_of(tmp_path, data, **change)
+
+
+def test_an_instruction_without_a_place_is_refused_before_training(
+    tmp_path: Path, data: str
+) -> None:
+    source = Source(Path(data), instruction=QUESTION, symmetric=True)
+    with pytest.raises(ValueError, match=r"instruction 'Find the stone' has no place"):
+        stage_of(tmp_path, (source,), recipe="last-token")

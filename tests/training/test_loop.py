@@ -1,0 +1,335 @@
+"""What the loop promises: exact resume, whole folders, the same update on more processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from helpers import child_environment
+from helpers.training_files import read_metrics, write_language_model, write_texts
+from helpers.training_processes import gradients, open_adapters, options
+from safetensors.torch import load_file
+
+from llm_embeddings import Encoder
+from llm_embeddings.training import mntp
+from llm_embeddings.training.mntp import MNTP, train_mntp
+from llm_embeddings.training.options import LoraOptions, StageOptions
+from llm_embeddings.training.passes.encoding import Encoding
+from llm_embeddings.training.passes.gradcache import backward_vectors, plan
+from llm_embeddings.training.run import checkpoints, loop, state
+from llm_embeddings.training.run.stage import Progress, TrainingError
+from llm_embeddings.training.weights.loading import load_backbone_for_training
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_language_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_texts(tmp_path_factory.mktemp("texts") / "texts.txt"))
+
+
+@pytest.fixture
+def made(model: str, texts: str, tmp_path: Path) -> MNTP:
+    """Six updates with dropout, checkpoints after each second."""
+    return dataclasses.replace(
+        options(model, texts, tmp_path / "out"),
+        recipe=mntp.RECIPE,
+        lora=LoraOptions(dropout=0.3),
+        max_steps=6,
+    )
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, update: int, error: BaseException | None) -> None:
+    """Let an update raise, or, without an error, find NaN."""
+    real, calls = mntp._Stage.update, []
+
+    def patched(*arguments: Any) -> Progress:
+        calls.append(1)
+        if len(calls) < update:
+            return real(*arguments)
+        if error is not None:
+            raise error
+        return Progress({"loss": float("nan")}, 1, 1)
+
+    monkeypatch.setattr(mntp._Stage, "update", patched)
+
+
+def losses(output: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in read_metrics(output)]
+
+
+def test_interrupted_run_goes_on_as_if_nothing_happened(
+    made: MNTP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_mntp(dataclasses.replace(made, output=tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train_mntp(made)
+    assert [step for step, _ in losses(made.output)] == [1, 2, 3, 4, 5]
+    resumed = train_mntp(dataclasses.replace(made, resume=True))
+    assert losses(resumed) == losses(whole)
+    assert len({loss for _, loss in losses(whole)}) == 6
+    first, second = (load_file(path / "model.safetensors") for path in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert checkpoints.step_of(checkpoints.newest(resumed)) == 6
+    assert len([*(resumed / checkpoints.FOLDER).iterdir()]) == made.keep
+
+
+def test_nan_stops_with_the_last_checkpoint_kept(
+    made: MNTP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(monkeypatch, 4, None)
+    with pytest.raises(TrainingError, match=r"loss is nan in update 4, on batch 3 .*step-00000002"):
+        train_mntp(made)
+    kept = checkpoints.newest(made.output)
+    assert kept is not None
+    assert checkpoints.step_of(kept) == 2
+    with pytest.raises(FileNotFoundError):
+        Encoder.from_pretrained(made.output)
+
+
+def test_infinite_gradient_stops(made: MNTP, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(TrainingError, match="gradient norm is inf in update 1"):
+        train_mntp(made)
+
+
+def test_interrupted_saves_leave_nothing_that_loads(
+    made: MNTP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("unplugged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="unplugged"):
+            train_mntp(made)
+    assert checkpoints.newest(made.output) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_card", fail)
+        with pytest.raises(OSError, match="unplugged"):
+            train_mntp(dataclasses.replace(made, resume=True))
+    assert checkpoints.newest(made.output) is not None
+    assert not (made.output / "config.json").exists()
+    done = train_mntp(dataclasses.replace(made, resume=True))
+    assert Encoder.from_pretrained(done, dtype="float32").encode("text").shape == (32,)
+    assert not [*done.rglob("*.partial")]
+
+
+def test_other_options_are_not_resumed(made: MNTP) -> None:
+    short = dataclasses.replace(made, max_steps=2)
+    train_mntp(short)
+    with pytest.raises(ValueError, match="not empty: name another folder, or go on with resume"):
+        train_mntp(short)
+    other = dataclasses.replace(short, resume=True, learning_rate=1e-4, seed=7)
+    with pytest.raises(ValueError, match=r"learning_rate was 0.01 and is 0.0001; seed was 42"):
+        train_mntp(other)
+    train_mntp(dataclasses.replace(short, resume=True, batch_tokens=64, log_every=5))
+
+
+def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")(10, 9, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(TrainingError, match="the disk has 0.00 GB left"):
+        train_mntp(made)
+    assert checkpoints.newest(made.output) is None
+
+
+def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
+    single = options(made.model, made.data[0], tmp_path / "single")
+    train_mntp(single)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    arguments = ["helpers.training_processes", made.model, made.data[0], tmp_path / "double"]
+    done = subprocess.run(
+        [*command, "--nproc_per_node=2", "-m", *map(str, arguments)],
+        env=child_environment() | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (dict(losses(tmp_path / name)) for name in ("single", "double"))
+    assert one == pytest.approx(two, rel=1e-5)
+    weights = [load_file(tmp_path / n / "model.safetensors") for n in ("single", "double")]
+    before = load_file(Path(made.model) / "model.safetensors")
+    moved = 0.0
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], atol=1e-5, rtol=1e-4)
+        moved = max(moved, float((weight - before[f"model.{name}"]).abs().max()))
+    assert moved > 1e-3
+    wanted = gradients(made.model, tmp_path / "unused", budget=10_000)
+    for process in range(2):
+        found = torch.load(tmp_path / f"double-{process}.pt", weights_only=True)
+        assert_same_gradients(wanted, found)
+
+
+def assert_same_gradients(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    size = torch.cat([gradient.flatten() for gradient in wanted.values()]).norm()
+    assert size > 0
+    for name, gradient in wanted.items():
+        assert (gradient - found[name].reshape(gradient.shape)).norm() <= 1e-5 * size
+
+
+def test_gradient_cache_is_the_whole_batch(model: str, tmp_path: Path) -> None:
+    wanted = gradients(model, tmp_path, budget=10_000)
+    assert_same_gradients(wanted, gradients(model, tmp_path, budget=40))
+    assert len(wanted) == 2 * 7 * 2  # in each of two blocks seven layers have A and B
+
+
+def test_second_pass_repeats_the_dropout_of_the_first(model: str, texts: str) -> None:
+    made = options(model, texts, Path("unused"))
+    trained = load_backbone_for_training(
+        dataclasses.replace(made, lora=LoraOptions(dropout=0.5)), mntp.RECIPE
+    )
+    open_adapters(trained.backbone)
+    encoding = Encoding(trained.backbone, trained.recipe, attention_dropout=0.3).train()
+    seen: dict[int, list[torch.Tensor]] = {}
+
+    def encode(rows: list[list[int]], starts: list[int]) -> torch.Tensor:
+        found = encoding.vectors(rows, starts)
+        seen.setdefault(rows[0][1], []).append(found.detach())
+        return found
+
+    rows = [[1, 100 + row, *range(5, 12)] for row in range(6)]
+    backward_vectors(
+        Accelerator(),
+        encoding,
+        rows,
+        [0] * 6,
+        lambda vectors: {"loss": vectors.square().mean()},
+        budget=18,
+        encode=encode,
+    )
+    assert sorted(map(len, seen.values())) == [1, 2, 2]
+    for passes in seen.values():
+        assert torch.equal(passes[0], passes[-1])
+    again = encoding.vectors(rows[:2], [0, 0])
+    assert not torch.equal(again, seen[100][0])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("budget", [1, 10, 1000])
+def test_plan_shares_every_row_once(processes: int, budget: int) -> None:
+    lengths = [3, 9, 1, 4, 7, 30, 2]
+    shares = plan(lengths, budget, processes)
+    assert sorted(row for share in shares for chunk in share for row in chunk) == [*range(7)]
+    assert len({len(share) for share in shares}) == 1
+    if budget == 10 and processes == 1:
+        assert all(len(c) == 1 or sum(lengths[r] for r in c) <= budget for c in shares[0])
+
+
+def test_plan_needs_a_row_for_each_process() -> None:
+    with pytest.raises(ValueError, match="a batch of 1 rows cannot be shared by 2"):
+        plan([5], 10, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
+        ({"schedule": "cubic"}, "schedule='cubic' is not one of"),
+        ({"max_steps": None}, "neither max_steps nor epochs"),
+        ({"lora": None, "save": "adapter"}, "needs lora"),
+        ({"eval_every": 3}, "needs evaluation files"),
+        ({"beta2": 1.0}, r"beta2=1.0 must be in \[0, 1\)"),
+        ({"data": ()}, "is empty"),
+    ],
+)
+def test_bad_options_are_named(made: MNTP, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(made, **changes)
+
+
+def test_learning_rates_are_those_of_transformers(made: MNTP) -> None:
+    from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+    kinds = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
+    for name, kind in kinds.items():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        schedule = kind(optimizer, 3, 10)
+        options = dataclasses.replace(made, learning_rate=0.5, warmup=3, schedule=name)
+        for step in range(10):
+            wanted = optimizer.param_groups[0]["lr"]
+            assert loop.learning_rate(options, step, 10) == pytest.approx(wanted)
+            optimizer.step()
+            schedule.step()
+
+
+def test_a_falling_rate_needs_an_end(made: MNTP) -> None:
+    endless = dataclasses.replace(made, max_steps=None, epochs=1, schedule="linear")
+    with pytest.raises(ValueError, match="give max_steps or schedule_steps"):
+        loop.updates_of(endless, None)
+    assert loop.updates_of(endless, 7) == 7
+    assert loop.updates_of(dataclasses.replace(endless, max_steps=5), 7) == 5
+
+
+def test_evaluation_and_tensorboard(made: MNTP, tmp_path: Path) -> None:
+    pairs = [{"a": f"cat {n}", "b": f"dog {n * n}", "score": n} for n in range(6)]
+    path = tmp_path / "sts.jsonl"
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    output = train_mntp(
+        dataclasses.replace(
+            made, max_steps=4, evaluation=str(path), eval_every=3, tensorboard=True, save="adapter"
+        )
+    )
+    scores = [line for line in read_metrics(output) if "sts/spearman" in line]
+    assert [line["step"] for line in scores] == [3, 4]
+    assert any((output / checkpoints.LOGS).iterdir())
+    encoder = Encoder.from_pretrained(output, dtype="float32")
+    from llm_embeddings.evaluation import evaluate
+
+    found = evaluate(lambda texts, role: encoder.encode(texts, role), [path])["sts/spearman"]
+    assert found.value == pytest.approx(scores[-1]["sts/spearman"], abs=1e-6)
+
+
+def test_adapter_and_merged_result_are_the_same_model(made: MNTP, tmp_path: Path) -> None:
+    short = dataclasses.replace(made, max_steps=2, save_every=None)
+    found = []
+    for save in ("adapter", "merged"):
+        output = train_mntp(dataclasses.replace(short, output=tmp_path / save, save=save))
+        found.append(Encoder.from_pretrained(output, dtype="float32").encode(["a cat", "b"]))
+    torch.testing.assert_close(*map(torch.tensor, found), atol=1e-5, rtol=0)
+    plain = Encoder.from_pretrained(short.model, recipe=mntp.RECIPE, dtype="float32")
+    assert abs(plain.encode(["a cat", "b"]) - found[0]).max() > 1e-3
+
+
+def test_a_stage_may_follow_one_of_another_precision(made: MNTP, tmp_path: Path) -> None:
+    first = train_mntp(dataclasses.replace(made, max_steps=1, dtype="float32"))
+    second = dataclasses.replace(made, output=tmp_path / "second", max_steps=1)
+    second = train_mntp(dataclasses.replace(second, dtype="bfloat16"))
+    ((_, exact),), ((_, rounded),) = losses(first), losses(second)
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, rel=1e-2)
+
+
+def test_checkpoint_of_another_model(made: MNTP) -> None:
+    train_mntp(dataclasses.replace(made, max_steps=2))
+    newest = checkpoints.newest(made.output)
+    assert newest is not None
+    with pytest.raises(ValueError, match="checkpoint of another model"):
+        state.load_state(Accelerator(), torch.nn.Linear(2, 2), None, newest)
+
+
+def test_stage_options_are_json() -> None:
+    options = StageOptions(model="m", output="out", data="a.txt", recipe=mntp.RECIPE)
+    values = json.loads(json.dumps(options.to_dict()))
+    assert values["data"] == ["a.txt"]
+    assert values["lora"]["rank"] == 16
