@@ -74,7 +74,7 @@ def _encode(encoder: Encoder, texts: list[str], *, forget: bool) -> None:
 
 def _cpu_seconds(encoder: Encoder) -> float:
     """Of this process and of those behind the encoder's devices."""
-    workers = [place.runner for place in encoder.scheduler._turns.places.values()]
+    workers = [place.runner for place in encoder.scheduler.workers.dispatch.places.values()]
     pids = [worker.pid for worker in workers if isinstance(worker, DeviceWorker)]
     return time.process_time() + sum(map(process_seconds, pids))
 

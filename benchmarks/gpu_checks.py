@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_embeddings import Encoder
-from llm_embeddings.packed.attention import kernels
+from llm_embeddings.packed.kernels import kernels
 
 from . import workloads
 from .models import GOLDEN, LAYOUTS, SHAPES, random_backbone, write_tokenizer
@@ -149,7 +149,7 @@ def check_kernels(device: str) -> list[str]:
         expected = _small(name, "float32", device).encode(texts, "query")
         for kernel, function in kernels(torch.device(device), torch.bfloat16):
             with patch(
-                "llm_embeddings.packed.attention.kernels", lambda *_, k=kernel, f=function: [(k, f)]
+                "llm_embeddings.packed.choice.kernels", lambda *_, k=kernel, f=function: [(k, f)]
             ):
                 encoder = _small(name, "bfloat16", device)
             cosines = Cosines.of(encoder.encode(texts, "query"), expected)

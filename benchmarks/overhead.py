@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from llm_embeddings import Encoder
 from llm_embeddings.call import Call
+from llm_embeddings.inputs import EncodeOptions
 
 from .models import E5_TOKENIZER
 
@@ -40,9 +41,10 @@ def _per_call(repeats: int) -> float:
             start = time.perf_counter()
             encoder.encode(_TEXT)
             between = time.perf_counter()
-            call = Call(encoder, {"document": None})
-            job = call._job([_TEXT], on_texts=lambda done: None)
-            call.finish(torch.stack(runner.run(list(job.units))).cpu().numpy())
+            call = Call(encoder.model, encoder.scheduler, {"document": None}, EncodeOptions())
+            job = call.job(None, [_TEXT])
+            states = torch.stack(runner.run(list(job.units))).cpu().numpy()
+            call.finish([_TEXT], states, int)
             inline.append(time.perf_counter() - between)
             queued.append(between - start)
         rounds.append(statistics.median(queued) - statistics.median(inline))

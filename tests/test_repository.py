@@ -24,9 +24,9 @@ DOCUMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.
 # An import goes from right to left along this line, never back.
 SPINE = ("recipe", "families", "checkpoint.loading", "encoder", "cli")
 # These may know what a recipe is and nothing else of the package.
-LEAVES = ("recipe", "batching", "pooling", "tokens", "vectors")
+LEAVES = ("recipe", "joins", "packed.pooling", "vectors")
 # sentence-transformers runs the forward itself, with gradients; the others call `Encoder`.
-TENSOR_LEVEL = {"sentence-transformers": {"inputs", "pooling", "tokens"}}
+TENSOR_LEVEL = {"sentence-transformers": {"inputs", "model", "packed.padded", "tokens"}}
 # Chat models and retrievers stand on the generator and the document index.
 GENERATING = {name: {"generation", "rag"} for name in ("langchain", "llama-index")}
 LONGEST_FILE = 320

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .recipe import Recipe
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 _WINDOW_TEXTS, _WINDOW_CHARACTERS = 1024, 2**20
 _MIN_SHARED, _MIN_SAVED = 8, 64
-_WASTE, _ENOUGH = 1.15, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +26,17 @@ class Unit:
         shared: First ids of all its rows, run once per pass for all units that share them.
         keep: Whether the states of `shared` are worth keeping for later passes.
         alone: Nothing else may run in the same pass.
+        tokens: To compute; kept ones are not counted, as they are there most of the time.
+        longest: Tokens of the longest row, shared ones included.
     """
 
     rows: tuple[Tokens, ...]
     places: tuple[int, ...]
-    shared: tuple[int, ...] = ()
-    keep: bool = False
-    alone: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens to compute; kept ones are not counted, as they are there most of the time."""
-        own = sum(len(row.ids) - len(self.shared) for row in self.rows)
-        return own if self.keep else own + len(self.shared)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row, shared ones included."""
-        return max(len(row.ids) for row in self.rows)
+    shared: tuple[int, ...]
+    keep: bool
+    alone: bool
+    tokens: int
+    longest: int
 
 
 def once(texts: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -87,15 +80,17 @@ def units_of(
     units = []
     for first in range(0, len(rows), siblings):
         own = tuple(rows[first : first + siblings])
-        alone = max(len(row.ids) for row in own) > alone_above
+        lengths = [len(row.ids) for row in own]
+        alone, keep = max(lengths) > alone_above, siblings == 1
         shared = kept
         if alone or not share:
             shared = ()
         elif siblings > 1:
-            shared = tuple(own[0].ids[: min(_common(own), *(first_used(r, recipe) for r in own))])
+            shared = tuple(own[0].ids[: min(_common(own), *[first_used(r, recipe) for r in own])])
         places = tuple(range(first, first + siblings))
-        units.append(Unit(own, places, shared, keep=siblings == 1, alone=alone))
-    return sorted(units, key=lambda unit: -unit.tokens)
+        tokens = sum(lengths) - len(shared) * (len(own) if keep else len(own) - 1)
+        units.append(Unit(own, places, shared, keep, alone, tokens, max(lengths)))
+    return sorted(units, key=attrgetter("tokens"), reverse=True)
 
 
 def shared_prefix(rows: Sequence[Tokens], recipe: Recipe) -> tuple[int, ...]:
@@ -104,10 +99,10 @@ def shared_prefix(rows: Sequence[Tokens], recipe: Recipe) -> tuple[int, ...]:
     That is the template's part (an instruction comes back with the next call), or more where many
     rows begin alike.
     """
-    template = min(row.template for row in rows)
+    template = min([row.template for row in rows])
     common = _common(rows)
     pays = (common - template) * (len(rows) - 1) >= _MIN_SAVED
-    length = min(common if pays else template, *(first_used(row, recipe) for row in rows))
+    length = min(common if pays else template, *[first_used(row, recipe) for row in rows])
     return tuple(rows[0].ids[:length]) if length >= _MIN_SHARED else ()
 
 
@@ -120,39 +115,11 @@ def first_used(row: Tokens, recipe: Recipe) -> int:
     return 0 if recipe.pooling == "first_token" else row.start
 
 
-def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
-    """Sort sequences into groups that lose little when padded to their longest.
-
-    Args:
-        lengths: Tokens per sequence.
-        keys: Tokens each sequence attends to.
-
-    Returns:
-        Indices per group, most keys first; padding adds at most 15 % to either number, and nothing
-        where enough sequences are of one length.
-    """
-    groups: list[list[int]] = []
-    sizes = [0, 0]
-    for index in sorted(range(len(lengths)), key=lambda i: (-keys[i], -lengths[i])):
-        size = (lengths[index], keys[index])
-        if groups:
-            first = groups[-1][0]
-            count = len(groups[-1]) + 1
-            longest = max(size[0], *(lengths[i] for i in groups[-1]))
-            sums = [a + b for a, b in zip(sizes, size, strict=True)]
-            little = count * longest <= _WASTE * sums[0] and count * keys[first] <= _WASTE * sums[1]
-            alike = size == (lengths[first], keys[first])
-            if little and (alike or sizes[0] < _ENOUGH):
-                groups[-1].append(index)
-                sizes = sums
-                continue
-        groups.append([index])
-        sizes = list(size)
-    return groups
-
-
 def _common(rows: Sequence[Tokens]) -> int:
     """How many first ids all rows share, at least one less than the shortest has."""
-    low, high = min(row.ids for row in rows), max(row.ids for row in rows)
+    all_ids = [row.ids for row in rows]
+    low, high = min(all_ids), max(all_ids)
     most = min(len(low), len(high)) - 1
-    return next((i for i in range(most) if low[i] != high[i]), most)
+    if low[:most] == high[:most]:
+        return most
+    return next(i for i in range(most) if low[i] != high[i])

@@ -1,32 +1,31 @@
-"""One call of the encoder: options checked, texts made into jobs, rows into a result."""
+"""One call of the encoder: texts made into jobs, windows of them in flight, rows into a result."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arithmetic.precision import quantize
 from .batching import once, units_of, windows
-from .calibration import ranges_of
 from .engine.job import Job
-from .inputs import check_finite, check_options
-from .model import rows_of
+from .inputs import EncodeOptions, check_finite
 from .recipe import Role
-from .vector_cache.lookup import Remembered
-from .vectors import NEEDS_RANGES, Precision, TokenVectors, Vectors, finish, quantize
+from .vectors import Vectors, finish
 
 if TYPE_CHECKING:
-    from .encoder import Encoder
+    from .engine.scheduler import Scheduler
+    from .model import Model
     from .tokens import Tokens
-
+    from .vector_cache.lookup import Lookup
 
 OnTexts = Callable[[int], object] | None
+Begun = Generator[tuple[list[str], Job], None, None]
 
 
 class Call:
@@ -34,136 +33,99 @@ class Call:
 
     def __init__(
         self,
-        encoder: Encoder,
+        model: Model,
+        scheduler: Scheduler,
         roles: Mapping[Role, str | None],
+        options: EncodeOptions,
         *,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
-        show_progress: bool = False,
-        as_tensor: bool = False,
+        ranges: Vectors | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
-        """Check all but the texts; options as in `Encoder.encode`.
+        """Hold what the texts go through.
 
         Args:
-            encoder: The encoder that is called.
+            model: What texts are embedded by.
+            scheduler: What runs it.
             roles: Instruction by role; two roles give two vectors from one pass over a text.
-            normalize: Unit L2 length.
-            truncate_dim: Dimensions to keep.
-            precision: Type of the result.
-            max_length: Limit in tokens.
-            max_batch_tokens: Tokens per pass.
-            show_progress: Show a progress bar.
-            as_tensor: Return tensors on the encoder's device.
-
-        Raises:
-            ValueError: a bad option, or an instruction that does not fit.
+            options: As in `Encoder.encode`, checked.
+            ranges: `[2, dim]`, of int8 and uint8 vectors.
+            lookup: The vectors that are there already.
         """
-        check_options(encoder.dimension, truncate_dim, precision, max_batch_tokens)
-        self._encoder, self.roles, self.dimension = encoder, roles, encoder.dimension
-        self._normalize = encoder.recipe.normalize if normalize is None else normalize
-        self._truncate_dim, self._precision = truncate_dim, precision
-        self._max_length, self._limit = max_length, max_batch_tokens
-        self._show_progress, self._as_tensor = show_progress, as_tensor
-        self._ranges: Vectors | None = None
-        if precision in NEEDS_RANGES:
-            dim = truncate_dim or encoder.dimension
-            self._ranges = ranges_of(encoder, dim, self._normalize)
-        self._remembered: Remembered | None = None
-        if encoder.vector_cache is not None:
-            self._remembered = Remembered(encoder.vector_cache, encoder, roles, max_length)
+        self.model, self.scheduler, self._options = model, scheduler, options
+        self.roles = roles
+        self._normalize = model.recipe.normalize if options.normalize is None else options.normalize
+        self._ranges, self.lookup = ranges, lookup
 
     def run(self, strings: Sequence[str]) -> NDArray[Any]:
-        """Vectors of texts, in order: `[n, roles, dim]`."""
-        result = _Result(self, strings)
-        with self._progress(len(result.texts)) as on_texts:
-            job_of = partial(self._job, on_texts=on_texts)
-            for texts, pooled in self._encoder.scheduler.run(windows(result.texts), job_of):
-                result.take(texts, pooled)
-                self._keep(pooled)
+        """Vectors of texts, in order: `[n, roles, dim]`.
+
+        Raises:
+            ValueError: an instruction that does not fit, or a vector that is not finite.
+        """
+        result = Result(self, strings)
+        with self.progress(len(result.texts)) as on_texts:
+            begun = self.begun(windows(result.texts), partial(self.job, on_texts))
+            with closing(in_flight(begun)) as flight:
+                for window, job in flight:
+                    result.take(window, job.future.result())
         return result.vectors()
-
-    async def arun(self, strings: Sequence[str]) -> NDArray[Any]:
-        """`run` for coroutines; cancelling it frees what has not run."""
-        result = _Result(self, strings)
-        with self._progress(len(result.texts)) as on_texts:
-            job_of = partial(self._job, on_texts=on_texts)
-            async for texts, pooled in self._encoder.scheduler.arun(windows(result.texts), job_of):
-                result.take(texts, pooled)
-                if self._remembered is not None:
-                    await asyncio.to_thread(self._keep, pooled)
-        return result.vectors()
-
-    def stream(self, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
-        """Vectors one by one; while a window runs the next one is read."""
-        self.check()
-        return self._streamed(strings, window)
-
-    def _streamed(self, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
-        first = 0
-        with self._progress(None) as on_texts:
-            job_of = partial(self._job, on_texts=on_texts)
-            for texts, pooled in self._encoder.scheduler.run(windows(strings, window), job_of):
-                check_finite(pooled, texts, first.__add__)
-                self._keep(pooled)
-                yield from self.finish(pooled)
-                first += len(texts)
-
-    def run_tokens(self, strings: Sequence[str]) -> list[TokenVectors]:
-        """Vectors of the tokens of each text."""
-        if not strings:
-            self.check()
-        found: list[TokenVectors] = []
-        rows: deque[Tokens] = deque()
-
-        def job_of(texts: list[str]) -> Job:
-            new = self._rows(texts, with_offsets=True)
-            rows.extend(new)
-            return self._job_of(new, on_texts, pooled=False)
-
-        with self._progress(len(strings)) as on_texts:
-            for texts, states in self._encoder.scheduler.run(windows(strings), job_of):
-                for text, hidden in zip(texts, states, strict=True):
-                    row = rows.popleft()
-                    vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
-                    check_finite(vectors, [text] * len(vectors), len(found).__add__)
-                    offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
-                    found.append(TokenVectors(vectors, offsets))
-        return found
-
-    def given(self, vectors: NDArray[Any], *, single: bool) -> Any:
-        """What the caller gets: one vector or all, an array or a tensor."""
-        result = np.ascontiguousarray(vectors[0] if single else vectors)
-        if not self._as_tensor:
-            return result
-        import torch
-
-        return torch.from_numpy(result).to(self._encoder.device)
-
-    def finish(self, pooled: Vectors) -> NDArray[Any]:
-        """Pooled states `[n, dim]` as the caller wants them."""
-        vectors = finish(pooled, normalize=self._normalize, truncate_dim=self._truncate_dim)
-        return quantize(vectors, self._precision, self._ranges)
 
     def check(self) -> None:
         """Raise what the first text would, before there is one."""
-        self._rows([])
+        self.rows([])
 
-    def _job(self, texts: list[str], on_texts: OnTexts) -> Job:
+    def finish(
+        self, texts: Sequence[str], pooled: Vectors, index_of: Callable[[int], int]
+    ) -> NDArray[Any]:
+        """Pooled states `[n, dim]` of texts, checked and kept, as the caller wants them.
+
+        `index_of` says which text of the call `texts[i]` is.
+        """
+        check_finite(pooled, texts, index_of)
+        if self.lookup is not None and len(texts):
+            self.lookup.keep(pooled)
+        options = self._options
+        vectors = finish(pooled, normalize=self._normalize, truncate_dim=options.truncate_dim)
+        if options.precision == "float32":
+            return vectors
+        return quantize(vectors, options.precision, self._ranges)
+
+    def begun(
+        self,
+        all_windows: Iterable[list[str]],
+        job_of: Callable[[list[str]], Job],
+        begin: Callable[[Job], None] | None = None,
+    ) -> Begun:
+        """Windows and their jobs, begun by `begin` (by the scheduler, if there is none).
+
+        A job that could not be made is a failed one, so that those before it come first.
+        """
+        source = iter(all_windows)
+        begin = begin or self.scheduler.start
+        while True:
+            try:
+                window = next(source)
+                job = job_of(window)
+            except StopIteration:
+                return
+            except Exception as error:
+                failed = Job(())
+                failed.fail(error)
+                yield [], failed
+                return
+            begin(job)
+            yield window, job
+
+    def job(self, on_texts: OnTexts, texts: list[str]) -> Job:
+        """Texts, those that are not in the cache, as a job of pooled rows."""
         known: dict[int, Vectors] = {}
-        if self._remembered is not None:
-            given, (texts, known) = len(texts), self._remembered.look_up(texts)
+        if self.lookup is not None:
+            given, (texts, known) = len(texts), self.lookup.look_up(texts)
             if on_texts is not None:
                 on_texts(given - len(texts))
-        return self._job_of(self._rows(texts), on_texts, pooled=True, known=known)
+        return self.job_of(self.rows(texts), on_texts, pooled=True, known=known)
 
-    def _keep(self, pooled: Vectors) -> None:
-        if self._remembered is not None:
-            self._remembered.keep(pooled)
-
-    def _job_of(
+    def job_of(
         self,
         rows: Sequence[Tokens],
         on_texts: OnTexts,
@@ -171,30 +133,31 @@ class Call:
         pooled: bool,
         known: Mapping[int, Vectors] | None = None,
     ) -> Job:
-        runner = self._encoder.scheduler.runner
+        """Rows as a job; `known` as for `Job`."""
+        runner = self.scheduler.runner
         units = units_of(
             rows,
-            self._encoder.recipe,
+            self.model.recipe,
             share=runner.packed and pooled,
             alone_above=runner.alone_above,
             siblings=len(self.roles),
         )
-        return Job(units, pooled=pooled, limit=self._limit, on_texts=on_texts, known=known)
+        limit = self._options.max_batch_tokens
+        return Job(units, pooled=pooled, limit=limit, on_texts=on_texts, known=known)
 
-    def _rows(self, texts: Sequence[str], *, with_offsets: bool = False) -> list[Tokens]:
+    def rows(self, texts: Sequence[str], *, with_offsets: bool = False) -> list[Tokens]:
         """Token ids; the rows of one text follow each other."""
-        encoder = self._encoder
-        parts = encoder.backbone, encoder.tokenizer, encoder.recipe
+        limit = self._options.max_length
         by_role = [
-            rows_of(*parts, texts, role, text, self._max_length, with_offsets=with_offsets)
-            for role, text in self.roles.items()
+            self.model.rows(texts, role, instruction, limit, with_offsets=with_offsets)
+            for role, instruction in self.roles.items()
         ]
         return [row for rows in zip(*by_role, strict=True) for row in rows]
 
     @contextmanager
-    def _progress(self, total: int | None) -> Iterator[OnTexts]:
+    def progress(self, total: int | None) -> Iterator[OnTexts]:
         """What jobs call with the number of finished texts."""
-        if not self._show_progress:
+        if not self._options.show_progress:
             yield None
             return
         from tqdm.auto import tqdm
@@ -203,27 +166,50 @@ class Call:
             yield bar.update
 
 
-class _Result:
+class Result:
     """The array of a call, filled window by window; equal texts are computed once."""
 
     def __init__(self, call: Call, strings: Sequence[str]) -> None:
-        self.texts, self._where = once(strings)
+        """Make room for the vectors of these texts."""
+        self.texts, self._places = once(strings)
         self._call, self._filled = call, 0
         self._found = np.empty((0, 0))
         if not self.texts:
             call.check()
-            self._found = call.finish(np.empty((0, call.dimension), np.float32))
+            nothing = np.empty((0, call.model.dimension), np.float32)
+            self._found = call.finish((), nothing, int)
 
     def take(self, texts: Sequence[str], pooled: Vectors) -> None:
+        """Put in the pooled states of the next window."""
         roles = len(self._call.roles)
         first = self._filled // roles
-        check_finite(pooled, texts, lambda text: self._where.index(first + text))
-        vectors = self._call.finish(pooled)
+        vectors = self._call.finish(texts, pooled, lambda text: self._places.index(first + text))
         if not self._filled:
             self._found = np.empty((len(self.texts) * roles, vectors.shape[1]), vectors.dtype)
         self._found[self._filled : self._filled + len(vectors)] = vectors
         self._filled += len(vectors)
 
     def vectors(self) -> NDArray[Any]:
+        """`[n, roles, dim]`, in the order of the texts given."""
         found = self._found.reshape(-1, len(self._call.roles), self._found.shape[1])
-        return found if len(self._where) == len(found) else found[self._where]
+        return found if len(self._places) == len(found) else found[self._places]
+
+
+def in_flight(begun: Begun) -> Begun:
+    """Each window and its job once the next has begun: it is tokenised while the one before runs.
+
+    Whoever stops early cancels what has not run.
+    """
+    waiting: deque[tuple[list[str], Job]] = deque()
+    try:
+        for item in begun:
+            waiting.append(item)
+            if len(waiting) > 1:
+                yield waiting[0]
+                waiting.popleft()
+        while waiting:
+            yield waiting[0]
+            waiting.popleft()
+    finally:
+        for _, job in waiting:
+            job.future.cancel()

@@ -1,18 +1,19 @@
-"""Encoder: the map from text to vector. Each line of `encode` calls a leaf file and comes back."""
+"""Encoder: what users call. Loads and saves models; what it does with texts is `BaseEncoder`'s."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from numpy.typing import NDArray
-
-from .call import Call
-from .inputs import AllOptions, EncodeOptions, Quantization, check_texts, checked
-from .model import default_limit, rows_of
+from .arithmetic.kinds import Quantization
+from .arithmetic.precision import measure_ranges
+from .base_encoder import BaseEncoder
+from .checkpoint.options import LoadOptions
+from .inputs import AllKeywords, EncodeOptions, check_texts, checked, without_as_tensor
 from .recipe import Recipe, Role
-from .vectors import Precision, Vectors, cosine, measure_ranges
+from .streams import arun, stream, token_vectors
+from .vectors import Vectors, cosine
 
 if TYPE_CHECKING:
     import torch
@@ -23,23 +24,13 @@ if TYPE_CHECKING:
 BUNDLED_MODEL = Path(__file__).parent / "data" / "small"
 
 
-class Encoder:
+class Encoder(BaseEncoder):
     """Turns texts into vectors exactly as the checkpoint's authors do.
 
     Example:
         >>> encoder = Encoder.from_pretrained()  # doctest: +SKIP
         >>> documents = encoder.encode_document(["Paris is in France.", "Cats purr."])
         >>> scores = encoder.similarity(encoder.encode_query("capital of France"), documents)
-
-    Attributes:
-        backbone: The decoder without a head.
-        tokenizer: Its tokenizer; asked for ids only, never for special tokens.
-        recipe: How the two are used.
-        ranges: Calibrated ranges `[2, dim]` of int8 and uint8, by (dim, normalize).
-        quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
-            with "int8" or "fp8"; None without.
-        scheduler: The one worker per device that runs the backbone, for all threads and coroutines.
-        vector_cache: Where vectors are kept and looked for, or None; may be set.
     """
 
     def __init__(
@@ -50,20 +41,12 @@ class Encoder:
         Raises:
             ValueError: backbone, tokenizer and recipe do not go together.
         """
-        from .checkpoint.loading import prepare
-        from .engine.scheduler import Scheduler
-        from .forward import Runner
-        from .vector_cache.fingerprint import Fingerprints
+        from .checkpoint.checks import prepare
+        from .model import Model
 
-        prepare(backbone, tokenizer, recipe)
-        self.backbone = backbone
-        self.tokenizer = tokenizer
-        self.recipe = recipe
-        self.ranges: dict[tuple[int, bool], Vectors] = {}
-        self.quantization_cosine: float | None = None
-        self.vector_cache: VectorCache | None = None
-        self._fingerprints = Fingerprints()
-        self.scheduler = Scheduler(Runner(backbone, recipe))
+        model = Model(backbone, tokenizer, recipe)
+        prepare(model)
+        super().__init__(model)
 
     @classmethod
     def from_pretrained(
@@ -89,173 +72,100 @@ class Encoder:
 
         Args:
             model: Hub id or local directory; None is the small model in this package.
-            recipe: A `Recipe`, or a name from `list_recipes()`. None = the one saved beside the
-                weights, listed under the hub id, or recognised from the files.
-            adapters: LoRA adapters to apply on top, in order. An adapter repository named as
-                `model` brings its own base and the stages before it.
-            device: None = CUDA, Apple's GPU or the CPU, whichever there is.
-            devices: Several instead, such as `["cuda:0", "cuda:1"]`: a process with the model for
-                each but the first shares the work. `["cpu", "cpu"]` divides the cores.
-            dtype: "auto" = the checkpoint's; on a CPU bfloat16 where it is native, else float32.
+            recipe: How the model embeds, if its files do not say. `LoadOptions` has more on all.
+            adapters: LoRA adapters to apply on top, in order.
+            device: None = the best there is.
+            devices: Several instead of one.
+            dtype: "auto" = the checkpoint's, where the device computes in it.
             attn_implementation: As in transformers.
-            quantization: "int8" (CPU, CUDA) or "fp8" (CUDA): linear layers in 8 bits, weights and
-                activations; `quantization_cosine` says how close the vectors stay. Or a
-                transformers quantization config.
-            device_map: As in transformers; overrides `device`.
+            quantization: "int8", "fp8" or a transformers quantization config.
+            device_map: As in transformers.
             revision: Branch, tag or commit of `model`.
             token: Hub token.
             cache_dir: Hub cache.
             local_files_only: Never ask the network.
-            trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+            trust_remote_code: Run code from the repository.
             vector_cache: File that keeps vectors for the next call, run or process.
 
         Raises:
             FileNotFoundError: a directory, repository, base or weight file is missing.
             ValueError: anything else that does not fit; the message names it and the remedy.
         """
-        from .checkpoint.files import Source
-        from .checkpoint.loading import LoadOptions
-        from .checkpoint.opening import Checkpoint, open_encoder
-
-        checkpoint = Checkpoint(
-            str(BUNDLED_MODEL if model is None else model),
-            recipe,
-            adapters or (),
-            quantization,
-            Source(revision, token, cache_dir, local_files_only),
-            LoadOptions(device, dtype, attn_implementation, None, device_map, trust_remote_code),
+        options = LoadOptions(
+            recipe=recipe,
+            adapters=adapters,
+            device=device,
+            devices=devices,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization=quantization,
+            device_map=device_map,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            vector_cache=vector_cache,
         )
-        return open_encoder(cls, checkpoint, devices, vector_cache)
+        return cls.open(model, options)
+
+    @classmethod
+    def open(cls, model: str | Path | None, options: LoadOptions) -> Self:
+        """`from_pretrained` for those who hold its options in one object."""
+        from .opening import open_encoder
+
+        return open_encoder(cls, model or BUNDLED_MODEL, options)
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The decoder without a head."""
+        return self.model.backbone
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Its tokenizer; asked for ids only, never for special tokens."""
+        return self.model.tokenizer
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the two are used."""
+        return self.model.recipe
 
     @property
     def dimension(self) -> int:
         """Length of a full vector."""
-        return int(self.backbone.config.hidden_size)
+        return self.model.dimension
 
     @property
     def max_length(self) -> int:
         """Default limit in tokens, in the recipe's meaning, within the backbone's positions."""
-        return default_limit(self.backbone, self.recipe)
+        return self.model.max_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.model.device
 
     @property
     def packing(self) -> str:
         """How texts share a pass: packed without padding, or padded and why."""
         return self.scheduler.runner.packing
 
-    @property
-    def device(self) -> torch.device:
-        """Where the backbone is."""
-        return self.backbone.device
-
-    @overload
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        role: Role = "document",
-        instruction: str | None = None,
-        *,
-        as_tensor: Literal[False] = False,
-        **options: Unpack[EncodeOptions],
-    ) -> NDArray[Any]: ...
-
-    @overload
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        role: Role = "document",
-        instruction: str | None = None,
-        *,
-        as_tensor: Literal[True],
-        **options: Unpack[EncodeOptions],
-    ) -> torch.Tensor: ...
-
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        role: Role = "document",
-        instruction: str | None = None,
-        *,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
-        show_progress: bool = False,
-        as_tensor: bool = False,
-    ) -> NDArray[Any] | torch.Tensor:
-        """Vectors of texts, in the order given.
-
-        Args:
-            texts: One string or many. An empty one has a finite vector; lone surrogates count as
-                U+FFFD; what is over the limit is cut (and counted in the debug log).
-            role: "query" or "document": which of the recipe's templates stands around the text.
-            instruction: None = the recipe's default for queries, none for documents; "" = none.
-            normalize: Unit L2 length; None = as the recipe says.
-            truncate_dim: Keep this many dimensions, then normalise if wanted.
-            precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary".
-            max_length: Limit in tokens in the recipe's meaning; None = `self.max_length`.
-            max_batch_tokens: Tokens per forward pass; None = 2048 on a CPU, else by memory.
-            show_progress: Show a progress bar.
-            as_tensor: Return a torch tensor on `self.device` instead of a NumPy array.
-
-        Returns:
-            `[dim]` for one string, `[n, dim]` for many (`[0, dim]` for none); float32 unless
-            `precision` says otherwise.
-
-        Raises:
-            TypeError: a text is not a string (the message gives its index), or an unknown option.
-            ValueError: a bad option, an instruction that does not fit, or a vector that is not
-                finite (the message names the text).
-        """
-        strings, single = check_texts(texts)
-        call = Call(
-            self,
-            {role: instruction},
-            normalize=normalize,
-            truncate_dim=truncate_dim,
-            precision=precision,
-            max_length=max_length,
-            max_batch_tokens=max_batch_tokens,
-            show_progress=show_progress,
-            as_tensor=as_tensor,
-        )
-        result: NDArray[Any] | torch.Tensor = call.given(call.run(strings)[:, 0], single=single)
-        return result
-
-    def encode_query(
-        self,
-        texts: str | Iterable[str],
-        instruction: str | None = None,
-        **options: Unpack[AllOptions],
-    ) -> Any:
-        """`encode` with role "query": what to call for search queries."""
-        call: Any = self.encode
-        return call(texts, "query", instruction, **options)
-
-    def encode_document(
-        self,
-        texts: str | Iterable[str],
-        instruction: str | None = None,
-        **options: Unpack[AllOptions],
-    ) -> Any:
-        """`encode` with role "document": what to call for the passages to be found."""
-        call: Any = self.encode
-        return call(texts, "document", instruction, **options)
-
     async def aencode(
         self,
         texts: str | Iterable[str],
         role: Role = "document",
         instruction: str | None = None,
-        **options: Unpack[AllOptions],
+        **options: Unpack[AllKeywords],
     ) -> Any:
         """`encode` while the event loop goes on.
 
         Calls that wait at the same time share forward passes; a cancelled call frees its place.
         """
         strings, single = check_texts(texts)
-        call = Call(self, {role: instruction}, **options)
-        return call.given((await call.arun(strings))[:, 0], single=single)
+        keywords, as_tensor = without_as_tensor(options)
+        call = self._call({role: instruction}, EncodeOptions(**keywords))
+        return self._given((await arun(call, strings))[:, 0], single, as_tensor)
 
     def iter_encode(
         self,
@@ -264,7 +174,7 @@ class Encoder:
         instruction: str | None = None,
         *,
         window: int = 1024,
-        **options: Unpack[AllOptions],
+        **options: Unpack[AllKeywords],
     ) -> Iterator[Any]:
         """Vectors of a stream, one by one and in order, in bounded memory.
 
@@ -283,32 +193,28 @@ class Encoder:
             raise TypeError("iter_encode takes an iterable of strings; encode takes a single one")
         if window < 1:
             raise ValueError(f"window={window} must be 1 or more")
-        call = Call(self, {role: instruction}, **options)
-        return (call.given(vector, single=False) for vector in call.stream(checked(texts), window))
+        keywords, as_tensor = without_as_tensor(options)
+        call = self._call({role: instruction}, EncodeOptions(**keywords))
+        vectors = stream(call, checked(texts), window)
+        return (self._given(vector, False, as_tensor) for vector in vectors)
 
     def encode_both(
         self,
         texts: str | Iterable[str],
         instruction: str | None = None,
-        **options: Unpack[AllOptions],
+        **options: Unpack[AllKeywords],
     ) -> tuple[Any, Any]:
-        """The vectors of texts as queries and as documents.
+        """The vectors of texts as queries and as documents, `(queries, documents)`.
 
         A causal backbone reads what both prompts have in common once: with LLaRA the whole text, so
-        this costs little more than one of the two. Elsewhere it is `encode` twice.
-
-        Args:
-            texts: One string or many.
-            instruction: Of the query side; None = the recipe's default.
-            **options: As in `encode`.
-
-        Returns:
-            `(queries, documents)`, each as from `encode`.
+        this costs little more than one of the two. The instruction is the queries'.
         """
         strings, single = check_texts(texts)
-        call = Call(self, {"query": instruction, "document": None}, **options)
+        keywords, as_tensor = without_as_tensor(options)
+        call = self._call({"query": instruction, "document": None}, EncodeOptions(**keywords))
         found = call.run(strings)
-        return call.given(found[:, 0], single=single), call.given(found[:, 1], single=single)
+        queries, documents = (self._given(found[:, i], single, as_tensor) for i in (0, 1))
+        return queries, documents
 
     def encode_tokens(
         self,
@@ -322,34 +228,25 @@ class Encoder:
     ) -> Any:
         """One vector per token of the text, with character offsets.
 
-        For late chunking (pool each chunk's tokens) and word-level tasks. The text stands in its
-        role's template; only its own tokens are returned. It is only ever cut at its end.
-
-        Returns:
-            A `TokenVectors` for one string, a list of them for many.
+        The text stands in its role's template; only its own tokens are returned, as a
+        `TokenVectors` for one string, a list of them for many. It is only ever cut at its end.
         """
         strings, single = check_texts(texts)
-        found = Call(
-            self,
-            {role: instruction},
-            max_length=max_length,
-            max_batch_tokens=max_batch_tokens,
-            show_progress=show_progress,
-        ).run_tokens(strings)
+        options = EncodeOptions(
+            max_length=max_length, max_batch_tokens=max_batch_tokens, show_progress=show_progress
+        )
+        found = token_vectors(self._call({role: instruction}, options), strings)
         return found[0] if single else found
 
     def similarity(self, a: Any, b: Any) -> Vectors:
-        """Cosine similarity of every row of `a` with every row of `b`: `[n, m]`, float32.
-
-        Takes arrays and tensors; a single vector counts as one row.
-        """
+        """Cosine similarity `[n, m]`, float32, of the rows of two arrays or tensors."""
         return cosine(a, b)
 
     def tokenize(
         self, texts: str | Iterable[str], role: Role = "document", instruction: str | None = None
     ) -> list[list[int]]:
         """Exactly the token ids the backbone is fed, one list per text."""
-        rows = rows_of(*self._parts, check_texts(texts)[0], role, instruction, None)
+        rows = self.model.rows(check_texts(texts)[0], role, instruction)
         return [row.ids for row in rows]
 
     def calibrate(
@@ -374,14 +271,6 @@ class Encoder:
             raise ValueError("calibrate needs at least one text")
         self.ranges[vectors.shape[1], normalize] = measure_ranges(vectors)
 
-    def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
-        """32 hex digits that differ whenever vectors would: part of any cache key.
-
-        Covers weights (sampled), tokenizer, dtype, recipe, role and instruction; not the options
-        of a call (`normalize`, `truncate_dim`, `precision`, `max_length`).
-        """
-        return self._fingerprints.of(*self._parts, role, instruction)
-
     def save_pretrained(self, path: str | Path) -> None:
         """Write weights, tokenizer and recipe; `from_pretrained(path)` reads them back.
 
@@ -392,7 +281,7 @@ class Encoder:
         """
         from .checkpoint.saving import save
 
-        save(self, Path(path))
+        save(self.model, Path(path), self.ranges)
 
     def export_sentence_transformers(self, path: str | Path) -> None:
         """Write a model that plain sentence-transformers loads, without any code of ours.
@@ -402,12 +291,8 @@ class Encoder:
         """
         from .export.modules import export_sentence_transformers
 
-        export_sentence_transformers(self, Path(path))
+        export_sentence_transformers(self.model, Path(path), self.ranges)
 
     def close(self) -> None:
         """Stop all workers now: calls that wait are cancelled, later ones refused."""
         self.scheduler.close()
-
-    @property
-    def _parts(self) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Recipe]:
-        return self.backbone, self.tokenizer, self.recipe

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .batching import Unit, first_used
-from .checkpoint.checks import choose_kernel, last_rows_suffice
+from .model import Model
 from .packed import attention
-from .packed.pack import Pack
-from .packed.prefix import PrefixStore
-from .pooling import forward, pad, pool
-from .recipe import Recipe
+from .packed.pack import Cached, Pack
+from .packed.padded import forward, pad
+from .packed.pooling import pool
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from .packed.served import Trees
 
 _NO_LIMIT = 2**31
-_MIN_UNREAD = 64
+_PREFIX_BYTES = 2**28
+_MIN_UNREAD = 64  # tokens of a pass whose last layer nobody reads
 
 
 class Runner:
-    """A backbone with all that one pass needs. If it is `concurrent`, two threads may use it.
+    """A model with all that one pass needs. If it is `concurrent`, two threads may use it.
 
     Attributes:
         packing: How texts share a pass, in words.
@@ -32,27 +34,27 @@ class Runner:
         alone_above: Rows with more tokens than this must run alone.
     """
 
-    def __init__(self, backbone: PreTrainedModel, recipe: Recipe) -> None:
+    def __init__(self, model: Model) -> None:
         """Find out what the backbone can do.
 
         Raises:
             ValueError: the architecture does not attend as the recipe asks.
         """
-        self._backbone, self._recipe = backbone, recipe
-        self._kernel, self.packing = choose_kernel(backbone, recipe)
-        self.packed = self._kernel is not None
-        self._trims = self._kernel is not None and last_rows_suffice(backbone, recipe, self._kernel)
-        self._prefixes = PrefixStore()
-        self.budget = tokens_per_pass(backbone)
-        self.alone_above = _alone_above(backbone)
+        from .packed.served import Served, alone_above, tokens_per_pass
+
+        self._model, self._served = model, Served(model)
+        self.packing, self.packed = self._served.packing, self._served.kernel is not None
+        self.budget = tokens_per_pass(model.backbone)
+        self.alone_above = alone_above(model.backbone) or _NO_LIMIT
+        self._prefixes = _Prefixes()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Runner, (self._backbone, self._recipe)
+        return Runner, (self._model,)
 
     @property
     def device(self) -> str:
         """Where the backbone is."""
-        return str(self._backbone.device)
+        return str(self._model.device)
 
     @property
     def concurrent(self) -> bool:
@@ -60,11 +62,16 @@ class Runner:
 
         Rotary frequencies that depend on the longest row are written into the backbone.
         """
-        return self._backbone.device.type == "cpu" and self.alone_above == _NO_LIMIT
+        return self._model.device.type == "cpu" and self.alone_above == _NO_LIMIT
+
+    @property
+    def copied_bytes(self) -> int:
+        """Memory of weights that are laid out once more, for the processor."""
+        return self._served.trees.copied
 
     def forget(self) -> None:
         """Forget kept prefixes: the next pass computes them anew, with the same bits."""
-        self._prefixes = PrefixStore()
+        self._prefixes.clear()
 
     def run(self, units: Sequence[Unit], *, pooled: bool = True) -> list[torch.Tensor]:
         """Vectors of all rows of `units`, in their order; float32, on the backbone's device.
@@ -73,26 +80,28 @@ class Runner:
             `[dim]` each or, if not `pooled`, the hidden states `[tokens, dim]`.
         """
         with torch.inference_mode():
-            if self._kernel is None:
+            kernel = self._served.kernel
+            if kernel is None:
                 return self._run_padded(units, pooled=pooled)
-            return self._run_packed(units, pooled=pooled)
+            return self._run_packed(units, kernel, pooled=pooled)
 
     def _run_padded(self, units: Sequence[Unit], *, pooled: bool) -> list[torch.Tensor]:
         rows = [row for unit in units for row in unit.rows]
-        ids, lengths = pad([row.ids for row in rows], self._backbone.device)
-        hidden = forward(self._backbone, self._recipe, ids, lengths)
+        ids, lengths = pad([row.ids for row in rows], self._model.device)
+        hidden = forward(self._model.backbone, self._model.recipe, ids, lengths)
         if not pooled:
             return [states[: len(r.ids)].float() for states, r in zip(hidden, rows, strict=True)]
         starts = torch.tensor([row.start for row in rows], device=ids.device)
-        return list(pool(hidden, starts, lengths, self._recipe))
+        return list(pool(hidden, starts, lengths, self._model.recipe))
 
-    def _run_packed(self, units: Sequence[Unit], *, pooled: bool) -> list[torch.Tensor]:
-        assert self._kernel is not None
-        kept = {unit.shared for unit in units if unit.keep and unit.shared}
-        keeps = bool(kept) and self._prefixes.check(self._backbone)
-        found = {ids: self._prefixes.get(ids) for ids in kept} if keeps else {}
-        cached = {ids: states for ids, states in found.items() if states is not None}
-        shared = dict.fromkeys(unit.shared for unit in units if unit.shared not in cached)
+    def _run_packed(
+        self, units: Sequence[Unit], kernel: attention.Kernel, *, pooled: bool
+    ) -> list[torch.Tensor]:
+        trees, recipe = self._current(), self._model.recipe
+        version = trees.version
+        kept = {u.shared for u in units if version is not None and u.keep and u.shared}
+        cached = self._prefixes.get(version, kept) if kept else {}
+        shared = dict.fromkeys([unit.shared for unit in units if unit.shared not in cached])
         shared.pop((), None)
         sources = {ids: number for number, ids in enumerate([*cached, *shared])}
         texts: list[Sequence[int]] = list(shared)
@@ -103,26 +112,29 @@ class Runner:
                 texts.append(row.ids[len(unit.shared) :])
                 parents.append(sources.get(unit.shared))
                 starts.append(max(row.start - len(unit.shared), 0))
-                wanted.append(len(row.ids) - first_used(row, self._recipe))
+                wanted.append(len(row.ids) - first_used(row, recipe))
         pack = Pack(
             [len(text) for text in texts],
             parents,
             list(cached.values()),
-            causal=self._recipe.causal,
-            kernel=self._kernel,
-            device=self._backbone.device,
-            keep=[text for text, ids in enumerate(shared) if keeps and ids in kept],
+            causal=recipe.causal,
+            device=self._model.device,
+            keep=[text for text, ids in enumerate(shared) if ids in kept],
         )
         unread = len(pack.positions) - sum(wanted)
-        last = pack.last(wanted) if pooled and self._trims and unread >= _MIN_UNREAD else None
-        hidden = attention.forward(self._backbone, texts, pack, last)
+        if trees.trimmed is not None and pooled and unread >= _MIN_UNREAD:
+            from .packed import last_layer
+
+            part = last_layer.wanted_of(pack, wanted, kernel)
+            hidden = last_layer.forward(trees.trimmed, texts, pack, part)
+            vectors = self._pooled(part.pack, hidden, [0] * len(texts))
+        else:
+            hidden = attention.forward(trees.whole, texts, pack, kernel)
+            vectors = self._pooled(pack, hidden, starts) if pooled else {}
         for text, states in pack.kept.items():
-            self._prefixes.put(tuple(texts[text]), states)
+            self._prefixes.put(version, tuple(texts[text]), states)
         if not pooled:
             return [states.float() for states in pack.apart(hidden)[len(shared) :]]
-        if last is not None:
-            starts = [0] * len(texts)
-        vectors = self._pooled(last or pack, hidden, starts)
         return [vectors[text] for text in range(len(shared), len(texts))]
 
     def _pooled(
@@ -132,40 +144,50 @@ class Runner:
         vectors: dict[int, torch.Tensor] = {}
         for bucket, states in zip(pack.buckets, pack.padded(hidden), strict=True):
             first = torch.tensor([starts[text] for text in bucket.texts], device=states.device)
-            rows = pool(states, first, bucket.lengths.to(states.device), self._recipe)
+            rows = pool(states, first, bucket.lengths.to(states.device), self._model.recipe)
             vectors.update(zip(bucket.texts, rows, strict=True))
         return vectors
 
+    def _current(self) -> Trees:
+        """Modules around the present weights."""
+        version, trees = self._model.version(), self._served.trees
+        if version == trees.version:
+            return trees
+        self._prefixes.clear()
+        return self._served.renew(version)
 
-def tokens_per_pass(backbone: PreTrainedModel) -> int:
-    """How many tokens one pass should have.
 
-    Throughput on CPUs is flat from 512 to 4096. A GPU wants as many as half its free memory holds,
-    counted as 16 hidden and 4 feed-forward activations per token, and gains nothing over 32768.
+class _Prefixes:
+    """Keys and values of first tokens that come back: the instruction before every query.
+
+    Only causal backbones have them: there, states depend on nothing that follows. Those used last
+    are kept, within a limit of bytes. Threads may share it.
     """
-    device = backbone.device
-    config: Any = backbone.config
-    if device.type == "cpu":
-        return 2048
-    if device.type != "cuda":
-        return 8192
-    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    per_token = (16 * config.hidden_size + 4 * wide) * backbone.dtype.itemsize
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1024, min(32768, int(free) // 2 // int(per_token)))
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[int | None, tuple[int, ...]], Cached] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self, version: int | None, wanted: set[tuple[int, ...]]
+    ) -> dict[tuple[int, ...], Cached]:
+        """What is kept of exactly these tokens, computed with a version of the weights."""
+        with self._lock:
+            found = [ids for ids in wanted if (version, ids) in self._entries]
+            for ids in found:
+                self._entries.move_to_end((version, ids))
+            return {ids: self._entries[version, ids] for ids in found}
+
+    def put(self, version: int | None, ids: tuple[int, ...], states: Cached) -> None:
+        with self._lock:
+            self._entries[version, ids] = states
+            while sum(map(_size, self._entries.values())) > _PREFIX_BYTES:
+                self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
 
 
-def _alone_above(backbone: PreTrainedModel) -> int:
-    """Tokens above which rotary frequencies depend on the longest row of the pass.
-
-    transformers' "dynamic" and "longrope" positions do: such a row must not change others.
-    """
-    config: Any = backbone.config
-    rope = getattr(config, "rope_parameters", None) or {}
-    nested = [value for value in rope.values() if isinstance(value, dict)]
-    limits: list[int] = [
-        part.get("original_max_position_embeddings") or config.max_position_embeddings
-        for part in [rope, *nested]
-        if part.get("rope_type") in ("dynamic", "longrope")
-    ]
-    return min(limits, default=_NO_LIMIT)
+def _size(states: Cached) -> int:
+    return sum(key.nbytes + value.nbytes for key, value in states.layers.values())

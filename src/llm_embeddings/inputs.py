@@ -1,20 +1,21 @@
-"""What `Encoder`'s methods are given, checked before work starts. NumPy only."""
+"""What callers give, checked before work starts: texts and the options of a call."""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict, get_args
+from dataclasses import dataclass
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .vectors import Precision, check_precision
-
-Quantization = Literal["int8", "fp8"]
+from .arithmetic.precision import Precision, check_precision
 
 
-class EncodeOptions(TypedDict, total=False):
-    """The keyword options of `Encoder.encode` that leave the type of its result alone."""
+class EncodeKeywords(TypedDict, total=False):
+    """The fields of `EncodeOptions`, for signatures that pass them on."""
 
     normalize: bool | None
     truncate_dim: int | None
@@ -24,10 +25,61 @@ class EncodeOptions(TypedDict, total=False):
     show_progress: bool
 
 
-class AllOptions(EncodeOptions, total=False):
-    """All keyword options of `Encoder.encode`, for the methods that pass them on."""
+class AllKeywords(EncodeKeywords, total=False):
+    """All keyword options of `Encoder.encode`."""
 
     as_tensor: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeOptions:
+    """The options of a call that every entry has; `Encoder.encode` says what each means.
+
+    Raises:
+        ValueError: a value that no model could take.
+    """
+
+    normalize: bool | None = None
+    truncate_dim: int | None = None
+    precision: Precision = "float32"
+    max_length: int | None = None
+    max_batch_tokens: int | None = None
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision != "float32":
+            check_precision(self.precision)
+        if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
+            raise ValueError(f"max_batch_tokens={self.max_batch_tokens} must be 1 or more")
+
+    def check(self, dimension: int) -> None:
+        """Raise `ValueError` for what a model of this dimension cannot do."""
+        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= dimension:
+            raise ValueError(
+                f"truncate_dim={self.truncate_dim} is not between 1 and the dimension {dimension}"
+            )
+
+
+def without_as_tensor(options: AllKeywords) -> tuple[EncodeKeywords, bool]:
+    """The fields of `EncodeOptions`, and whether tensors are wanted.
+
+    Raises:
+        TypeError: an unknown option; the nearest known one is named.
+    """
+    values: dict[str, Any] = dict(options)
+    as_tensor = bool(values.pop("as_tensor", False))
+    check_known(values, EncodeOptions)
+    return cast(EncodeKeywords, values), as_tensor
+
+
+def check_known(given: Iterable[str], *kinds: type) -> None:
+    """Raise `TypeError` for a name that is no field of `kinds`, with the nearest that is."""
+    known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {known}"
+            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 
 def check_texts(texts: Any) -> tuple[list[str], bool]:
@@ -53,28 +105,6 @@ def checked(texts: Iterable[Any]) -> Iterator[str]:
         if not isinstance(text, str):
             raise TypeError(f"texts[{index}] is {type(text).__name__}, not a string: {text!r:.80}")
         yield text
-
-
-def check_options(
-    dimension: int, truncate_dim: int | None, precision: str, max_batch_tokens: int | None
-) -> None:
-    """Raise `ValueError` for an option that is out of range."""
-    check_precision(precision)
-    if truncate_dim is not None and not 1 <= truncate_dim <= dimension:
-        raise ValueError(
-            f"truncate_dim={truncate_dim} is not between 1 and the dimension {dimension}"
-        )
-    if max_batch_tokens is not None and max_batch_tokens < 1:
-        raise ValueError(f"max_batch_tokens={max_batch_tokens} must be 1 or more")
-
-
-def check_quantization(kind: str) -> Quantization:
-    """The kind, or a `ValueError` if there is none of this name."""
-    for known in get_args(Quantization):
-        if kind == known:
-            found: Quantization = known
-            return found
-    raise ValueError(f"quantization={kind!r} is not one of {get_args(Quantization)} or None")
 
 
 def check_finite(

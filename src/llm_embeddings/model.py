@@ -1,54 +1,157 @@
-"""Texts -> rows of token ids within the model's positions."""
+"""Model: a backbone, its tokenizer and the recipe by which they turn texts into vectors."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from .recipe import Recipe, Role
 from .tokens import Tokens, tokenize
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-
-def positions(backbone: PreTrainedModel) -> int:
-    """How many positions a sequence may have."""
-    return int(getattr(backbone.config, "max_position_embeddings", None) or 2**31)
+_UNBOUNDED = 2**31  # positions of a backbone whose config names none
+_SAMPLES = 16  # values of a weight; a merged adapter changes nearly all
 
 
-def default_limit(backbone: PreTrainedModel, recipe: Recipe) -> int:
-    """The recipe's limit in tokens, within the backbone's positions."""
-    return min(recipe.max_length, positions(backbone))
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is asked of backbone, tokenizer and recipe together.
 
-
-def rows_of(
-    backbone: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    texts: Sequence[str],
-    role: Role,
-    instruction: str | None,
-    max_length: int | None,
-    *,
-    with_offsets: bool = False,
-) -> list[Tokens]:
-    """Token ids of texts; arguments as for `tokenize`.
-
-    Raises:
-        ValueError: as `tokenize`, or more tokens than the model has positions.
+    Attributes:
+        backbone: The decoder without a head.
+        tokenizer: Asked for ids only, never for special tokens.
+        recipe: How the two are used.
     """
-    most = positions(backbone)
-    limit = default_limit(backbone, recipe) if max_length is None else max_length
-    if not 1 <= limit <= most:
-        raise ValueError(
-            f"max_length={limit} is not between 1 and the {most} positions of this model"
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe
+    _watch: _Watch = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_watch", _Watch(self.backbone))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.backbone, self.tokenizer, self.recipe)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a full vector."""
+        return int(self.backbone.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.backbone.device
+
+    @property
+    def positions(self) -> int:
+        """How many tokens a sequence may have."""
+        return int(getattr(self.backbone.config, "max_position_embeddings", None) or _UNBOUNDED)
+
+    @property
+    def max_length(self) -> int:
+        """The recipe's limit in tokens, within the backbone's positions."""
+        return min(self.recipe.max_length, self.positions)
+
+    def rows(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        instruction: str | None = None,
+        max_length: int | None = None,
+        *,
+        with_offsets: bool = False,
+    ) -> list[Tokens]:
+        """Token ids of texts, as the backbone is fed them; arguments as for `tokenize`.
+
+        Raises:
+            ValueError: as `tokenize`, or more tokens than the model has positions.
+        """
+        most = self.positions
+        limit = min(self.recipe.max_length, most) if max_length is None else max_length
+        if not 1 <= limit <= most:
+            raise ValueError(
+                f"max_length={limit} is not between 1 and the {most} positions of this model"
+            )
+        rows = tokenize(
+            self.tokenizer, self.recipe, texts, role, instruction, limit, with_offsets=with_offsets
         )
-    rows = tokenize(tokenizer, recipe, texts, role, instruction, limit, with_offsets=with_offsets)
-    longest = max((len(row.ids) for row in rows), default=0)
-    if longest > most:
-        raise ValueError(
-            f"text and prompt take {longest} tokens, and this model has {most} positions: lower "
-            "max_length"
+        longest = max([len(row.ids) for row in rows], default=0)
+        if longest > most:
+            raise ValueError(
+                f"text and prompt take {longest} tokens, and this model has {most} positions: "
+                "lower max_length"
+            )
+        return rows
+
+    def version(self) -> int | None:
+        """A number that grows when a weight or a module of the backbone has changed.
+
+        None where torch does not count changes, as of weights made in inference mode: then
+        nothing computed from them may be kept.
+        """
+        return self._watch.version()
+
+
+def embedding_rows(backbone: PreTrainedModel) -> int:
+    """How many token ids a backbone knows."""
+    embedding: Any = backbone.get_input_embeddings()
+    return int(embedding.weight.shape[0])
+
+
+class _Watch:
+    """Compares a backbone with what it was when last asked.
+
+    Seen are: modules and parameters that are replaced (PEFT puts layers around others), changes in
+    place (training), and storage that moves (`.to()`). Changes through `.data`, which is how PEFT
+    merges, are not counted by torch; on a CPU they show in values sampled from each weight.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self._backbone, self._lock = backbone, threading.Lock()
+        self._number = 0
+        self._look()
+
+    def version(self) -> int | None:
+        with self._lock:
+            if self._countable and self._state() != self._seen:
+                self._number += 1
+                self._look()
+            return self._number if self._countable else None
+
+    def _look(self) -> None:
+        modules = list(self._backbone.modules())
+        self._tables: list[Any] = [module._modules for module in modules]
+        self._tables += [module._parameters for module in modules]
+        weights = [weight for module in modules for weight in module._parameters.values()]
+        self._weights = [weight for weight in weights if weight is not None]
+        self._countable = not any(weight.is_inference() for weight in self._weights)
+        samples = [_sample(weight) for weight in self._weights]
+        self._samples = [sample for sample in samples if sample is not None]
+        self._seen = self._state() if self._countable else None
+
+    def _state(self) -> tuple[list[Any], ...]:
+        return (
+            [id(part) for table in self._tables for part in table.values()],
+            [(weight._version, weight.data_ptr()) for weight in self._weights],
+            [sample.tobytes() for sample in self._samples],
         )
-    return rows
+
+
+def _sample(weight: torch.Tensor) -> Any:
+    """Some present and future values of a weight as a NumPy view, where they can be had at once."""
+    import torch
+
+    integers = {2: torch.int16, 4: torch.int32}.get(weight.dtype.itemsize)
+    plain = weight.device.type == "cpu" and not hasattr(weight, "__tensor_flatten__")
+    if integers is None or not plain or weight.ndim < 2 or not weight.is_contiguous():
+        return None
+    flat = weight.detach().view(-1).view(integers)
+    return flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].numpy()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .joins import NO_OFFSETS, Offsets, Ranges, cut_text, locate, segments, separated
 from .recipe import Recipe, Role
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ class Tokens:
         ids: All token ids, BOS and EOS included.
         start: First pooled position; pooling runs to the end.
         cut: How many tokens the length limit took away.
-        template: How many of the first tokens the template alone decides: BOS and prefix. Where a
-            tokenizer merges across the seam it is fewer than these have on their own.
+        template: How many of the first tokens BOS and prefix alone decide, whatever the text.
         text_start: First position of the text itself (with offsets only).
         offsets: Character range in the text of each of its tokens (with offsets only).
     """
@@ -39,7 +39,7 @@ class Tokens:
     cut: int = 0
     template: int = 0
     text_start: int = 0
-    offsets: tuple[tuple[int, int], ...] = ()
+    offsets: Offsets = NO_OFFSETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +62,13 @@ class _Frame:
     def encode_one(self, string: str) -> list[int]:
         return self.encode([string])[0]
 
-    def encode_with_ranges(
-        self, strings: list[str]
-    ) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    def encode_with_ranges(self, strings: list[str]) -> tuple[list[list[int]], list[Ranges]]:
         """Ids and character ranges."""
         backend: Any = self.tokenizer.backend_tokenizer
         encoded = backend.encode_batch(strings, add_special_tokens=False)
         return [row.ids for row in encoded], [row.offsets for row in encoded]
 
-    def encode_located(
-        self, strings: list[str]
-    ) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    def encode_located(self, strings: list[str]) -> tuple[list[list[int]], list[Ranges]]:
         """Ids, and character ranges if they are wanted."""
         if self.with_offsets:
             return self.encode_with_ranges(strings)
@@ -106,22 +102,24 @@ def tokenize(
             template or leaves no room for the text.
     """
     prefix = without_lone_surrogates(recipe.prefix(role, instruction))
+    bos = special_id(tokenizer, recipe.bos, "bos")
+    eos = special_id(tokenizer, recipe.eos, "eos")
     frame = _Frame(
         tokenizer,
         prefix,
         _ids(tokenizer, [prefix])[0],
         recipe.template(role).suffix,
-        _as_list(special_id(tokenizer, recipe.bos, "bos")),
-        _as_list(special_id(tokenizer, recipe.eos, "eos")),
+        [] if bos is None else [bos],
+        [] if eos is None else [eos],
         recipe.max_length if max_length is None else max_length,
         with_offsets,
     )
     _check_room(frame, recipe)
     clean = [without_lone_surrogates(text) for text in texts]
     if recipe.join == "segments":
-        rows = _segments(frame, clean)
+        rows = [_row(frame, *parts) for parts in segments(frame, clean)]
     elif recipe.separator and not with_offsets:
-        rows = _separated(frame, recipe, clean)
+        rows = [_row(frame, *parts) for parts in separated(frame, recipe, clean)]
     else:
         rows = _joined(frame, recipe, clean)
     cut = [row.cut for row in rows if row.cut]
@@ -165,103 +163,13 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
         start = len(frame.bos) + len(frame.prefix_ids)
     rows = []
     for text, ids, char_ranges in zip(texts, encoded, ranges, strict=True):
-        kept, cut = ids[:room], max(len(ids) - room, 0)
+        kept, cut, text_start, offsets = ids[:room], max(len(ids) - room, 0), 0, NO_OFFSETS
         if cut and recipe.truncate == "text" and frame.suffix:
-            kept, char_ranges = _cut_text(frame, text, room)
-        text_start, offsets = _locate(frame, text, char_ranges[: len(kept)])
+            kept, char_ranges = cut_text(frame, text, room)
+        if frame.with_offsets:
+            text_start, offsets = locate(frame, text, char_ranges[: len(kept)])
         rows.append(_row(frame, [*frame.bos, *kept, *frame.eos], start, cut, text_start, offsets))
     return rows
-
-
-def _segments(frame: _Frame, texts: list[str]) -> list[Tokens]:
-    """Prefix, text and suffix tokenised one by one; the limit is the text's alone (LLaRA)."""
-    prefix = [*frame.bos, *frame.prefix_ids]
-    suffix = [*frame.encode_one(frame.suffix), *frame.eos]
-    encoded, ranges = frame.encode_located(texts)
-    return [
-        _row(
-            frame,
-            [*prefix, *ids[: frame.limit], *suffix],
-            len(prefix),
-            max(len(ids) - frame.limit, 0),
-            len(prefix),
-            tuple(char_ranges[: frame.limit]),
-        )
-        for ids, char_ranges in zip(encoded, ranges, strict=True)
-    ]
-
-
-def _separated(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
-    """LLM2Vec's way (llm2vec 0.2.3 `LLM2Vec._convert_to_str`, `encode`, `tokenize`).
-
-    A text over `max_text_length` loses whole words; behind a suffix its trailing white space goes
-    (there the reference strips the templated string); marks in it are removed. The pooled span is
-    as many last tokens as the text up to its first mark, suffix included, has when tokenised alone.
-    """
-    mark = recipe.separator or ""
-    texts = _shortened(frame, recipe, texts)
-    closed = [(text.rstrip() if frame.suffix else text) + frame.suffix for text in texts]
-    encoded = frame.encode([frame.prefix + text.replace(mark, "") for text in closed])
-    counted = frame.encode([text.split(mark)[0] for text in closed])
-    room = frame.limit - len(frame.bos) - len(frame.eos)
-    rows = []
-    for ids, counted_ids in zip(encoded, counted, strict=True):
-        row = [*frame.bos, *ids[:room], *frame.eos]
-        pooled = min(len(counted_ids), frame.limit) if recipe.pool_span == "text" else len(row)
-        rows.append(_row(frame, row, max(len(row) - pooled, 0), max(len(ids) - room, 0)))
-    return rows
-
-
-def _shortened(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[str]:
-    """Drop words until a text has at most `max_text_length` tokens.
-
-    The length is measured after a cut at the sequence limit, as in the reference. Where no word
-    would be left (one long word: Chinese, a URL) the reference embeds the empty string; here the
-    text is cut after its last token that fits.
-    """
-    wanted = recipe.max_text_length
-    if wanted is None:
-        return texts
-    shortened = []
-    for text, ids in zip(texts, frame.encode(texts), strict=True):
-        length = min(len(ids), frame.limit)
-        while length > wanted:
-            words = text.split()
-            kept = int(len(words) * (wanted / length))
-            if kept == 0:
-                text = text[: frame.encode_with_ranges([text])[1][0][wanted - 1][1]]
-                break
-            text = " ".join(words[:kept])
-            length = min(len(frame.encode_one(text)), frame.limit)
-        shortened.append(text)
-    return shortened
-
-
-def _cut_text(frame: _Frame, text: str, room: int) -> tuple[list[int], list[tuple[int, int]]]:
-    """Cut the text so that prefix, text and suffix fit `room` tokens, suffix whole."""
-    string = frame.prefix + text
-    ranges = frame.encode_with_ranges([string])[1][0]
-    keep = room - len(frame.encode_one(frame.suffix))
-    while True:
-        end = max(ranges[keep - 1][1], len(frame.prefix))
-        ids, cut_ranges = frame.encode_with_ranges([string[:end] + frame.suffix])
-        if len(ids[0]) <= room:
-            return ids[0], cut_ranges[0]
-        keep -= 1
-
-
-def _locate(
-    frame: _Frame, text: str, ranges: list[tuple[int, int]]
-) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """First position of the text in a row, and the range in the text of each of its tokens."""
-    begin, end = len(frame.prefix), len(frame.prefix) + len(text)
-    inside = [i for i, (first, last) in enumerate(ranges) if last > begin and first < end]
-    if not inside:
-        return 0, ()
-    offsets = tuple(
-        (max(ranges[i][0], begin) - begin, min(ranges[i][1], end) - begin) for i in inside
-    )
-    return len(frame.bos) + inside[0], offsets
 
 
 def _row(
@@ -270,7 +178,7 @@ def _row(
     start: int,
     cut: int,
     text_start: int = 0,
-    offsets: tuple[tuple[int, int], ...] = (),
+    offsets: Offsets = NO_OFFSETS,
 ) -> Tokens:
     """A row that is never empty and never pools over nothing."""
     if not ids:
@@ -303,10 +211,6 @@ def _common(a: list[int], b: list[int]) -> int:
 def _ids(tokenizer: PreTrainedTokenizerFast, strings: list[str]) -> list[list[int]]:
     backend: Any = tokenizer.backend_tokenizer
     return [row.ids for row in backend.encode_batch_fast(strings, add_special_tokens=False)]
-
-
-def _as_list(token_id: int | None) -> list[int]:
-    return [] if token_id is None else [token_id]
 
 
 def without_lone_surrogates(text: str) -> str:

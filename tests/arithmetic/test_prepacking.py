@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import nn
 
 from llm_embeddings import Encoder
 from llm_embeddings.arithmetic import prepacking
-from llm_embeddings.arithmetic.prepacking import PrepackedLinear, prepack, prepacked_bytes
+from llm_embeddings.arithmetic.prepacking import prepack
 
 E5 = BUNDLED / "e5-mistral/model"
 GRITLM = BUNDLED / "gritlm-7b/model"
@@ -29,95 +31,36 @@ def works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepacking, "_works", lambda dtype: True)
 
 
-def layer(dtype: torch.dtype = torch.float32, *, bias: bool = True) -> nn.Sequential:
+def tree(dtype: torch.dtype = torch.float32, *, bias: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(24, 40, bias=bias).to(dtype))
-
-
-def check(prepacked: nn.Sequential, states: torch.Tensor) -> None:
-    """The same as with the present weight, computed plainly."""
-    with torch.no_grad():
-        linear = prepacked[0]
-        wanted = nn.functional.linear(states, linear.weight, linear.bias)
-        found = prepacked(states)
-    assert found.dtype == wanted.dtype
-    tolerance = torch.finfo(found.dtype).eps
-    torch.testing.assert_close(found, wanted, rtol=2 * tolerance, atol=8 * tolerance)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(24,), (1, 24), (3, 24), (2, 5, 24), (0, 24), (300, 24)])
 def test_products(shape: tuple[int, ...], dtype: torch.dtype, bias: bool) -> None:
-    module = layer(dtype, bias=bias)
-    prepack(module)
-    assert prepacked_bytes(module) == 24 * 40 * dtype.itemsize
+    module = tree(dtype, bias=bias)
+    plain = module[0]
+    assert prepack(module) == 24 * 40 * dtype.itemsize
+    assert module[0] is not plain
     states = torch.randn(shape).to(dtype)
-    check(module, states)
-    check(module, states.transpose(0, max(states.ndim - 2, 0)))
-
-
-def test_a_weight_that_changes() -> None:
-    module = layer()
-    prepack(module)
-    states = torch.randn(4, 24)
-    weight = module[0].weight
-
-    def merge() -> None:
-        weight.data += 0.5  # PEFT's way: torch does not count it
-
-    def replace() -> None:
-        weight.data = torch.randn(40, 24)
-
-    def step() -> None:
+    for given in (states, states.transpose(0, max(states.ndim - 2, 0))):
         with torch.no_grad():
-            weight[3, 5] += 7
-
-    for change in (merge, replace, step):
-        with torch.no_grad():
-            before = module(states)
-        change()
-        check(module, states)
-        with torch.no_grad():
-            assert not torch.equal(module(states), before)
-
-
-def test_gradients_and_autocast_are_torchs_own() -> None:
-    module, plain = layer(), layer()
-    prepack(module)
-    states = torch.randn(4, 24)
-    for one in (module, plain):
-        one(states).square().sum().backward()
-    assert_close(module[0].weight.grad, plain[0].weight.grad)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert module(states).dtype == torch.bfloat16
-    with pytest.raises(RuntimeError), torch.no_grad():
-        module(states.double())
-
-
-def test_copies_and_pickles() -> None:
-    module = layer()
-    prepack(module)
-    states = torch.randn(4, 24)
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert type(other[0]) is PrepackedLinear
-        with torch.no_grad():
-            other[0].weight.mul_(2)
-        check(other, states)
-        check(module, states)
-    assert list(module.state_dict()) == ["0.weight", "0.bias"]
+            found, wanted = module(given), plain(given)
+        assert found.dtype == wanted.dtype
+        tolerance = torch.finfo(found.dtype).eps
+        torch.testing.assert_close(found, wanted, rtol=2 * tolerance, atol=8 * tolerance)
 
 
 def test_memory_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = layer()
-    size = 24 * 40 * 4
+    module = tree()
+    plain, size = module[0], 24 * 40 * 4
     monkeypatch.setattr(prepacking, "total_memory", lambda: 4 * size - 1)
-    prepack(module)
-    assert prepacked_bytes(module) == 0
-    assert type(module[0]) is nn.Linear
+    assert prepack(module) == 0
+    assert module[0] is plain
     monkeypatch.setattr(prepacking, "total_memory", lambda: 4 * size)
-    prepack(module)
-    assert prepacked_bytes(module) == size
+    assert prepack(module) == size
 
 
 def test_total_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,17 +86,63 @@ def test_limits(tmp_path: Path) -> None:
 
 def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.from_pretrained(GRITLM, dtype="float32")
-    packed = [m for m in encoder.backbone.modules() if type(m) is PrepackedLinear]
-    assert len(packed) == 7 * encoder.backbone.config.num_hidden_layers
+    linears = [m for m in encoder.backbone.modules() if isinstance(m, nn.Linear)]
+    size = sum(linear.weight.nbytes for linear in linears)
+    assert encoder.scheduler.runner.copied_bytes == size > 0
     vectors = encoder.encode(TEXTS)
     monkeypatch.setattr(prepacking, "_works", lambda dtype: False)
     plain = Encoder.from_pretrained(GRITLM, dtype="float32")
-    assert not any(type(m) is PrepackedLinear for m in plain.backbone.modules())
+    assert plain.scheduler.runner.copied_bytes == 0
     assert_close(vectors, plain.encode(TEXTS))
     encoder.save_pretrained(tmp_path / "saved")
     assert_close(
         Encoder.from_pretrained(tmp_path / "saved", dtype="float32").encode(TEXTS), vectors
     )
+
+
+def test_the_backbone_itself_stays_plain() -> None:
+    """What is trained, copied and pickled knows nothing of copies: gradients flow."""
+    encoder = Encoder.from_pretrained(GRITLM, dtype="float32")
+    vectors = encoder.encode(TEXTS)
+    for linear in encoder.backbone.modules():
+        assert "forward" not in vars(linear)
+    encoder.backbone(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state.sum().backward()
+    layer: Any = encoder.backbone.layers[0]  # type: ignore[index]
+    assert layer.mlp.up_proj.weight.grad is not None
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert_close(other.encode(TEXTS), vectors)
+        with torch.no_grad():
+            other.backbone.layers[0].mlp.up_proj.weight.mul_(2)
+        assert np.abs(other.encode(TEXTS) - vectors).max() > 1e-3
+        assert_close(encoder.encode(TEXTS), vectors)
+
+
+def merge(weight: nn.Parameter) -> None:
+    weight.data += 0.1  # PEFT's way: torch does not count it
+
+
+def replace(weight: nn.Parameter) -> None:
+    weight.data = torch.randn_like(weight)
+
+
+def step(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        weight[3] += 1
+
+
+@pytest.mark.parametrize("change", [merge, replace, step])
+@pytest.mark.parametrize("model", [GRITLM, E5], ids=["both ways", "causal, instruction kept"])
+def test_a_weight_that_changes(model: Path, change: Callable[[nn.Parameter], None]) -> None:
+    encoder = Encoder.from_pretrained(model, dtype="float32")
+    before, fingerprint = encoder.encode_query(TEXTS), encoder.fingerprint()
+    layer: Any = encoder.backbone.layers[0]  # type: ignore[index]
+    change(layer.self_attn.v_proj.weight)
+    plain = Encoder(copy.deepcopy(encoder.backbone), encoder.tokenizer, encoder.recipe)
+    after = encoder.encode_query(TEXTS)
+    assert np.abs(after - before).max() > 1e-3
+    assert_close(after, plain.encode_query(TEXTS))
+    assert encoder.fingerprint() == plain.fingerprint()
+    assert encoder.fingerprint() != fingerprint or change is step  # sampled values may be missed
 
 
 @pytest.mark.parametrize("model", [GRITLM, E5], ids=["both ways", "causal, instruction kept"])
@@ -164,9 +153,12 @@ def test_an_adapter_merged_later_shows(model: Path) -> None:
     before, fingerprint = encoder.encode_query(TEXTS), encoder.fingerprint()
     config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     torch.manual_seed(0)
-    encoder.backbone = get_peft_model(encoder.backbone, config).merge_and_unload()
+    adapted = get_peft_model(encoder.backbone, config)
+    wrapped = encoder.encode_query(TEXTS)
+    assert adapted.merge_and_unload() is encoder.backbone
     plain = Encoder(copy.deepcopy(encoder.backbone), encoder.tokenizer, encoder.recipe)
     after = encoder.encode_query(TEXTS)
     assert np.abs(after - before).max() > 1e-3
     assert_close(after, plain.encode_query(TEXTS))
+    assert_close(after, wrapped)
     assert encoder.fingerprint() != fingerprint

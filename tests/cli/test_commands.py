@@ -158,7 +158,7 @@ def test_info_check_tests_the_model(runner: CliRunner) -> None:
 
 
 def test_info_check_fails_aloud(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_attention(backbone: object, recipe: object) -> None:
+    def check_attention(model: object) -> None:
         raise ValueError("it attends the other way")
 
     monkeypatch.setattr("llm_embeddings.checkpoint.checks.check_attention", check_attention)

@@ -43,7 +43,7 @@ def two() -> Iterator[Encoder]:
 
 
 def worker_of(encoder: Encoder) -> DeviceWorker:
-    worker = encoder.scheduler._turns.places[1].runner
+    worker = encoder.scheduler.workers.dispatch.places[1].runner
     assert isinstance(worker, DeviceWorker)
     return worker
 
@@ -55,7 +55,7 @@ def frail() -> Iterator[Encoder]:
     workers = [DeviceWorker("cpu", [0], devices.load_frail) for _ in range(2)]
     for worker in workers:
         worker.ready(encoder.fingerprint("document", ""))
-    encoder.scheduler.add(workers)
+    encoder.scheduler.add_devices(workers)
     yield encoder
     encoder.close()
 
@@ -152,11 +152,11 @@ class Dying:
 
 def test_texts_over_which_two_processes_die_are_given_up() -> None:
     encoder = devices.load(device="cpu")
-    encoder.scheduler.add([Dying(), Dying()])  # type: ignore[list-item]
-    local = encoder.scheduler._turns.places.pop(0)  # it would survive
+    encoder.scheduler.add_devices([Dying(), Dying()])  # type: ignore[list-item]
+    local = encoder.scheduler.workers.dispatch.places.pop(0)  # it would survive
     with pytest.raises(WorkerDied, match="exit code -9"):
         encoder.encode("text")
-    encoder.scheduler._turns.places[0] = local
+    encoder.scheduler.workers.dispatch.places[0] = local
     assert len(encoder.encode(TEXTS)) == len(TEXTS)
 
 
@@ -183,7 +183,7 @@ def test_a_script_needs_no_main_guard_and_leaves_no_process() -> None:
         "import os; from llm_embeddings import Encoder\n"
         f"encoder = Encoder.from_pretrained({str(E5)!r}, dtype='float32', devices=['cpu', 'cpu'])\n"
         "encoder.encode([f'text {i}' for i in range(50)])\n"
-        "print(encoder.scheduler._turns.places[1].runner.pid, flush=True)\n"
+        "print(encoder.scheduler.workers.dispatch.places[1].runner.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

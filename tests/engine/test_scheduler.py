@@ -172,7 +172,7 @@ def test_threads_share_passes(fresh: Encoder) -> None:
     with passes(fresh, lambda number: gate.wait(10) and None if number == 1 else None) as sizes:
         with ThreadPoolExecutor(len(TEXTS)) as pool:
             found = [pool.submit(fresh.encode, text) for text in TEXTS]
-            _wait_until(lambda: len(fresh.scheduler._turns.jobs) == len(TEXTS))
+            _wait_until(lambda: len(fresh.scheduler.workers.dispatch.jobs) == len(TEXTS))
             gate.set()
             assert_close([future.result() for future in found], expected)
     assert len(sizes) == 2
@@ -308,7 +308,7 @@ def test_a_text_that_never_fits_is_an_error(fresh: Encoder) -> None:
 def test_close(fresh: Encoder) -> None:
     threads = set(threading.enumerate())
     fresh.encode(TEXTS, max_batch_tokens=40)  # several passes
-    assert len(set(threading.enumerate()) - threads) == len(fresh.scheduler._turns.places)
+    assert len(set(threading.enumerate()) - threads) == len(fresh.scheduler.workers.dispatch.places)
     fresh.close()
     fresh.close()
     assert set(threading.enumerate()) <= threads
@@ -428,7 +428,7 @@ async def test_stress() -> None:  # noqa: C901
     assert len(sizes) > max(fail_at)
     assert not full
     assert sum(r for r in results if isinstance(r, int)) >= len(fail_at)
-    assert not encoder.scheduler._turns.jobs
+    assert not encoder.scheduler.workers.dispatch.jobs
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

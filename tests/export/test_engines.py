@@ -110,10 +110,10 @@ def check(
     encoder: Encoder, engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch, unit: bool = True
 ) -> None:
     """The client's vectors are the encoder's, for both roles and texts of all lengths."""
-    differences = export_for(encoder, path, engine)
+    differences = export_for(encoder.model, path, engine)
     assert all(difference.remedy for difference in differences)
-    assert command(encoder, engine) in (path / "ENGINE.md").read_text("utf-8")
-    server = Plain(path, engine, command(encoder, engine))
+    assert command(encoder.model, engine) in (path / "ENGINE.md").read_text("utf-8")
+    server = Plain(path, engine, command(encoder.model, engine))
     monkeypatch.setattr(httpx, "post", server.post)
     monkeypatch.chdir(path)
     embed = client_of(path)
@@ -189,7 +189,7 @@ def test_wrong_vectors_are_refused_by_name(
     engine: Engine, recipe: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="would give wrong vectors") as error:
-        export_for(with_recipe(**recipe), tmp_path / "new", engine)
+        export_for(with_recipe(**recipe).model, tmp_path / "new", engine)
     assert reason in str(error.value)
     assert "It can be served by vLLM 0.33" in str(error.value)
     assert not (tmp_path / "new").exists()
@@ -197,12 +197,12 @@ def test_wrong_vectors_are_refused_by_name(
 
 def test_an_unknown_engine_is_named(e5: Encoder) -> None:
     with pytest.raises(ValueError, match="engine='ollama' is not one of"):
-        fidelity(e5, "ollama")  # type: ignore[arg-type]
+        fidelity(e5.model, "ollama")  # type: ignore[arg-type]
 
 
 def test_sentence_transformers_is_exact_or_refused(e5: Encoder, llm2vec: Encoder) -> None:
-    assert fidelity(e5, "sentence-transformers") == []
-    found = [difference.what for difference in fidelity(llm2vec, "sentence-transformers")]
+    assert fidelity(e5.model, "sentence-transformers") == []
+    found = [difference.what for difference in fidelity(llm2vec.model, "sentence-transformers")]
     assert "does not know max_text_length=400" in found
 
 
@@ -223,7 +223,7 @@ def test_old_readers_find_the_rotary_base_and_scaling(native: bool, tmp_path: Pa
     if native:
         export_sentence_transformers(encoder, tmp_path / "new")
     else:
-        export_for(encoder, tmp_path / "new", "vllm")
+        export_for(encoder.model, tmp_path / "new", "vllm")
     written = json.loads((tmp_path / "new/config.json").read_text())
     assert written["rope_theta"] == written["rope_scaling"]["rope_theta"] == 500000.0
     assert written["rope_scaling"]["rope_type"] == "llama3"
@@ -236,7 +236,7 @@ def test_what_text_embeddings_inference_reads(tmp_path: Path) -> None:
     write_model(tmp_path / "model", LlamaConfig(**SMALL, pad_token_id=None))
     recipe = Recipe(name="both ways", causal=False, pooling="mean")
     encoder = Encoder.from_pretrained(tmp_path / "model", recipe=recipe, dtype="float32")
-    export_for(encoder, tmp_path / "new", "tei")
+    export_for(encoder.model, tmp_path / "new", "tei")
     config = json.loads((tmp_path / "new/config.json").read_text())
     assert "pad_token_id" not in config
     assert config["use_bidirectional_attention"] is True
@@ -247,7 +247,7 @@ def test_what_text_embeddings_inference_reads(tmp_path: Path) -> None:
 
 
 def test_sliding_windows_go_where_attention_is_both_ways(gritlm: Encoder, tmp_path: Path) -> None:
-    export_for(gritlm, tmp_path, "vllm")
+    export_for(gritlm.model, tmp_path, "vllm")
     assert json.loads((tmp_path / "config.json").read_text())["sliding_window"] is None
     again = AutoModel.from_pretrained(tmp_path, dtype="float32")
     ids = torch.tensor([[1, 30, 40, 50], [1, 30, 40, 60]])
@@ -272,12 +272,12 @@ def test_the_page_says_what_the_function_says(name: str, kind: str, cells: list[
     with torch.device("meta"):
         backbone = AutoModel.from_config(AutoConfig.for_model(kind, **SMALL))
     tokenizer = AutoTokenizer.from_pretrained(E5)
-    encoder: Any = SimpleNamespace(
+    model: Any = SimpleNamespace(
         recipe=get_recipe(name), backbone=backbone, tokenizer=tokenizer, max_length=512
     )
     verdicts = []
     for engine in get_args(Engine):
-        differences = fidelity(encoder, engine)
+        differences = fidelity(model, engine)
         wrong = any(not difference.remedy for difference in differences)
         verdicts.append("wrong" if wrong else "right if" if differences else "right")
     assert [re.match(r"wrong|right if|right", cell).group() for cell in cells] == verdicts
@@ -340,7 +340,7 @@ def test_sliding_causal_decoders_are_served_as_they_are(tmp_path: Path) -> None:
     config = MistralConfig(**SMALL, sliding_window=8)
     write_model(tmp_path / "model", config)
     encoder = Encoder.from_pretrained(tmp_path / "model", recipe="mean", dtype="float32")
-    export_for(encoder, tmp_path / "new", "vllm")
+    export_for(encoder.model, tmp_path / "new", "vllm")
     assert json.loads((tmp_path / "new/config.json").read_text())["sliding_window"] == 8
     again = Encoder.from_pretrained(tmp_path / "new")
     np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from llm_embeddings import Encoder, Recipe, Template
-from llm_embeddings.packed import attention
+from llm_embeddings.packed import kernels
 
 SMALL = {
     "hidden_size": 32,
@@ -128,8 +128,8 @@ def flash(
 varlen_kernels = pytest.mark.parametrize(
     "kernel",
     [
-        partial(attention.torch_varlen, function=varlen),
-        partial(attention.flash_attention, function=flash),
+        partial(kernels.torch_varlen, function=varlen),
+        partial(kernels.flash_attention, function=flash),
     ],
     ids=["torch", "flash_attn"],
 )

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, Recipe
 from llm_embeddings import forward as passes
-from llm_embeddings.packed import attention, last_layer
+from llm_embeddings.packed import choice, last_layer, served
 
 TEXTS = [" ".join(WORDS[i % 7 : i % 7 + n]) for i, n in enumerate([1, 3, 9, 4, 2, 10, 7, 3, 1] * 4)]
 RECIPES = {
@@ -51,8 +51,8 @@ def test_the_states_are_those_of_whole_passes(
     monkeypatch.setattr(passes, "_MIN_UNREAD", 1)
     window = {"sliding_window": 6, "query_pre_attn_scalar": 8} if kind == "Gemma3Text" else {}
     encoder = Encoder(make(kind, **window), tokenizer, recipe)
+    monkeypatch.setattr(served, "trims", lambda backbone, recipe, kernel: False)
     whole = Encoder(make(kind, **window), tokenizer, recipe)
-    whole.scheduler.runner._trims = False
     for role in ("query", "query", "document"):  # the second time the instruction is there
         with rows_of_last_mlp(encoder) as some, rows_of_last_mlp(whole) as everything:
             assert_close(encoder.encode(TEXTS, role), whole.encode(TEXTS, role))
@@ -81,7 +81,7 @@ def test_variable_length_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = Encoder(make("Mistral", sliding_window=6), tokenizer, recipe)
-    monkeypatch.setattr(attention, "kernels", lambda device, dtype: [("varlen", kernel)])
+    monkeypatch.setattr(choice, "kernels", lambda device, dtype: [("varlen", kernel)])
     encoder = Encoder(make("Mistral", sliding_window=6), tokenizer, recipe)
     for role in ("query", "query", "document"):
         with rows_of_last_mlp(encoder) as sizes:
@@ -96,23 +96,29 @@ def test_hidden_states_are_those_of_all_tokens(tokenizer: PreTrainedTokenizerFas
     assert sum(sizes) == sum(map(len, encoder.tokenize(TEXTS)))
 
 
+class Flipped(torch.nn.Module):
+    """Hands states on in the wrong order."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return states.flip(1)
+
+
 def test_a_backbone_that_cannot_is_run_whole(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Encoder(make("Llama"), tokenizer, LAST).encode(TEXTS)
 
-    def scrambles(layer: Any, args: Any, kwargs: Any) -> Any:
-        changed = last_layer._only_wanted(layer, args, kwargs)
-        return changed and ((changed[0][0].flip(1),), changed[1])
-
-    def no_layers(backbone: Any) -> None:
+    def no_layers(backbone: Any) -> Any:
         raise AttributeError("layers")
 
-    def enable(backbone: Any) -> None:
-        backbone.layers[-1].register_forward_pre_hook(scrambles, with_kwargs=True)
+    def scrambled(backbone: Any) -> Any:
+        twin: Any = trimmed(backbone)
+        twin.norm = torch.nn.Sequential(twin.norm, Flipped())
+        return twin
 
-    for wrong in (no_layers, enable):
-        monkeypatch.setattr(last_layer, "enable", wrong)
+    trimmed = last_layer.trimmed
+    for wrong in (no_layers, scrambled):
+        monkeypatch.setattr(last_layer, "trimmed", wrong)
         encoder = Encoder(make("Llama"), tokenizer, LAST)
         with rows_of_last_mlp(encoder) as sizes:
             assert_close(encoder.encode(TEXTS), right)
@@ -122,8 +128,8 @@ def test_a_backbone_that_cannot_is_run_whole(
 def test_training_and_stock_passes_see_all_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     backbone = make("Llama")
     Encoder(backbone, tokenizer, LAST).encode(TEXTS)
-    Encoder(backbone, tokenizer, LAST)  # one hook, whatever is made of it
-    assert len(backbone.layers[-1]._forward_pre_hooks) == 1  # type: ignore[index]
+    assert not backbone.layers[-1]._forward_pre_hooks  # type: ignore[index]
+    assert "forward" not in vars(backbone.layers[-1])  # type: ignore[index]
     states = backbone(input_ids=torch.arange(12)[None] + 5).last_hidden_state
     assert states.shape[1] == 12
     states.sum().backward()

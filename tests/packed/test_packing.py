@@ -23,8 +23,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, Recipe
-from llm_embeddings.batching import group
-from llm_embeddings.packed import attention, sliding_window
+from llm_embeddings.packed import attention, choice, kernels, sliding_window
+from llm_embeddings.packed.pack import group
 
 TEXTS = [" ".join(WORDS[i % 9 : i % 9 + n]) for i, n in enumerate([1, 3, 9, 4, 2, 16, 7, 3, 1, 12])]
 
@@ -95,16 +95,17 @@ def test_long_texts_in_blocks(
         Encoder(make("Mistral", sliding_window=window), tokenizer, LAST).encode(texts, role)
         for role in ("document", "query")
     ]
-    used = 0
+    used, in_blocks = 0, sliding_window.in_blocks
 
     def counted(*states: torch.Tensor, **options: Any) -> torch.Tensor:
         nonlocal used
         used += 1
-        return sliding_window.in_blocks(*states, **options)
+        return in_blocks(*states, **options)
 
     monkeypatch.setattr(sliding_window, "_BLOCK", 16)
-    monkeypatch.setattr(attention, "in_blocks_pays", lambda query, keys, window: True)
-    monkeypatch.setattr(attention, "in_blocks", counted)
+    monkeypatch.setattr(attention, "LONG", 1)
+    monkeypatch.setattr(attention, "pays", lambda query, keys, window: True)
+    monkeypatch.setattr(sliding_window, "in_blocks", counted)
     encoder = Encoder(make("Mistral", sliding_window=window), tokenizer, LAST)
     for role, vectors in (("document", right[0]), ("query", right[1]), ("query", right[1])):
         assert_close(encoder.encode(texts, role), vectors)
@@ -121,7 +122,7 @@ def test_a_window_over_a_long_text() -> None:
     wanted = scaled_dot_product_attention(*states, attn_mask=seen, enable_gqa=True)
     found = sliding_window.in_blocks(query, key, value, seen=0, scaling=None, window=900)
     assert_close(found, wanted.transpose(0, 1))
-    pays = sliding_window.in_blocks_pays
+    pays = sliding_window.pays
     assert not pays(query[None], 1500, 900)  # gradients may be wanted
     with torch.inference_mode():
         assert pays(query[None], 1500, 900)
@@ -182,7 +183,7 @@ def test_variable_length_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = Encoder(make("Mistral", sliding_window=window), tokenizer, recipe)
-    monkeypatch.setattr(attention, "kernels", lambda device, dtype: [("varlen", kernel)])
+    monkeypatch.setattr(choice, "kernels", lambda device, dtype: [("varlen", kernel)])
     encoder = Encoder(make("Mistral", sliding_window=window), tokenizer, recipe)
     assert encoder.packing == "packed without padding (varlen)"
     for role in ("query", "query", "document"):
@@ -202,11 +203,11 @@ def test_a_kernel_that_is_wrong_or_fails_is_not_taken(
     def fails(*arguments: Any) -> Any:
         raise RuntimeError("no kernel image")
 
-    usual = attention.kernels(torch.device("cpu"), torch.float32)
+    usual = kernels.kernels(torch.device("cpu"), torch.float32)
     bad = [("leaks", leaks), ("fails", fails)]
-    monkeypatch.setattr(attention, "kernels", lambda device, dtype: [*bad, *usual])
+    monkeypatch.setattr(choice, "kernels", lambda device, dtype: [*bad, *usual])
     assert Encoder(make("Llama"), tokenizer, LAST).packing == "packed without padding (SDPA)"
-    monkeypatch.setattr(attention, "kernels", lambda device, dtype: bad)
+    monkeypatch.setattr(choice, "kernels", lambda device, dtype: bad)
     encoder = Encoder(make("Llama"), tokenizer, LAST)
     assert "leaks: states differ by" in encoder.packing
     assert "fails: no kernel image" in encoder.packing

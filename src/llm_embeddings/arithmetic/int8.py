@@ -15,8 +15,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .prepacking import PrepackedLinear
-
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
 _LARGEST = 127  # symmetric: -128 is not used
@@ -36,7 +34,7 @@ def is_replaced(module: nn.Module, name: str) -> bool:
 
 
 def _is_linear(module: object) -> TypeGuard[nn.Linear]:
-    return type(module) in (nn.Linear, PrepackedLinear)
+    return type(module) is nn.Linear
 
 
 def replace_linears(module: nn.Module, kernels: Kernels) -> None:

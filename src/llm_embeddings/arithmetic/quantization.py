@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..inputs import Quantization, check_quantization
 from .int8 import Kernels, is_replaced, replace_linears
+from .kinds import Quantization, check_quantization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,28 +1,86 @@
-"""Does the backbone attend as the recipe asks, padded and packed? Looks at behaviour only."""
+"""Do backbone, tokenizer and recipe go together? Tokens by name, attention by behaviour."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..packed import attention, last_layer
-from ..packed.pack import Kernel, Pack
-from ..pooling import forward, pad
+from ..model import Model, embedding_rows
+from ..packed.padded import forward, pad
 from ..recipe import Recipe
+from ..tokens import special_id, tokenize
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 
-def embedding_rows(backbone: PreTrainedModel) -> int:
-    """How many token ids the backbone knows."""
-    embedding: Any = backbone.get_input_embeddings()
-    return int(embedding.weight.shape[0])
+def prepare(model: Model) -> None:
+    """Set the attention direction of a loaded backbone, and check that model and recipe agree.
+
+    Raises:
+        ValueError: a token or an embedding row is missing, or the backbone attends otherwise.
+    """
+    backbone, tokenizer, recipe = model.backbone, model.tokenizer, model.recipe
+    check_tokens(tokenizer, recipe)
+    set_direction(backbone.config, recipe)
+    if not recipe.causal:
+        for module in backbone.modules():
+            if getattr(module, "sliding_window", None):
+                setattr(module, "sliding_window", None)  # noqa: B010
+    backbone.eval()
+    rows = embedding_rows(model.backbone)
+    vocabulary = tokenizer.get_vocab()
+    needed = [vocabulary[token] for token in recipe.required_tokens]
+    if max([*needed, 0]) >= rows:
+        raise ValueError(
+            f"recipe {recipe.name!r} needs the token id {max(needed)}, and the model has {rows} "
+            "embedding rows: tokenizer and weights are not of one checkpoint"
+        )
+    check_attention(model)
 
 
-def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
+def check_tokens(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """BOS, EOS and the recipe's own tokens must exist, and a text must leave something to pool.
+
+    Raises:
+        ValueError: one does not; the message names it.
+    """
+    for token in recipe.required_tokens:
+        ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+        if tokenizer.backend_tokenizer.token_to_id(token) is None or len(ids) > 1:
+            raise ValueError(
+                f"recipe {recipe.name!r} needs the token {token!r}, which this tokenizer does not "
+                "have: this is not a checkpoint of that family"
+            )
+    bos = special_id(tokenizer, recipe.bos, "bos")
+    eos = special_id(tokenizer, recipe.eos, "eos")
+    for role, template in (("query", recipe.query), ("document", recipe.document)):
+        row = tokenize(tokenizer, recipe, ["text"], role)[0]  # type: ignore[arg-type]
+        first_and_last = (bos in (None, row.ids[0])) and (eos in (None, row.ids[-1]))
+        if not first_and_last or not row.start < len(row.ids):
+            raise ValueError(f"recipe {recipe.name!r}: the {role} template {template} does not fit")
+
+
+def set_direction(config: PretrainedConfig, recipe: Recipe) -> None:
+    """Write the attention direction into the backbone's own config.
+
+    transformers >= 5.2 reads `is_causal` from there on every forward. The references ignore the
+    sliding window when they attend in both directions, so it goes; causal recipes keep it.
+    """
+    config.is_causal = recipe.causal
+    config.use_cache = False
+    if recipe.causal:
+        return
+    kinds = getattr(config, "layer_types", None)
+    if kinds and "sliding_attention" in kinds:
+        # Wider than any text, not another kind of layer: Gemma 3 rotates the kinds differently.
+        config.sliding_window = config.max_position_embeddings
+    elif not kinds and getattr(config, "sliding_window", None):
+        config.sliding_window = None
+
+
+def check_attention(model: Model) -> None:
     """Change the last token: earlier states must move if and only if attention is bidirectional.
 
     Runs with and without padding, since attention kernels have taken different directions in the
@@ -31,7 +89,7 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
     Raises:
         ValueError: the architecture ignores the switch, or a state is not finite.
     """
-    rows = embedding_rows(backbone)
+    backbone, recipe, rows = model.backbone, model.recipe, embedding_rows(model.backbone)
     row = [rows // 7, rows // 5, rows // 3, rows // 2]
     other = [*row[:-1], rows // 4]
     longer = [*row, rows // 6, rows // 8]
@@ -63,91 +121,3 @@ def check_attention(backbone: PreTrainedModel, recipe: Recipe) -> None:
                 f"(attn_implementation={backbone.config._attn_implementation!r}): it "
                 "ignores config.is_causal, so its vectors would be wrong"
             )
-
-
-def choose_kernel(backbone: PreTrainedModel, recipe: Recipe) -> tuple[Kernel | None, str]:
-    """The fastest kernel with which packed texts have the states that padded ones have.
-
-    Returns:
-        The kernel, or None where the backbone must be padded, and what to tell a user.
-    """
-    reasons = []
-    try:
-        attention.enable(backbone)
-    except ValueError as error:
-        return None, f"padded batches: {error}"
-    for name, kernel in attention.kernels(backbone.device, backbone.dtype):
-        try:
-            difference = _packed_difference(backbone, recipe, kernel)
-        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            reasons.append(f"{name}: {error}")
-            continue
-        if difference <= _most(backbone):
-            return kernel, f"packed without padding ({name})"
-        reasons.append(f"{name}: states differ by {difference:.1e}")
-    return (
-        None,
-        f"padded batches: {type(backbone).__name__} cannot be packed ({'; '.join(reasons)})",
-    )
-
-
-def _packed_difference(backbone: PreTrainedModel, recipe: Recipe, kernel: Kernel) -> float:
-    """Relative difference between packed and padded states of three rows.
-
-    A causal backbone runs two of them twice more: continuing another text of the same pack, and
-    continuing one of an earlier pack.
-    """
-    size = embedding_rows(backbone)
-    head = [size // 7, size // 5, size // 3]
-    rows = [[*head, size // 2, size // 6], [*head, size // 9], [size // 4, size // 8]]
-    pack_of = partial(Pack, causal=recipe.causal, kernel=kernel, device=backbone.device)
-    with torch.inference_mode():
-        hidden = forward(backbone, recipe, *pad(rows, backbone.device))
-        padded = [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
-        pairs = [(_states(backbone, rows, pack_of(list(map(len, rows)), [None] * 3)), padded)]
-        if recipe.causal:
-            tails = [row[len(head) :] for row in rows[:2]]
-            wanted = [states[len(head) :] for states in padded[:2]]
-            lengths = [len(tail) for tail in tails]
-            first = pack_of([len(head), *lengths], [None, 0, 0], keep=[0])
-            pairs.append((_states(backbone, [head, *tails], first)[1:], wanted))
-            second = pack_of(lengths, [0, 0], [first.kept[0]])
-            pairs.append((_states(backbone, tails, second), wanted))
-    return max(
-        _relative(found, right)
-        for all_found, all_right in pairs
-        for found, right in zip(all_found, all_right, strict=True)
-    )
-
-
-def last_rows_suffice(backbone: PreTrainedModel, recipe: Recipe, kernel: Kernel) -> bool:
-    """Whether the last layer can run for wanted tokens only, and gives them the same states."""
-    size = embedding_rows(backbone)
-    rows = [[size // 7, size // 5, size // 3], [size // 4, size // 8, size // 2, size // 9]]
-    device = backbone.device
-    pack = Pack([3, 4], [None, None], causal=recipe.causal, kernel=kernel, device=device)
-    last = pack.last([1, 2])
-    try:
-        last_layer.enable(backbone)
-        with torch.inference_mode():
-            states = attention.forward(backbone, rows, pack)[last.rows]
-            found = attention.forward(backbone, rows, pack, last)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        return False
-    return _relative(found, states) <= _most(backbone)
-
-
-def _states(backbone: PreTrainedModel, texts: list[list[int]], pack: Pack) -> list[torch.Tensor]:
-    """Packed hidden states of each text."""
-    return pack.apart(attention.forward(backbone, texts, pack))
-
-
-def _most(backbone: PreTrainedModel) -> float:
-    """Relative difference that rounding may make."""
-    return float(max(16 * torch.finfo(backbone.dtype).eps, 1e-4))
-
-
-def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    found, wanted = found.float(), wanted.float()
-    difference = (found - wanted).norm() / wanted.norm().clamp(min=1e-12)
-    return float(torch.nan_to_num(difference, nan=float("inf")))

@@ -103,6 +103,36 @@ def _parse(path: Path) -> Any:
         raise ValueError(f"{path} is not JSON ({error}): fetch it again") from error
 
 
+def check_weights(directory: Path) -> None:
+    """Every shard must be there and readable.
+
+    Raises:
+        FileNotFoundError: no weights, only .bin weights, or a missing shard.
+        ValueError: a file is not a whole safetensors file.
+    """
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+    elif (directory / "model.safetensors").is_file():
+        shards = ["model.safetensors"]
+    else:
+        binary = any(directory.glob("*.bin"))
+        raise FileNotFoundError(
+            f"{directory} has only .bin weights, which can run code when read. Convert them once: "
+            "AutoModel.from_pretrained(path).save_pretrained(new_path) writes safetensors"
+            if binary
+            else f"{directory} holds no model: no model.safetensors and no index of shards"
+        )
+    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{directory} lacks {len(missing)} of {len(shards)} weight files "
+            f"({', '.join(missing)}): the download is incomplete, fetch it again"
+        )
+    for shard in shards:
+        check_safetensors(directory / shard)
+
+
 def check_safetensors(path: Path) -> None:
     """Read the header of a safetensors file, which says how long the file must be.
 

@@ -1,22 +1,30 @@
-"""An encoder back on disk."""
+"""A model back on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..arithmetic.quantization import refuse_quantized
+from ..model import Model
+from ..vectors import Vectors
 from . import sidecar
 from .adapters import without_adapters
 
-if TYPE_CHECKING:
-    from ..encoder import Encoder
 
+def save(model: Model, path: Path, ranges: Mapping[tuple[int, bool], Vectors]) -> None:
+    """Write weights (trained adapters merged), tokenizer and recipe; the recipe last.
 
-def save(encoder: Encoder, path: Path) -> None:
-    """Write weights (trained adapters merged), tokenizer and recipe; the recipe last."""
-    refuse_quantized(encoder.backbone)
-    backbone = without_adapters(encoder.backbone)
+    Args:
+        model: What is written.
+        path: Directory; made if it does not exist.
+        ranges: Of int8 and uint8 vectors, `[2, dim]` by (dim, normalize).
+
+    Raises:
+        ValueError: quantised weights.
+    """
+    refuse_quantized(model.backbone)
+    backbone = without_adapters(model.backbone)
     if any("lora_" in name for name, _ in backbone.named_parameters()):
         raise ValueError(
             "adapters lie unmerged on this model (quantised weights cannot take them in): load it "
@@ -25,5 +33,5 @@ def save(encoder: Encoder, path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / sidecar.NAME).unlink(missing_ok=True)
     backbone.save_pretrained(path)
-    encoder.tokenizer.save_pretrained(path)
-    sidecar.write(path, sidecar.Sidecar(encoder.recipe.replace(base=None), encoder.ranges))
+    model.tokenizer.save_pretrained(path)
+    sidecar.write(path, sidecar.Sidecar(model.recipe.replace(base=None), dict(ranges)))

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..recipe import Role
 
@@ -31,11 +31,9 @@ class Check:
 
 def run_checks(encoder: Encoder) -> Iterator[Check]:
     """Run all tests, one after the other."""
-    from ..arithmetic.prepacking import prepacked_bytes
-
     backbone = type(encoder.backbone).__name__
     dtype = str(encoder.backbone.dtype).removeprefix("torch.")
-    copies = prepacked_bytes(encoder.backbone)
+    copies = encoder.scheduler.runner.copied_bytes
     linears = f", linear weights prepacked ({copies / 1e6:.0f} MB more)" if copies else ""
     words = f"{backbone} in {dtype} on {encoder.device}, {encoder.packing}{linears}"
     yield Check("loaded", True, words)
@@ -59,7 +57,7 @@ def _attention(encoder: Encoder) -> tuple[bool, str]:
     """The probe raises where the direction is wrong."""
     from ..checkpoint.checks import check_attention
 
-    check_attention(encoder.backbone, encoder.recipe)
+    check_attention(encoder.model)
     if encoder.recipe.causal:
         return True, "causal: earlier states stay when the last token changes"
     return True, "both ways: earlier states move when the last token changes"
@@ -97,14 +95,13 @@ def _batches(encoder: Encoder) -> tuple[bool, str]:
 def _tokenizer(encoder: Encoder) -> tuple[bool, str]:
     """Saved and loaded again, the tokenizer must give the same ids."""
     from ..checkpoint.loading import load_tokenizer
-    from ..model import rows_of
+    from ..model import Model
 
     texts = _samples()
     with tempfile.TemporaryDirectory() as directory:
         encoder.tokenizer.save_pretrained(directory)
         again = load_tokenizer(Path(directory))
-        parts = encoder.backbone, again, encoder.recipe
-        rows: list[Any] = rows_of(*parts, texts, "document", None, None)
+        rows = Model(encoder.backbone, again, encoder.recipe).rows(texts, "document")
     passed = [row.ids for row in rows] == encoder.tokenize(texts)
     return passed, f"saved and loaded again it gives {'the same' if passed else 'OTHER'} ids"
 

@@ -63,9 +63,12 @@ def _write_for(directory: Path, encoder: Encoder, engine: Engine) -> tuple[int, 
     from ..export.note import NAME, command
 
     differences: list[Difference] = []
-    size = _write(directory, lambda path: differences.extend(export_for(encoder, path, engine)))
+    size = _write(
+        directory,
+        lambda path: differences.extend(export_for(encoder.model, path, engine, encoder.ranges)),
+    )
     name = SERVERS[engine].name
-    lines = [f"Start {name} on it with", f"  {command(encoder, engine, str(directory))}"]
+    lines = [f"Start {name} on it with", f"  {command(encoder.model, engine, str(directory))}"]
     if differences:
         lines.append("Its vectors are those of this package if the client looks after this:")
         lines += [f"  - it {d.what}: {d.remedy}" for d in differences]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ..inputs import Quantization
+from ..arithmetic.kinds import Quantization
+from ..arithmetic.precision import NEEDS_RANGES, Precision
 from ..recipe import Recipe, Role
-from ..vectors import NEEDS_RANGES, Precision
 from .input.tables import import_arrow, texts_of, with_vectors
 from .options import COLUMN
 
@@ -188,23 +188,18 @@ class EmbedBatch:
         Of more, 32 evenly spaced ones are counted; tokenising all again would cost a large GPU a
         few percent.
         """
-        from ..model import rows_of
-
         few = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
-        parts = self.encoder.backbone, self.encoder.tokenizer, self.encoder.recipe
         limit = self._options["max_length"]
-        rows = rows_of(*parts, few, self._role, self._instruction, limit)
+        rows = self.encoder.model.rows(few, self._role, self._instruction, limit)
         return round(sum(len(row.ids) for row in rows) * len(texts) / max(len(few), 1))
 
     def _facts(self) -> Facts:
         encoder, nothing = self.encoder, self.encode([])
         print_ = encoder.fingerprint(self._role, self._instruction)
         if self._options["precision"] in NEEDS_RANGES:
-            from ..calibration import ranges_of
-
             wanted = self._options["normalize"]
             normalize = encoder.recipe.normalize if wanted is None else wanted
-            ranges = ranges_of(encoder, nothing.shape[1], normalize)
+            ranges = encoder.ranges_of(nothing.shape[1], normalize)
             print_ = hashlib.sha256(print_.encode() + ranges.tobytes()).hexdigest()[:32]
         return Facts(
             print_,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
-from ..inputs import Quantization
+from ..arithmetic.kinds import Quantization
+from ..arithmetic.precision import Precision
 from ..recipe import Recipe, Role
-from ..vectors import Precision
 
 OnError = Literal["raise", "skip"]
 COLUMN = "embedding"

@@ -1,20 +1,18 @@
-"""Which rows run next, and where. Knows tokens and places, starts nothing; one thread at a time."""
+"""Jobs that wait, and which of their rows run next, and where. Starts nothing."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .job import Job
+from .job import Job, Taken
 
 if TYPE_CHECKING:
-    from ..batching import Unit
     from ..forward import Runner
     from .processes import DeviceWorker
 
-Taken = list[tuple[Job, "Unit"]]
 _GROWTH = 1.01
 _LEAST_SHARE = 4  # of a budget, where the last texts are spread over places
 HERE, _BESIDE = 0, -1  # the places in this process
@@ -26,7 +24,7 @@ class Place:
 
     Attributes:
         runner: What runs them.
-        tokens: Of the pass that runs.
+        tokens: In the pass that runs; 0 = none does.
         thread: Runs them one after the other.
         woken: Set when there may be work.
     """
@@ -37,12 +35,13 @@ class Place:
     woken: threading.Event = field(default_factory=threading.Event)
 
 
-class Turns:
-    """Jobs that wait and places that take packs from them.
+class Dispatch:
+    """Jobs that wait and places that take packs from them; for one thread at a time.
 
     Attributes:
-        jobs: In the order they came; those that are done go with the next turn.
+        jobs: In the order they came; those that are done go with the next pack.
         places: By number.
+        learnt: Tokens that were too many for the memory, about; None = none were.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -51,7 +50,7 @@ class Turns:
         self.places = {HERE: Place(runner)}
         self._runner = runner
         self._smallest_first = False
-        self._learnt: float | None = None
+        self.learnt: float | None = None
 
     @property
     def devices(self) -> list[Place]:
@@ -66,18 +65,13 @@ class Turns:
         """A second place on the device in this process."""
         self.places.setdefault(_BESIDE, Place(self._runner))
 
-    @property
-    def waiting(self) -> bool:
-        """Whether something is still to be run. Asked at each call: it stops at the first job."""
-        return any(job.units for job in self.jobs)
-
     def called(self) -> list[Place]:
-        """The idle places that are to look for work.
+        """The idle places that are to look for work; none where nothing waits.
 
         The second place on a device is one only while the first is busy: single calls, one after
         the other, stay in one thread and its caches.
         """
-        if not self.waiting:
+        if not any([job.units for job in self.jobs]):
             return []
         idle = {number: place for number, place in self.places.items() if not place.tokens}
         if HERE in idle:
@@ -99,42 +93,23 @@ class Turns:
         budget, beside = place.runner.budget, self._beside(place)
         if place is self.places.get(_BESIDE) and beside is not None and not beside.tokens:
             return []  # the first place is about to look, and calls the second if there is more
-        limit = self._learnt or float("inf")
-        if beside is not None:
-            limit = min(limit, budget / 2)
-        workers = len(self.devices) + (beside is not None)
-        left, least = sum(job.left for job in jobs), budget / _LEAST_SHARE
-        if left >= workers * least:
-            limit = min(limit, max(left / workers, least))
+        limit = self.share(sum([job.left for job in jobs]), place)
         smallest_first = not self._smallest_first
         order = sorted(jobs, key=lambda job: job.left) if smallest_first else jobs
         taken = _cut(order, place.runner, limit)
-        if beside is not None and beside.tokens and beside.tokens + _tokens(taken) > budget:
+        tokens = _tokens(taken)
+        if beside is not None and beside.tokens and beside.tokens + tokens > budget:
             self.put_back(taken)
             return []
-        place.tokens, self._smallest_first = _tokens(taken), smallest_first
-        return taken
-
-    def take_alone(self, job: Job) -> Taken:
-        """Cut the next pack for the first place, if that is all of a job and nothing else is there.
-
-        Otherwise nothing is taken.
-        """
-        here = self.places.get(HERE)
-        others = any(other is not job and not other.future.done() for other in self.jobs)
-        if here is None or others or any(place.tokens for place in self.places.values()):
-            return []
-        taken = self.take(here)
-        if job.units:
-            self.put_back(taken)
-            here.tokens = 0
-            return []
+        place.tokens, self._smallest_first = tokens, smallest_first
         return taken
 
     def put_back(self, taken: Taken) -> None:
         """What was not run is next."""
         for job, unit in reversed(taken):
             job.units.appendleft(unit)
+            if job not in self.jobs:
+                self.jobs.insert(0, job)
 
     def shares_cores(self, place: Place) -> bool:
         """Whether another pass runs on the same device, or can beside the place's own."""
@@ -148,14 +123,23 @@ class Turns:
 
     def shrink(self, taken: Taken) -> None:
         """Learn that a pack was too large for the memory."""
-        self._learnt = max(1.0, _tokens(taken) / 2)
+        self.learnt = max(1.0, _tokens(taken) / 2)
 
     def grow(self) -> None:
         """Learn that a pack was not."""
-        if self._learnt is not None:
-            self._learnt *= _GROWTH
-            if self._learnt >= self._runner.budget:
-                self._learnt = None
+        if self.learnt is not None:
+            self.learnt *= _GROWTH
+            if self.learnt >= self._runner.budget:
+                self.learnt = None
+
+    def share(self, left: int, place: Place) -> float:
+        """Tokens that a place may take of those that are left."""
+        limit, budget = self.learnt or float("inf"), place.runner.budget
+        two = self._beside(place) is not None
+        if two:
+            limit = min(limit, budget / 2)
+        workers, least = len(self.devices) + two, budget / _LEAST_SHARE
+        return min(limit, max(left / workers, least)) if left >= workers * least else limit
 
     def _beside(self, place: Place) -> Place | None:
         """The other place on the same device, if there are two."""
@@ -190,5 +174,5 @@ def _cut(jobs: Sequence[Job], runner: Runner | DeviceWorker, limit: float) -> Ta
     return taken
 
 
-def _tokens(taken: Iterable[tuple[Job, Unit]]) -> int:
-    return sum(unit.tokens for _, unit in taken)
+def _tokens(taken: Taken) -> int:
+    return sum([unit.tokens for _, unit in taken])

@@ -1,4 +1,4 @@
-"""Rows of a call, on their way through the worker."""
+"""Job: rows of one call, on their way through the workers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from ..vectors import Vectors
 if TYPE_CHECKING:
     from ..batching import Unit
 
-_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
-
 
 class Job:
-    """Rows of one call, or of a part of it, on their way.
+    """Rows of one call, or of a part of it, on their way through the workers.
 
     Attributes:
-        units: What has not run yet, longest first.
+        units: Rows that have not run yet, longest first.
         left: Tokens whose results are not there yet.
+        longest: Tokens of the longest row.
         deaths: Processes that have died over a pack with rows of this job.
         future: Its result is an array `[rows, dim]`, float32, or, if hidden states are wanted, a
             list of arrays `[tokens, dim]`.
@@ -50,7 +49,8 @@ class Job:
         """
         self.units = deque(units)
         self.pooled, self.limit, self._on_texts = pooled, limit, on_texts
-        self.left = sum(unit.tokens for unit in units)
+        self.left = sum([unit.tokens for unit in units])
+        self.longest = max([unit.longest for unit in units], default=0)
         self.deaths = 0
         self.future: Future[Any] = Future()
         self._found: dict[int, Any] = {}
@@ -58,6 +58,12 @@ class Job:
         self._lock = threading.Lock()  # several devices may work on one job
         if known and not units:
             self._finish()
+
+    def take_all(self) -> Taken:
+        """All units that have not run, as one pack."""
+        taken = [(self, unit) for unit in self.units]
+        self.units.clear()
+        return taken
 
     def put(self, unit: Unit, states: Iterable[Any]) -> None:
         """Take the results of a unit; with the last one the future is done."""
@@ -80,38 +86,29 @@ class Job:
         import torch
 
         ordered = [self._found[place] for place in range(len(self._found))]
-        result: Any = (
-            [states.cpu().numpy() for states in ordered]
-            if not self.pooled
-            else torch.stack(ordered).cpu().numpy()
-            if ordered
-            else np.empty((0, len(next(iter(self._known.values())))), np.float32)
-        )
+        if not self.pooled:
+            result: Any = [states.cpu().numpy() for states in ordered]
+        elif ordered:
+            result = torch.stack(ordered).cpu().numpy()
+        else:
+            result = np.empty((0, len(next(iter(self._known.values())))), np.float32)
         if self._known:
-            result = _among(result, self._known)
+            computed, result = (
+                result,
+                np.empty((len(result) + len(self._known), result.shape[1]), np.float32),
+            )
+            others = np.ones(len(result), bool)
+            others[list(self._known)] = False
+            result[list(self._known)], result[others] = list(self._known.values()), computed
         if self.future.set_running_or_notify_cancel():
             self.future.set_result(result)
 
 
-def _among(computed: Vectors, known: Mapping[int, Vectors]) -> Vectors:
-    """Rows `[m, dim]` and vectors at their places in one array `[n, dim]`."""
-    result = np.empty((len(computed) + len(known), computed.shape[1]), np.float32)
-    result[list(known)] = list(known.values())
-    others = np.ones(len(result), bool)
-    others[list(known)] = False
-    result[others] = computed
-    return result
+Taken = list[tuple[Job, "Unit"]]  # rows of one pack, and whose they are
 
 
-def on_cpu(states: Sequence[Any], *, pooled: bool) -> Sequence[Any]:
-    """Results of a pack, where those of other devices are."""
-    import torch
-
-    return list(torch.stack(list(states)).cpu()) if pooled else [one.cpu() for one in states]
-
-
-def hand_out(taken: list[tuple[Job, Unit]], states: Iterable[Any]) -> None:
-    """Give the rows of a pack to the jobs they belong to."""
+def hand_out(taken: Taken, states: Iterable[Any]) -> None:
+    """Give the results of a pack, `[dim]` or `[tokens, dim]` a row, to the jobs of its rows."""
     left = iter(states)
     for job, unit in taken:
         found = [next(left) for _ in unit.rows]
@@ -119,12 +116,3 @@ def hand_out(taken: list[tuple[Job, Unit]], states: Iterable[Any]) -> None:
             job.put(unit, found)
         except BaseException as error:  # of the caller's own callback, or of the copy
             job.fail(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether fewer rows at once might do."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(t in str(error) for t in _CPU_OUT_OF_MEMORY)

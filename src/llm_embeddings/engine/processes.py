@@ -16,20 +16,32 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..recipe import Role
 
 if TYPE_CHECKING:
     import torch
 
     from ..batching import Unit
-    from ..encoder import Encoder
 
-Load = Callable[..., "Encoder"]
 _SECONDS_TO_END = 10.0
 _QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; from llm_embeddings.engine.processes import work; work()"
 )
+
+
+class Opened(Protocol):
+    """An `Encoder`, as far as devices are concerned."""
+
+    scheduler: Any
+
+    def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
+        """A name for its weights."""
+
+
+AnEncoder = TypeVar("AnEncoder", bound=Opened)
 
 
 class WorkerDied(RuntimeError):
@@ -47,7 +59,7 @@ class _Ready:
     alone_above: int
 
 
-def open_on(devices: Sequence[str], load: Load) -> Encoder:
+def open_on(devices: Sequence[str], load: Callable[..., AnEncoder]) -> AnEncoder:
     """An encoder on the first device, in this process, that shares its work with the others.
 
     On CPUs each gets an even part of the cores, and torch in this process no more threads than
@@ -76,7 +88,7 @@ def open_on(devices: Sequence[str], load: Load) -> Encoder:
         for worker in workers:
             worker.close()
         raise
-    encoder.scheduler.add(workers)
+    encoder.scheduler.add_devices(workers)
     return encoder
 
 
@@ -136,7 +148,7 @@ class DeviceWorker:
     budget: int
     alone_above: int
 
-    def __init__(self, device: str, cores: Sequence[int], load: Load) -> None:
+    def __init__(self, device: str, cores: Sequence[int], load: Callable[..., Opened]) -> None:
         """Start the process; it loads while this one goes on.
 
         Args:

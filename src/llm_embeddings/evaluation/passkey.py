@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model import positions
 from ..tokens import tokenize
 from .own import encode_by
 from .rules import prompts_of
@@ -145,7 +144,7 @@ def passkey(
 
 def _readable(encoder: Encoder) -> int:
     """Tokens of a document that this model reads at most."""
-    return min(positions(encoder.backbone), encoder.recipe.max_text_length or _ANY)
+    return min(encoder.model.positions, encoder.recipe.max_text_length or _ANY)
 
 
 def _check(encoder: Encoder, lengths: Sequence[int], documents: int, queries: int) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
+from ..model import Model
 from ..recipe import Pooling, Recipe, Role
 from ..tokens import special_id
-
-if TYPE_CHECKING:
-    from ..encoder import Encoder
 
 Engine = Literal["sentence-transformers", "vllm", "tei", "infinity"]
 
@@ -125,11 +123,11 @@ SERVERS: dict[Engine, Server] = {
 }
 
 
-def fidelity(encoder: Encoder, engine: Engine) -> list[Difference]:
-    """All that `engine` does unlike this package with an exported `encoder`.
+def fidelity(model: Model, engine: Engine) -> list[Difference]:
+    """All that `engine` does unlike this package with an exported `model`.
 
     Args:
-        encoder: The model; its recipe, tokenizer and config are looked at.
+        model: The model; its recipe, tokenizer and config are looked at.
         engine: Where it shall run.
 
     Returns:
@@ -142,9 +140,9 @@ def fidelity(encoder: Encoder, engine: Engine) -> list[Difference]:
     if engine not in get_args(Engine):
         raise ValueError(f"engine={engine!r} is not one of {get_args(Engine)}")
     if engine == "sentence-transformers":
-        return [Difference(f"does not know {name}") for name in unknown_to_modules(encoder)]
+        return [Difference(f"does not know {name}") for name in unknown_to_modules(model)]
     server = SERVERS[engine]
-    return [*_hopeless(encoder, server), *_mendable(encoder, server)]
+    return [*_hopeless(model, server), *_mendable(model, server)]
 
 
 def takes_texts(recipe: Recipe, server: Server) -> bool:
@@ -155,14 +153,14 @@ def takes_texts(recipe: Recipe, server: Server) -> bool:
     return recipe.join == "string" and recipe.separator is None and _pools(recipe, server)
 
 
-def unknown_to_modules(encoder: Encoder) -> list[str]:
+def unknown_to_modules(model: Model) -> list[str]:
     """What the modules Transformer, Pooling and Normalize would compute differently, in words.
 
     One difference is not among them: where the prompt is not pooled and a text has no token of its
     own (it is empty, or one character that fuses with the prompt's last token), they return zeros
     and this package the mean of the whole row.
     """
-    recipe = encoder.recipe
+    recipe = model.recipe
     span = recipe.pool_span == "text" and recipe.pooling in ("mean", "weighted_mean")
     obstacles = {
         f"join={recipe.join!r}": recipe.join != "string",
@@ -173,22 +171,22 @@ def unknown_to_modules(encoder: Encoder) -> list[str]:
         "text after the input (a template's suffix)": bool(
             recipe.query.suffix or recipe.document.suffix
         ),
-        "a prompt whose end is not counted alike": span and _is_miscounted(encoder),
-        "code that is not in transformers": not _is_stock(encoder),
+        "a prompt whose end is not counted alike": span and _is_miscounted(model),
+        "code that is not in transformers": not _is_stock(model),
     }
     return [name for name, stands in obstacles.items() if stands]
 
 
-def _is_stock(encoder: Encoder) -> bool:
-    return type(encoder.backbone).__module__.startswith("transformers.models.")
+def _is_stock(model: Model) -> bool:
+    return type(model.backbone).__module__.startswith("transformers.models.")
 
 
-def _is_miscounted(encoder: Encoder) -> bool:
+def _is_miscounted(model: Model) -> bool:
     """Whether sentence-transformers would leave out too much or too little of a prompt.
 
     It tokenises the prompt alone and drops a last special token, which it takes for the EOS.
     """
-    tokenizer, recipe = encoder.tokenizer, encoder.recipe
+    tokenizer, recipe = model.tokenizer, model.recipe
     special = set(tokenizer.all_special_ids)
     eos = special_id(tokenizer, recipe.eos, "eos")
     for role in get_args(Role):
@@ -200,10 +198,10 @@ def _is_miscounted(encoder: Encoder) -> bool:
     return False
 
 
-def _hopeless(encoder: Encoder, server: Server) -> Iterator[Difference]:
+def _hopeless(model: Model, server: Server) -> Iterator[Difference]:
     """What nothing mends: the decoder, its attention, a pooling that no client can do."""
-    recipe, kind = encoder.recipe, encoder.backbone.config.model_type
-    if not _is_stock(encoder):
+    recipe, kind = model.recipe, model.backbone.config.model_type
+    if not _is_stock(model):
         yield Difference("does not have the backbone's code, which is not in transformers")
     elif server.runs is not None and kind not in server.runs:
         yield Difference(f"does not have a {kind} decoder")
@@ -213,15 +211,15 @@ def _hopeless(encoder: Encoder, server: Server) -> Iterator[Difference]:
         yield Difference(_obstacle(recipe, server))
 
 
-def _mendable(encoder: Encoder, server: Server) -> Iterator[Difference]:
+def _mendable(model: Model, server: Server) -> Iterator[Difference]:
     """What the client can look after."""
-    recipe = encoder.recipe
+    recipe = model.recipe
     if not takes_texts(recipe, server):
         if server.takes_ids:
             yield Difference(_obstacle(recipe, server), BY_VECTORS)
         return
     yield from _prompts(recipe, server)
-    yield from _limits(encoder, server)
+    yield from _limits(model, server)
     if server.arithmetic is not None:
         yield server.arithmetic
     if not recipe.normalize and server.unit_length is not None:
@@ -242,8 +240,8 @@ def _prompts(recipe: Recipe, server: Server) -> Iterator[Difference]:
             )
 
 
-def _limits(encoder: Encoder, server: Server) -> Iterator[Difference]:
-    recipe, limit = encoder.recipe, encoder.max_length
+def _limits(model: Model, server: Server) -> Iterator[Difference]:
+    recipe, limit = model.recipe, model.max_length
     if recipe.query.suffix or recipe.document.suffix:
         yield Difference(
             "cuts what stands behind a text when it cuts the text",

@@ -8,13 +8,17 @@ would compute differently is refused, or left to the client and said so: see `en
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..checkpoint.files import read_json
 from ..checkpoint.saving import save
+from ..model import Model
 from ..recipe import Recipe, Role
 from ..tokens import special_id, tokenize
+from ..vectors import Vectors
 from .engines import (
     MODES,
     SERVERS,
@@ -29,46 +33,51 @@ from .note import NAME, note
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from ..encoder import Encoder
 
+Ranges = Mapping[tuple[int, bool], Vectors]
+_NONE: Ranges = MappingProxyType({})
 _TYPES = "sentence_transformers.models."
 # Every mode that readers of the file may want to find, as a `true` or a `false`.
 _ALL_MODES = (*MODES.values(), "max_tokens", "mean_sqrt_len_tokens")
 
 
-def export_sentence_transformers(encoder: Encoder, path: Path) -> None:
+def export_sentence_transformers(model: Model, path: Path, ranges: Ranges = _NONE) -> None:
     """Write `SentenceTransformer(path)`'s files, readable by versions 2.7 and later.
 
     `encode_query` and `encode_document` there equal those here; plain `encode` embeds documents.
     `Encoder.from_pretrained(path)` reads the directory, too.
 
     Args:
-        encoder: What to write.
+        model: What to write.
         path: Directory; made if it does not exist.
+        ranges: `Encoder.ranges`, written beside the recipe.
 
     Raises:
         ValueError: the recipe, or the backbone, needs what native modules cannot do.
     """
-    found = unknown_to_modules(encoder)
+    found = unknown_to_modules(model)
     if found:
         raise ValueError(
-            f"recipe {encoder.recipe.name!r} cannot be written as native sentence-transformers "
+            f"recipe {model.recipe.name!r} cannot be written as native sentence-transformers "
             f"modules, which do not know {'; '.join(found)}. save_pretrained() keeps all of it, "
             "and as_sentence_transformer() of sentence-transformers-llm-embeddings serves it there"
         )
-    _write_model(encoder, path)
-    _write_modules(path, encoder)
+    _write_model(model, path, ranges)
+    _write_modules(path, model)
 
 
-def export_for(encoder: Encoder, path: Path, engine: Engine) -> list[Difference]:
+def export_for(
+    model: Model, path: Path, engine: Engine, ranges: Ranges = _NONE
+) -> list[Difference]:
     """Write a directory that `engine` serves, with ENGINE.md: how to start it and how to ask it.
 
     `Encoder.from_pretrained(path)` reads the directory, too.
 
     Args:
-        encoder: What to write.
+        model: What to write.
         path: Directory; made if it does not exist.
         engine: Where the model shall run.
+        ranges: `Encoder.ranges`, written beside the recipe.
 
     Returns:
         What the client has to look after; nothing if the engine does it all.
@@ -76,51 +85,51 @@ def export_for(encoder: Encoder, path: Path, engine: Engine) -> list[Difference]
     Raises:
         ValueError: the engine's vectors would be wrong whatever it is sent, or it is unknown.
     """
-    differences = fidelity(encoder, engine)
+    differences = fidelity(model, engine)
     if engine == "sentence-transformers":
-        export_sentence_transformers(encoder, path)
+        export_sentence_transformers(model, path, ranges)
         return differences
     server = SERVERS[engine]
     hopeless = [difference.what for difference in differences if not difference.remedy]
     if hopeless:
         raise ValueError(
-            f"{server.name} would give wrong vectors for recipe {encoder.recipe.name!r}: it "
-            f"{'; it '.join(hopeless)}. {_instead(encoder)}"
+            f"{server.name} would give wrong vectors for recipe {model.recipe.name!r}: it "
+            f"{'; it '.join(hopeless)}. {_instead(model)}"
         )
-    _write_model(encoder, path)
-    if takes_texts(encoder.recipe, server):
-        _write_modules(path, encoder)
-    text = note(encoder, engine, differences)
+    _write_model(model, path, ranges)
+    if takes_texts(model.recipe, server):
+        _write_modules(path, model)
+    text = note(model, engine, differences)
     (path / NAME).write_text(text, encoding="utf-8")
     return differences
 
 
-def _instead(encoder: Encoder) -> str:
+def _instead(model: Model) -> str:
     """Where else the model can be served."""
     able = [
         server.name
         for engine, server in SERVERS.items()
-        if all(difference.remedy for difference in fidelity(encoder, engine))
+        if all(difference.remedy for difference in fidelity(model, engine))
     ]
     return f"It can be served by {' and '.join(able)}" if able else "Serve it with this package"
 
 
-def _write_model(encoder: Encoder, path: Path) -> None:
-    save(encoder, path)
-    _finish_config(path, encoder.recipe)
-    _finish_tokenizer(path, encoder)
+def _write_model(model: Model, path: Path, ranges: Ranges) -> None:
+    save(model, path, ranges)
+    _finish_config(path, model.recipe)
+    _finish_tokenizer(path, model)
     _write(
         path / "sentence_bert_config.json",
-        {"max_seq_length": _longest_row(encoder), "do_lower_case": False},
+        {"max_seq_length": _longest_row(model), "do_lower_case": False},
     )
 
 
-def _longest_row(encoder: Encoder) -> int:
+def _longest_row(model: Model) -> int:
     """Tokens of the longest row: the recipe's limit, and what is not counted in it."""
-    if encoder.recipe.join == "string":
-        return encoder.max_length
-    rows = [tokenize(encoder.tokenizer, encoder.recipe, [""], role)[0] for role in get_args(Role)]
-    return encoder.max_length + max(len(row.ids) for row in rows)
+    if model.recipe.join == "string":
+        return model.max_length
+    rows = [tokenize(model.tokenizer, model.recipe, [""], role)[0] for role in get_args(Role)]
+    return model.max_length + max(len(row.ids) for row in rows)
 
 
 def _finish_config(path: Path, recipe: Recipe) -> None:
@@ -145,9 +154,9 @@ def _finish_config(path: Path, recipe: Recipe) -> None:
     _write(path / "config.json", config)
 
 
-def _finish_tokenizer(path: Path, encoder: Encoder) -> None:
+def _finish_tokenizer(path: Path, model: Model) -> None:
     """BOS and EOS by a post-processor, so that truncation leaves room for them."""
-    recipe, tokenizer = encoder.recipe, encoder.tokenizer
+    recipe, tokenizer = model.recipe, model.tokenizer
     serialized = read_json(path / "tokenizer.json")
     serialized["post_processor"] = _template(
         tokenizer,
@@ -160,7 +169,7 @@ def _finish_tokenizer(path: Path, encoder: Encoder) -> None:
         settings.pop(flag, None)
     settings |= {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": _longest_row(encoder),
+        "model_max_length": _longest_row(model),
         "padding_side": "right",
         "truncation_side": "right",
         "pad_token": tokenizer.pad_token
@@ -193,9 +202,9 @@ def _template(
     }
 
 
-def _write_modules(path: Path, encoder: Encoder) -> None:
+def _write_modules(path: Path, model: Model) -> None:
     """The files of sentence-transformers, in the form that all its versions since 2.7 read."""
-    recipe = encoder.recipe
+    recipe = model.recipe
     folders = {"Transformer": "", "Pooling": "1_Pooling"}
     if recipe.normalize:
         folders["Normalize"] = "2_Normalize"
@@ -204,7 +213,7 @@ def _write_modules(path: Path, encoder: Encoder) -> None:
         for index, (kind, folder) in enumerate(folders.items())
     ]
     _write(path / "modules.json", modules)
-    pooling: dict[str, Any] = {"word_embedding_dimension": encoder.dimension}
+    pooling: dict[str, Any] = {"word_embedding_dimension": model.dimension}
     pooling |= {f"pooling_mode_{mode}": mode == MODES[recipe.pooling] for mode in _ALL_MODES}
     pooling["include_prompt"] = recipe.pool_span == "all" or recipe.pooling in (
         "last_token",

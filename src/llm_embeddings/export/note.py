@@ -6,13 +6,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+from ..model import Model
 from ..recipe import Recipe, Role
 from .engines import SERVERS, Difference, Engine, takes_texts
-
-if TYPE_CHECKING:
-    from ..encoder import Encoder
 
 NAME = "ENGINE.md"
 _POOLINGS = {"last_token": "last-token", "first_token": "cls", "mean": "mean"}  # as TEI names them
@@ -49,8 +47,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from llm_embeddings.loading import load_tokenizer
-from llm_embeddings.sidecar import read
+from llm_embeddings.checkpoint.loading import load_tokenizer
+from llm_embeddings.checkpoint.sidecar import read
 from llm_embeddings.tokens import tokenize
 
 HERE = Path(".")
@@ -68,10 +66,10 @@ def embed(texts: list[str], role: str) -> np.ndarray:
 """
 
 
-def command(encoder: Encoder, engine: Engine, where: str = ".") -> str:
+def command(model: Model, engine: Engine, where: str = ".") -> str:
     """The shell command that serves the exported directory `where`."""
-    recipe, name = encoder.recipe, _served_name(encoder.recipe)
-    place, dtype = shlex.quote(where), str(encoder.backbone.dtype).removeprefix("torch.")
+    recipe, name = model.recipe, _served_name(model.recipe)
+    place, dtype = shlex.quote(where), str(model.backbone.dtype).removeprefix("torch.")
     if engine == "tei":
         mount = '"$PWD"' if where == "." else f'"$(realpath {place})"'
         return (
@@ -92,9 +90,9 @@ def command(encoder: Encoder, engine: Engine, where: str = ".") -> str:
     return f"vllm serve {place} --served-model-name {name} --runner pooling --dtype {dtype}{pooler}"
 
 
-def client(encoder: Encoder, engine: Engine) -> str:
-    """Python that asks the engine for the encoder's vectors, run in the exported directory."""
-    recipe, name = encoder.recipe, _served_name(encoder.recipe)
+def client(model: Model, engine: Engine) -> str:
+    """Python that asks the engine for the model's vectors, run in the exported directory."""
+    recipe, name = model.recipe, _served_name(model.recipe)
     if not takes_texts(recipe, SERVERS[engine]):
         unit = "vectors / np.linalg.norm(vectors, axis=1, keepdims=True)"
         return _IDS.format(
@@ -112,9 +110,9 @@ def client(encoder: Encoder, engine: Engine) -> str:
     )
 
 
-def note(encoder: Encoder, engine: Engine, differences: Sequence[Difference]) -> str:
+def note(model: Model, engine: Engine, differences: Sequence[Difference]) -> str:
     """The text of ENGINE.md."""
-    recipe, server = encoder.recipe, SERVERS[engine]
+    recipe, server = model.recipe, SERVERS[engine]
     lines = [f"- It {d.what}: {d.remedy}." for d in differences] or ["Nothing."]
     return "\n".join(
         [
@@ -128,11 +126,11 @@ def note(encoder: Encoder, engine: Engine, differences: Sequence[Difference]) ->
             "",
             "In this directory:",
             "",
-            f"```\n{command(encoder, engine)}\n```",
+            f"```\n{command(model, engine)}\n```",
             "",
             "## Ask",
             "",
-            f"```python\n{client(encoder, engine)}```",
+            f"```python\n{client(model, engine)}```",
             "",
             "## What the client looks after",
             "",

@@ -15,11 +15,10 @@ import torch
 from safetensors import safe_open
 
 from ..checkpoint.files import read_json, weight_files
+from ..packed.twin import PREFIX, can_have_twin, shared_copy
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-_OWN_NAME = "llm_embeddings_"
 
 
 def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
@@ -40,7 +39,7 @@ def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
-    if any("forward" in vars(module) for module in backbone.modules()):
+    if not can_have_twin(backbone):
         raise ValueError(
             "this backbone is spread over devices by device_map, and generation cannot share such "
             "modules: load it with device=... on one device"
@@ -70,29 +69,10 @@ def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel
     return model  # type: ignore[no-any-return]
 
 
-def shared_copy(module: Any, config: PretrainedConfig) -> Any:
-    """The same parameters in new modules that look into another config.
-
-    Tables of parameters are shared, so a weight that is moved or replaced is so in both; tables of
-    buffers are not, since some rotary embeddings write theirs on the way.
-    """
-    if not module._modules and not hasattr(module, "config"):
-        return module
-    twin = copy.copy(module)
-    twin._modules = {
-        name: None if child is None else shared_copy(child, config)
-        for name, child in module._modules.items()
-    }
-    twin._buffers = dict(module._buffers)
-    if hasattr(module, "config"):
-        twin.config = config
-    return twin
-
-
 def _causal_config(config: PretrainedConfig) -> PretrainedConfig:
     twin: Any = copy.deepcopy(config)
     twin.is_causal = twin.use_cache = True
-    twin._attn_implementation = str(twin._attn_implementation).removeprefix(_OWN_NAME)
+    twin._attn_implementation = str(twin._attn_implementation).removeprefix(PREFIX)
     return twin  # type: ignore[no-any-return]
 
 

@@ -1,19 +1,13 @@
-"""Attention over packs: registered with transformers once, computed by one of several kernels.
+"""Attention over packs: called by transformers, computed here or by another kernel.
 
-A pack travels to the attention function through the keyword arguments of the stock model, beside a
-four-dimensional mask that transformers hands on untouched, so that no mask is ever built for it.
-Without a pack the registered function is transformers' own, and so are the masks: training and
+An `attend` function travels to the attention function through the keyword arguments of the stock
+model, beside a four-dimensional mask that transformers hands on untouched, so that no mask is ever
+built for it. Without `attend` the function is transformers' own, and so are the masks: training and
 `generate` see no difference.
-
-A kernel takes a pack, queries `[tokens, heads, dim]`, keys and values `[tokens, key heads, dim]`,
-keys and values of what the pack has `cached`, the scale and the sliding window (None = none), and
-returns `[tokens, heads, dim]`.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,45 +15,39 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .pack import Bucket, Kernel, KeysAndValues, Pack
-from .sliding_window import in_blocks, in_blocks_pays
+from .pack import Bucket, Pack
+from .sliding_window import LONG, bucket_in_blocks, pays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_KINDS = {"full_attention", "sliding_attention"}
+# Layer, queries, keys and values `[1, heads, tokens, dim]`, scale, sliding window (None = none)
+# -> `[1, tokens, heads, dim]`.
+Attend = Callable[
+    [int, torch.Tensor, torch.Tensor, torch.Tensor, float | None, int | None], torch.Tensor
+]
+# Pack, queries `[tokens, heads, dim]`, keys and values `[tokens, key heads, dim]`, keys and values
+# of what the pack has cached, scale, sliding window -> `[tokens, heads, dim]`.
+KeysAndValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
+Kernel = Callable[
+    [Pack, torch.Tensor, torch.Tensor, torch.Tensor, KeysAndValues, float | None, int | None],
+    torch.Tensor,
+]
+
 _OTHER_FORMULAS = ("softcap", "s_aux", "position_bias")
 _MANY_QUERIES = 1024
-_VARLEN_DTYPES = (torch.bfloat16, torch.float16)
-
-
-def enable(backbone: PreTrainedModel) -> None:
-    """Let a backbone take a `pack`; without one it goes on as before.
-
-    Raises:
-        ValueError: its attention is not called through transformers' registry, or is of a kind
-            that a pack cannot express.
-    """
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    name = backbone.config._attn_implementation.removeprefix(_name(""))
-    functions, masks = AttentionInterface(), AttentionMaskInterface()
-    kinds = set(getattr(backbone.config, "layer_types", None) or ())
-    if not backbone._supports_attention_backend or name not in functions or name not in masks:
-        raise ValueError(f"{type(backbone).__name__} runs {name!r} attention of its own")
-    if not kinds <= _KINDS:
-        raise ValueError(f"its layers are of the kinds {sorted(kinds)}")
-    AttentionInterface.register(_name(name), partial(_attention, plain=functions[name]))
-    AttentionMaskInterface.register(_name(name), masks[name])
-    backbone.config._attn_implementation = _name(name)
 
 
 def forward(
-    backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pack, last: Pack | None = None
+    backbone: PreTrainedModel,
+    texts: Sequence[Sequence[int]],
+    pack: Pack,
+    kernel: Kernel,
+    **more: Any,
 ) -> torch.Tensor:
     """Hidden states after the final norm, `[tokens, dim]`, of the ids of a pack's texts.
 
-    With `last`, which the pack made, only of the tokens that have queries in it.
+    The backbone is one that `twin.enable` has prepared; `more` is for its layers.
     """
     row = [token for text in pack.order for token in texts[text]]
     ids = torch.tensor(row, device=backbone.device)
@@ -68,13 +56,32 @@ def forward(
         position_ids=pack.positions[None],
         attention_mask=torch.empty(1, 1, 1, 1, device=ids.device),
         use_cache=False,
-        pack=pack,
-        last=last,
+        attend=partial(attend, pack, kernel),
+        **more,
     ).last_hidden_state
     return hidden[0]
 
 
-def _attention(
+def attend(
+    pack: Pack,
+    kernel: Kernel,
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """One layer's attention over a pack, which keeps the keys and values that are wanted later."""
+    query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    for text, kept in pack.kept.items():
+        place = slice(pack.starts[text], pack.starts[text] + kept.length)
+        kept.layers[layer] = key[place].clone(), value[place].clone()
+    cached = [part.layers[layer] for part in pack.cached]
+    return kernel(pack, query, key, value, cached, scaling, window)[None]
+
+
+def attention(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -82,35 +89,17 @@ def _attention(
     attention_mask: torch.Tensor | None,
     *,
     plain: Callable[..., tuple[torch.Tensor, Any]],
-    pack: Pack | None = None,
+    attend: Attend | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """What transformers calls: the pack's attention, or the plain one."""
-    if pack is None:
+    """What transformers calls: the pack's attention, or without `attend` the plain one."""
+    if attend is None:
         return plain(module, query, key, value, attention_mask, **options)
     for option in _OTHER_FORMULAS:
         if options.get(option) is not None:
             raise ValueError(f"its attention has {option}")
     scaling, window = options.get("scaling"), options.get("sliding_window")
-    return pack.attend(module.layer_idx, query, key, value, scaling, window), None
-
-
-def _name(plain: str) -> str:
-    return f"llm_embeddings_{plain}"
-
-
-def kernels(device: torch.device, dtype: torch.dtype) -> list[tuple[str, Kernel]]:
-    """Names and kernels that may serve, the fastest first."""
-    found: list[tuple[str, Kernel]] = []
-    if device.type == "cuda" and dtype in _VARLEN_DTYPES:
-        for module in ("flash_attn_interface", "flash_attn"):  # version 3, version 2
-            if importlib.util.find_spec(module) is not None:
-                function = importlib.import_module(module).flash_attn_varlen_func
-                found.append((module, partial(flash_attention, function=function)))
-        if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
-            varlen = importlib.import_module("torch.nn.attention.varlen").varlen_attn
-            found.append(("torch varlen_attn", partial(torch_varlen, function=varlen)))
-    return [*found, ("SDPA", bucketed)]
+    return attend(module.layer_idx, query, key, value, scaling, window), None
 
 
 def bucketed(
@@ -124,24 +113,27 @@ def bucketed(
     *,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Torch's scaled dot product attention, bucket by bucket; training may drop weights of it."""
-    keys = pack.padded_keys(key, [part for part, _ in cached])
-    values = pack.padded_keys(value, [part for _, part in cached])
+    """A `Kernel`: torch's scaled dot product attention, bucket by bucket.
+
+    Training may drop attention weights.
+    """
     found = []
-    for bucket, q, k, v in zip(pack.buckets, pack.padded(query), keys, values, strict=True):
-        if window and pack.causal and in_blocks_pays(q, k.shape[1], window):
-            found.append(_in_blocks(bucket, q, k, v, scaling, window))
+    states = pack.states(query, key, value, cached)
+    for bucket, (q, k, v) in zip(pack.buckets, states, strict=True):
+        if window and pack.causal and q.shape[1] >= LONG and pays(q, k.shape[1], window):
+            found.append(bucket_in_blocks(bucket, q, k, v, scaling, window))
             continue
-        mask, is_causal = pack.mask(bucket, window, q)
+        mask, is_causal = _mask(bucket, window, q, causal=pack.causal)
         grouped = q.shape[2] != k.shape[2]
         if grouped and mask is not None and q.device.type != "cpu":
             # On accelerators a mask and grouped heads together mean the slow kernel.
-            k, v = (s.repeat_interleave(q.shape[2] // s.shape[2], 2) for s in (k, v))
+            times = q.shape[2] // k.shape[2]
+            k, v = k.repeat_interleave(times, 2), v.repeat_interleave(times, 2)
             grouped = False
-        q, k, v = (s.transpose(1, 2) for s in (q, k, v))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if q.shape[2] >= _MANY_QUERIES and q.device.type == "cpu":
             # Each block of them reads all keys again: with heads apart, a tenth faster for 8192.
-            q, k, v = (s.contiguous() for s in (q, k, v))
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out = scaled_dot_product_attention(
             q,
             k,
@@ -156,90 +148,39 @@ def bucketed(
     return pack.joined(found)
 
 
-def _in_blocks(
-    bucket: Bucket,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float | None,
-    window: int,
-) -> torch.Tensor:
-    """`in_blocks` for the texts of a bucket: `[texts, length, heads, dim]`."""
-    found = torch.zeros_like(query)
-    for text, (own, seen) in enumerate(zip(bucket.lengths, bucket.seen, strict=True)):
-        found[text, :own] = in_blocks(
-            query[text, :own],
-            key[text, : own + seen],
-            value[text, : own + seen],
-            seen=int(seen),
-            scaling=scaling,
-            window=window,
-        )
-    return found
+def _mask(
+    bucket: Bucket, window: int | None, like: torch.Tensor, *, causal: bool
+) -> tuple[torch.Tensor | None, bool]:
+    """Additive mask that broadcasts to `[texts, 1, length, keys]`, and `is_causal`.
 
-
-def flash_attention(
-    pack: Pack,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cached: KeysAndValues,
-    scaling: float | None,
-    window: int | None,
-    *,
-    function: Callable[..., Any],
-) -> torch.Tensor:
-    """`flash_attn_varlen_func` of flash-attn 2.1 or later, or of flash-attn 3.
-
-    Causal queries are aligned with the last keys, as a text that continues shared tokens needs.
+    Made when the first layer asks, and kept in the bucket for the others.
     """
-    states, layout = _ragged(pack, query, key, value, cached)
-    out = function(
-        *states,
-        *layout,
-        softmax_scale=scaling,
-        causal=pack.causal,
-        window_size=(-1, -1) if window is None else (window - 1, 0),
-    )
-    found: torch.Tensor = out[0] if isinstance(out, tuple) else out
-    return found
+    if window not in bucket.masks:
+        short = window is None or bucket.keys <= window
+        if causal and short and not bool(bucket.seen.any()):
+            # What is padded stands on the right, where no token looks.
+            bucket.masks[window] = (None, True)
+        else:
+            visible = _visible(bucket, None if short else window, causal=causal)
+            if visible is not None:
+                blank = torch.zeros(visible.shape, dtype=like.dtype)
+                visible = blank.masked_fill_(~visible, float("-inf")).to(like.device)
+            bucket.masks[window] = (visible, False)
+    mask, is_causal = bucket.masks[window]
+    return None if mask is None else mask.to(like.device), is_causal
 
 
-def torch_varlen(
-    pack: Pack,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cached: KeysAndValues,
-    scaling: float | None,
-    window: int | None,
-    *,
-    function: Callable[..., Any],
-) -> torch.Tensor:
-    """`torch.nn.attention.varlen.varlen_attn`; one split, so a batch does not change a vector."""
-    states, layout = _ragged(pack, query, key, value, cached)
-    sizes = (-1, -1) if not pack.causal else (-1 if window is None else window - 1, 0)
-    found: torch.Tensor = function(
-        *(part.contiguous() for part in states),
-        *layout,
-        scale=scaling,
-        window_size=sizes,
-        enable_gqa=query.shape[1] != key.shape[1],
-        num_splits=1,
-    )
-    return found
-
-
-def _ragged(
-    pack: Pack,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cached: KeysAndValues,
-) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor | int, ...]]:
-    """Queries, keys and values, and how they are laid out, in the order both kernels take them."""
-    ragged = pack.ragged
-    keys = ragged.take([*(part for part, _ in cached), key])
-    values = ragged.take([*(part for _, part in cached), value])
-    starts = ragged.queries.to(query.device), ragged.keys.to(query.device)
-    return (query, keys, values), (*starts, ragged.most_queries, ragged.most_keys)
+def _visible(bucket: Bucket, window: int | None, *, causal: bool) -> torch.Tensor | None:
+    """Which keys each token sees, `[texts or 1, 1, length or 1, keys]`; None = all."""
+    key = torch.arange(bucket.keys)
+    if not causal:
+        keys = bucket.seen + bucket.lengths
+        whole = bool((keys == bucket.keys).all())
+        return None if whole else (key < keys[:, None])[:, None, None]
+    same = bool((bucket.seen == bucket.seen[0]).all())
+    seen = bucket.seen[:1] if same else bucket.seen
+    position = (seen[:, None] + torch.arange(bucket.length))[..., None]
+    visible = key <= position
+    if window is not None:
+        visible &= key > position - window
+    return None if bool(visible.all()) else visible[:, None]

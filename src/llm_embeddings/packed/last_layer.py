@@ -1,82 +1,121 @@
 """The last layer for pooled tokens only: of all others nobody reads more than keys and values.
 
-A hook before the last layer runs the stock layer twice. The first time it sees all tokens, and
-stops when it has come to its attention: that gives keys and values. The second time it sees the
-wanted tokens alone, and attends to the keys and values of the first. What else an architecture does
-in a layer stays its own affair.
+The last layer runs twice. The first time it sees all tokens, and ends when it has come to its
+attention: that gives keys and values. The second time it sees the wanted tokens alone, and attends
+to the keys and values of the first. What else an architecture does in a layer stays its own affair.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from .pack import Pack
+from . import attention
+from .attention import Kernel
+from .pack import Pack, Padding
+from .twin import shared_copy
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
 
-class _ReachedError(Exception):
-    """A layer has come to its attention."""
-
-    def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        super().__init__("keys and values of a layer")
-        self.states = key, value
-
-
-class _Stop:
-    """Stands for a pack: instead of attending, stops the layer."""
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any
-    ) -> torch.Tensor:
-        raise _ReachedError(key, value)
-
-
 @dataclass(frozen=True, slots=True)
-class _Last:
-    """Stands for a pack: queries of the wanted tokens, keys and values of all."""
+class Wanted:
+    """The tokens whose states are wanted, of a pack.
+
+    Attributes:
+        pack: The same texts and keys, with queries of these tokens only.
+        rows: `[queries]`, int64: where these tokens lie in the whole row.
+        kernel: What computes their attention.
+    """
 
     pack: Pack
-    key: torch.Tensor
-    value: torch.Tensor
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any
-    ) -> torch.Tensor:
-        return self.pack.attend(layer, query, self.key, self.value, *rest)
+    rows: torch.Tensor
+    kernel: Kernel
 
 
-def enable(backbone: PreTrainedModel) -> None:
-    """Let a pass give the hidden states of wanted tokens only; nothing else changes.
+class _Reached(Exception):  # it ends a layer early and is no error
+    """A layer has come to its attention; holds its keys and values."""
+
+
+def wanted_of(pack: Pack, last: Sequence[int], kernel: Kernel) -> Wanted:
+    """The last `last[text]` tokens of each text of a pack."""
+    ends = [(pack.starts[text] + pack.lengths[text], last[text]) for text in pack.order]
+    rows = torch.cat([torch.arange(end - n, end) for end, n in ends]).to(pack.device)
+    smaller, first = copy.copy(pack), 0
+    smaller.buckets, smaller.made = [], {}
+    for bucket in pack.buckets:
+        lengths = torch.tensor([last[text] for text in bucket.texts])
+        smaller.buckets.append(
+            replace(
+                bucket,
+                lengths=lengths,
+                seen=bucket.seen + bucket.lengths - lengths,
+                length=int(lengths.max()),
+                queries=Padding.of(first, lengths, pack.device),
+                masks={},
+            )
+        )
+        first += int(lengths.sum())
+    return Wanted(smaller, rows, kernel)
+
+
+def trimmed(backbone: PreTrainedModel) -> PreTrainedModel:
+    """A copy around the same weights whose last layer runs for `Wanted` tokens only.
 
     Raises:
         AttributeError: the backbone has no `layers`.
     """
-    layers: Any = backbone.layers
-    layer: nn.Module = layers[backbone.config.num_hidden_layers - 1]
-    if _only_wanted not in layer._forward_pre_hooks.values():
-        layer.register_forward_pre_hook(_only_wanted, with_kwargs=True)
+    twin: Any = shared_copy(backbone, backbone.config)
+    layer = twin.layers[backbone.config.num_hidden_layers - 1]
+    layer.forward = partial(_last, layer)
+    found: PreTrainedModel = twin
+    return found
 
 
-def _only_wanted(
-    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    last: Pack | None = kwargs.get("last")
-    if last is None:
-        return None
-    hidden, *others = args
+def forward(
+    backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pack, wanted: Wanted
+) -> torch.Tensor:
+    """Hidden states `[queries, dim]` after the final norm of the wanted tokens alone."""
+    return attention.forward(backbone, texts, pack, wanted.kernel, wanted=wanted)
+
+
+def _last(layer: nn.Module, hidden: torch.Tensor, *args: Any, wanted: Wanted, **kwargs: Any) -> Any:
+    run: Any = partial(type(layer).forward, layer)
+    cos, sin = kwargs["position_embeddings"]
     try:
-        layer.forward(*args, **{**kwargs, "pack": _Stop()})
-    except _ReachedError as reached:
-        pack = _Last(last, *reached.states)
+        run(hidden, *args, **{**kwargs, "attend": _reach})
+    except _Reached as reached:
+        key, value = reached.args
     else:
         raise ValueError(f"{type(layer).__name__} does not attend through transformers' registry")
-    cos, sin = (part[:, last.rows] for part in kwargs["position_embeddings"])
-    positions = kwargs["position_ids"][:, last.rows]
-    kwargs = {**kwargs, "pack": pack, "position_embeddings": (cos, sin), "position_ids": positions}
-    return (hidden[:, last.rows], *others), kwargs
+
+    def attend(
+        number: int,
+        query: torch.Tensor,
+        _key: torch.Tensor,
+        _value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        return attention.attend(
+            wanted.pack, wanted.kernel, number, query, key, value, scaling, window
+        )
+
+    rows = wanted.rows
+    changed = {
+        "attend": attend,
+        "position_embeddings": (cos[:, rows], sin[:, rows]),
+        "position_ids": kwargs["position_ids"][:, rows],
+    }
+    return run(hidden[:, rows], *args, **{**kwargs, **changed})
+
+
+def _reach(_layer: int, _query: Any, key: Any, value: Any, *_: Any) -> NoReturn:
+    raise _Reached(key, value)

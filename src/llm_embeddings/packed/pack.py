@@ -1,16 +1,14 @@
-"""Many texts in one row of tokens, without padding: where each lies, and whose keys it sees."""
+"""Pack: many texts in one row of tokens, without padding. Layout only: it computes nothing."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from ..batching import group
-from .padding import Padding
+_WASTE, _ENOUGH = 1.15, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +20,53 @@ class Cached:
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """How texts that lie one after the other in a row look padded to the longest, and back.
+
+    Attributes:
+        place: Their tokens in the row.
+        fill: `[texts x length]`, int64: which of these tokens padded rows hold; None = in order.
+        real: Which rows of the padded ones are tokens; None = all.
+    """
+
+    place: slice
+    fill: torch.Tensor | None
+    real: torch.Tensor | None
+
+    @classmethod
+    def of(cls, first: int, lengths: torch.Tensor, device: torch.device) -> Padding:
+        """Of texts that begin at `first` of the row and have `lengths` tokens, `[texts]`."""
+        place = slice(first, first + int(lengths.sum()))
+        column = torch.arange(int(lengths.max()))
+        last = lengths[:, None] - 1
+        inside = column <= last
+        if bool(inside.all()):
+            return cls(place, None, None)
+        # Padding repeats the text's own last token: whatever it holds, no other text sees it.
+        starts = (lengths.cumsum(0) - lengths)[:, None]
+        fill = (starts + torch.minimum(column, last)).flatten().to(device)
+        return cls(place, fill, inside.flatten().nonzero().flatten().to(device))
+
+    def put(self, states: torch.Tensor, texts: int) -> torch.Tensor:
+        """States `[tokens, ...]` of the whole row as `[texts, length, ...]`."""
+        part = states[self.place]
+        if self.fill is not None:
+            part = part[self.fill.to(part.device)]
+        padded: torch.Tensor = part.unflatten(0, (texts, -1))
+        return padded
+
+    def take_off(self, padded: torch.Tensor) -> torch.Tensor:
+        """The inverse of `put`: the part of the row that these texts are."""
+        rows = padded.flatten(0, 1)
+        return rows if self.real is None else rows[self.real.to(rows.device)]
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """Texts of like length in a pack, which attention sees padded to the longest.
 
     Attributes:
-        texts: Which texts.
+        texts: Which texts of the pack.
         lengths: `[texts]`, int64, on the CPU: their queries.
         seen: `[texts]`, int64, on the CPU: keys before the first query of each.
         length: Queries of the text that has most.
@@ -35,7 +75,7 @@ class Bucket:
         own: Padding of the keys, without shared ones.
         source: What they continue: nothing, one of the pack's `cached`, or, by `[texts x keys]`,
             keys of the pack.
-        masks: What `Pack.mask` gives, by sliding window, made when the first layer asks.
+        masks: Attention masks by sliding window, kept by whoever makes them.
     """
 
     texts: list[int]
@@ -48,47 +88,37 @@ class Bucket:
     source: int | torch.Tensor | None
     masks: dict[int | None, tuple[torch.Tensor | None, bool]] = field(default_factory=dict)
 
+    def keys_of(
+        self, own: torch.Tensor, cached: Sequence[torch.Tensor], whole: torch.Tensor
+    ) -> torch.Tensor:
+        """Keys or values `[texts, keys, ...]`, shared ones first.
 
-@dataclass(frozen=True, slots=True)
-class Ragged:
-    """A pack as variable-length kernels take it: texts one after the other.
-
-    Attributes:
-        queries: `[texts + 1]`, int32: where the queries of each text begin.
-        keys: `[texts + 1]`, int32: where the keys of each text begin.
-        most_queries: Tokens of the longest text.
-        most_keys: Keys of the text that has most.
-        index: Which of the pack's keys; None = all in order.
-    """
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    most_queries: int
-    most_keys: int
-    index: torch.Tensor | None
-
-    def take(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        """Keys or values, cached ones first, in the order of `keys`."""
-        states = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return states if self.index is None else states[self.index.to(states.device)]
+        Given are those of the row, `[tokens, ...]`, those the pack has cached, and all in one.
+        """
+        if isinstance(self.source, torch.Tensor):
+            taken = whole[self.source.to(own.device)]
+            found: torch.Tensor = taken.unflatten(0, (len(self.texts), self.keys))
+            return found
+        padded = self.own.put(own, len(self.texts))
+        if self.source is None:
+            return padded
+        before = cached[self.source].expand(len(padded), *([-1] * own.ndim))
+        return torch.cat([before, padded], 1)
 
 
 class Pack:
-    """Many texts in one row of tokens.
+    """Where each text lies in the row, and whose keys it sees.
 
     Attributes:
         order: Texts in the order of their tokens in the row.
         positions: `[tokens]`, int64: position of each token in its own text.
         buckets: The texts, grouped by length.
         kept: Keys and values of the texts that were to be kept, filled by the pass.
-        rows: `[queries]`, int64: tokens that have queries; only of a pack made by `last`.
-        causal: Attention direction.
-        cached: Keys and values from earlier passes; they stand before those of the row.
         starts: First token of each text in the row.
         key_starts: First shared key of each text.
+        offset: Keys that stand before the row: those of `cached`.
+        made: What a kernel has made of the layout, kept for the layers that follow.
     """
-
-    rows: torch.Tensor
 
     def __init__(
         self,
@@ -97,7 +127,6 @@ class Pack:
         cached: Sequence[Cached] = (),
         *,
         causal: bool,
-        kernel: Kernel,
         device: torch.device,
         keep: Sequence[int] = (),
     ) -> None:
@@ -109,39 +138,33 @@ class Pack:
                 this pack, None is nothing. Only causal texts may continue something.
             cached: Keys and values from earlier passes.
             causal: Attention direction.
-            kernel: One of `kernels`.
             device: Where the row is.
             keep: Texts whose keys and values are wanted afterwards.
         """
-        sizes = [*(part.length for part in cached), *lengths]
+        sizes = [*[part.length for part in cached], *lengths]
         seen = [0 if parent is None else sizes[parent] for parent in parents]
         groups = group(lengths, [a + b for a, b in zip(seen, lengths, strict=True)])
-        self.causal, self.cached, self._kernel, self._device = causal, cached, kernel, device
+        self.lengths, self.causal, self.cached, self.device = lengths, causal, cached, device
         self.order = [text for texts in groups for text in texts]
-        firsts = _cumulated([lengths[text] for text in self.order])
+        firsts = cumulated([lengths[text] for text in self.order])
         self.starts = dict(zip(self.order, firsts, strict=False))
-        firsts = _cumulated([part.length for part in cached])
+        firsts = cumulated([part.length for part in cached])
         self.offset = firsts.pop()
         firsts += [self.offset + self.starts[text] for text in range(len(lengths))]
         self.key_starts = [0 if parent is None else firsts[parent] for parent in parents]
-        self._firsts = [self.starts[text] for text in range(len(lengths))]
-        self._lengths = lengths
         self.kept = {text: Cached(lengths[text], {}) for text in keep}
-        self.buckets = [self._bucket(texts, lengths, seen, parents) for texts in groups]
+        self.made: dict[str, Any] = {}
+        self.buckets = [self._bucket(texts, seen, parents) for texts in groups]
         positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
         self.positions = torch.cat(positions).to(device)
 
     def _bucket(
-        self,
-        texts: list[int],
-        all_lengths: Sequence[int],
-        all_seen: Sequence[int],
-        parents: Sequence[int | None],
+        self, texts: list[int], all_seen: Sequence[int], parents: Sequence[int | None]
     ) -> Bucket:
-        lengths = torch.tensor([all_lengths[text] for text in texts])
+        lengths = torch.tensor([self.lengths[text] for text in texts])
         seen = torch.tensor([all_seen[text] for text in texts])
         keys = int((lengths + seen).max())
-        own = Padding.of(self.starts[texts[0]], lengths, self._device)
+        own = Padding.of(self.starts[texts[0]], lengths, self.device)
         origins = {parents[text] for text in texts}
         source: int | torch.Tensor | None = origins.pop() if len(origins) == 1 else -1
         if source is not None and not 0 <= source < len(self.cached):
@@ -149,71 +172,36 @@ class Pack:
             shared = torch.tensor([self.key_starts[text] for text in texts])[:, None] + column
             starts = torch.tensor([self.offset + self.starts[text] for text in texts])[:, None]
             after = starts + torch.minimum(column - seen[:, None], lengths[:, None] - 1)
-            source = torch.where(column < seen[:, None], shared, after).flatten().to(self._device)
+            source = torch.where(column < seen[:, None], shared, after).flatten().to(self.device)
         return Bucket(texts, lengths, seen, int(lengths.max()), keys, own, own, source)
 
-    def last(self, wanted: Sequence[int]) -> Pack:
-        """The same texts and keys, with queries of the last `wanted` tokens of each text only."""
-        pack = copy.copy(self)
-        pack.__dict__.pop("ragged", None)
-        ends = [(self.starts[text] + self._lengths[text], wanted[text]) for text in self.order]
-        pack.rows = torch.cat([torch.arange(end - n, end) for end, n in ends]).to(self._device)
-        pack.buckets, at = [], 0
-        for bucket in self.buckets:
-            lengths = torch.tensor([wanted[text] for text in bucket.texts])
-            pack.buckets.append(
-                replace(
-                    bucket,
-                    lengths=lengths,
-                    seen=bucket.seen + bucket.lengths - lengths,
-                    length=int(lengths.max()),
-                    queries=Padding.of(at, lengths, self._device),
-                    masks={},
-                )
-            )
-            at += int(lengths.sum())
-        return pack
+    def states(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cached: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Queries `[texts, length, ...]`, keys and values `[texts, keys, ...]` of each bucket.
 
-    @cached_property
-    def ragged(self) -> Ragged:
-        """The pack without buckets."""
-        lengths = [int(n) for bucket in self.buckets for n in bucket.lengths]
-        keys = [int(n) for bucket in self.buckets for n in bucket.lengths + bucket.seen]
-        index = []
-        for text, all_keys in zip(self.order, keys, strict=True):
-            first, own = self.offset + self.starts[text], self._lengths[text]
-            index.append(torch.arange(all_keys - own) + self.key_starts[text])
-            index.append(torch.arange(first, first + own))
-        taken = torch.cat(index)
-        in_order = torch.equal(taken, torch.arange(self.offset + sum(self._lengths)))
-        return Ragged(
-            torch.tensor(_cumulated(lengths), dtype=torch.int32, device=self._device),
-            torch.tensor(_cumulated(keys), dtype=torch.int32, device=self._device),
-            max(lengths),
-            max(keys),
-            None if in_order else taken.to(self._device),
-        )
+        Given are those of the row, `[tokens, ...]`, and keys and values of what is cached.
+        """
+        keys, values = [part[0] for part in cached], [part[1] for part in cached]
+        all_keys, all_values = key, value
+        if cached and any([isinstance(bucket.source, torch.Tensor) for bucket in self.buckets]):
+            all_keys, all_values = torch.cat([*keys, key]), torch.cat([*values, value])
+        return [
+            (
+                bucket.queries.put(query, len(bucket.texts)),
+                bucket.keys_of(key, keys, all_keys),
+                bucket.keys_of(value, values, all_values),
+            )
+            for bucket in self.buckets
+        ]
 
     def padded(self, states: torch.Tensor) -> list[torch.Tensor]:
         """States `[tokens, ...]` of the row as `[texts, length, ...]` per bucket."""
         return [bucket.queries.put(states, len(bucket.texts)) for bucket in self.buckets]
-
-    def padded_keys(self, states: torch.Tensor, cached: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Keys or values `[tokens, ...]`, behind the shared ones: `[texts, keys, ...]` each."""
-        whole = None
-        found = []
-        for bucket in self.buckets:
-            if isinstance(bucket.source, torch.Tensor):
-                whole = torch.cat([*cached, states]) if whole is None else whole
-                taken = whole[bucket.source.to(states.device)]
-                found.append(taken.unflatten(0, (len(bucket.texts), bucket.keys)))
-                continue
-            own = bucket.own.put(states, len(bucket.texts))
-            if bucket.source is not None:
-                before = cached[bucket.source].expand(len(own), *([-1] * states.ndim))
-                own = torch.cat([before, own], 1)
-            found.append(own)
-        return found
 
     def joined(self, padded: Sequence[torch.Tensor]) -> torch.Tensor:
         """The inverse of `padded`."""
@@ -223,67 +211,41 @@ class Pack:
 
     def apart(self, states: torch.Tensor) -> list[torch.Tensor]:
         """States `[tokens, ...]` of the row as `[length, ...]` per text."""
-        return [states[at : at + n] for at, n in zip(self._firsts, self._lengths, strict=True)]
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
-        """One layer's attention: `[1, heads, tokens, dim]` each -> `[1, tokens, heads, dim]`."""
-        query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-        for text, kept in self.kept.items():
-            place = slice(self.starts[text], self.starts[text] + kept.length)
-            kept.layers[layer] = key[place].clone(), value[place].clone()
-        cached = [part.layers[layer] for part in self.cached]
-        return self._kernel(self, query, key, value, cached, scaling, window)[None]
-
-    def mask(
-        self, bucket: Bucket, window: int | None, like: torch.Tensor
-    ) -> tuple[torch.Tensor | None, bool]:
-        """Additive mask that broadcasts to `[texts, 1, length, keys]`, and `is_causal`."""
-        if window not in bucket.masks:
-            short = window is None or bucket.keys <= window
-            if self.causal and short and not bool(bucket.seen.any()):
-                # What is padded stands on the right, where no token looks.
-                bucket.masks[window] = (None, True)
-            else:
-                visible = _visible(bucket, None if short else window, causal=self.causal)
-                if visible is not None:
-                    blank = torch.zeros(visible.shape, dtype=like.dtype)
-                    visible = blank.masked_fill_(~visible, float("-inf")).to(like.device)
-                bucket.masks[window] = (visible, False)
-        mask, is_causal = bucket.masks[window]
-        return None if mask is None else mask.to(like.device), is_causal
+        return [
+            states[self.starts[text] : self.starts[text] + length]
+            for text, length in enumerate(self.lengths)
+        ]
 
 
-KeysAndValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
-Kernel = Callable[
-    [Pack, torch.Tensor, torch.Tensor, torch.Tensor, KeysAndValues, float | None, int | None],
-    torch.Tensor,
-]
+def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
+    """Sequences, by tokens and by keys they attend to, in groups that can be padded to the longest.
+
+    Returns indices per group, most keys first; padding adds at most 15 % to either number, and
+    nothing where enough sequences are of one length.
+    """
+    groups: list[list[int]] = []
+    sizes = [0, 0]
+    longest = 0
+    descending = [
+        (-key, -length, i) for i, (key, length) in enumerate(zip(keys, lengths, strict=True))
+    ]
+    for minus_key, minus_length, index in descending:
+        key, length = -minus_key, -minus_length
+        if groups:
+            first, count = groups[-1][0], len(groups[-1]) + 1
+            longest = max(length, longest)
+            queries, seen = sizes[0] + length, sizes[1] + key
+            little = count * longest <= _WASTE * queries and count * keys[first] <= _WASTE * seen
+            alike = (length, key) == (lengths[first], keys[first])
+            if little and (alike or sizes[0] < _ENOUGH):
+                groups[-1].append(index)
+                sizes = [queries, seen]
+                continue
+        groups.append([index])
+        sizes, longest = [length, key], length
+    return groups
 
 
-def _visible(bucket: Bucket, window: int | None, *, causal: bool) -> torch.Tensor | None:
-    """Which keys each token sees, `[texts or 1, 1, length or 1, keys]`; None = all."""
-    key = torch.arange(bucket.keys)
-    if not causal:
-        keys = bucket.seen + bucket.lengths
-        whole = bool((keys == bucket.keys).all())
-        return None if whole else (key < keys[:, None])[:, None, None]
-    same = bool((bucket.seen == bucket.seen[0]).all())
-    seen = bucket.seen[:1] if same else bucket.seen
-    position = (seen[:, None] + torch.arange(bucket.length))[..., None]
-    visible = key <= position
-    if window is not None:
-        visible &= key > position - window
-    return None if bool(visible.all()) else visible[:, None]
-
-
-def _cumulated(sizes: Sequence[int]) -> list[int]:
+def cumulated(sizes: Sequence[int]) -> list[int]:
     """Where each part starts, and where the last ends."""
     return [0, *torch.tensor(sizes, dtype=torch.int64).cumsum(0).tolist()]

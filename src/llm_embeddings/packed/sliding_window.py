@@ -9,14 +9,38 @@ from __future__ import annotations
 
 import torch
 
-_LONG = 1024
+from .pack import Bucket
+
+LONG = 1024
 _BLOCK, _SMALLER_BLOCK = 128, 64  # the latter for windows of more keys than 4096
 
 
-def in_blocks_pays(query: torch.Tensor, keys: int, window: int) -> bool:
+def pays(query: torch.Tensor, keys: int, window: int) -> bool:
     """Whether a window leaves out some of the keys of long texts, `[texts, tokens, heads, dim]`."""
-    long = keys > window and query.shape[1] >= _LONG
+    long = keys > window and query.shape[1] >= LONG
     return long and query.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def bucket_in_blocks(
+    bucket: Bucket,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int,
+) -> torch.Tensor:
+    """`in_blocks` for the texts of a bucket: `[texts, length, heads, dim]`."""
+    found = torch.zeros_like(query)
+    for text, (own, seen) in enumerate(zip(bucket.lengths, bucket.seen, strict=True)):
+        found[text, :own] = in_blocks(
+            query[text, :own],
+            key[text, : own + seen],
+            value[text, : own + seen],
+            seen=int(seen),
+            scaling=scaling,
+            window=window,
+        )
+    return found
 
 
 def in_blocks(

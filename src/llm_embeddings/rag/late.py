@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model import positions
 from ..tokens import tokenize
 from ..vectors import finish
 
@@ -83,7 +82,7 @@ def late_vectors(
             than the model has positions.
     """
     check_late(encoder.recipe)
-    room = positions(encoder.backbone)
+    room = encoder.model.positions
     pooled = []
     for begin, end, inside in _pieces(encoder, text, spans, room, instruction):
         states = encoder.encode_tokens(text[begin:end], "document", instruction, max_length=room)

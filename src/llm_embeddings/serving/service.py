@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..encoder import Encoder
-from ..model import rows_of
 from ..recipe import Role
 from ..vectors import Vectors
 from .errors import ApiError, shown
@@ -197,9 +196,8 @@ class Service:
 
 def _counted(encoder: Encoder, inputs: Inputs, role: Role, instruction: str | None) -> _Counted:
     texts = _texts(encoder, inputs)
-    parts = encoder.backbone, encoder.tokenizer, encoder.recipe
     try:
-        rows = rows_of(*parts, texts, role, instruction, None)
+        rows = encoder.model.rows(texts, role, instruction)
     except ValueError as error:  # the instruction is the only thing of the client's that can fail
         raise ApiError(400, str(error), code="invalid_value", param="instruction") from error
     return _Counted(texts, sum(len(row.ids) for row in rows), sum(row.cut > 0 for row in rows))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -199,7 +199,8 @@ class _Stage:
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """The backbone with its recipe."""
         assert isinstance(model, Encoding)
-        save_result(self._options, self._trained._replace(backbone=model.backbone), directory)
+        trained = replace(self._trained, backbone=model.backbone)
+        save_result(self._options, trained, directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors of the model as it is."""

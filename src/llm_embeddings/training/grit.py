@@ -19,7 +19,6 @@ import torch
 from torch.nn.functional import normalize
 
 from ..families import gritlm
-from ..model import positions
 from ..recipe import Role
 from ..records.examples import Conversation, Example, read_conversations, read_examples
 from ..records.sources import Source, sources_of
@@ -162,7 +161,7 @@ class _Stage:
             )
         self.updates = self._updates()
         self._trained = load_backbone_for_training(options, RECIPE)
-        most = positions(self._trained.backbone)
+        most = self._trained.positions
         for name in ("query_length", "passage_length", "generative_length"):
             length = getattr(options, name)
             require(name, length, length <= most, f"exceeds the model's {most} positions: lower it")
@@ -248,7 +247,7 @@ class _Stage:
     ) -> tuple[float, int]:
         """Gradient of the language-model loss; the loss, and tokens."""
         options = self._options
-        _, tokenizer, recipe = self._trained
+        tokenizer, recipe = self._trained.tokenizer, self._trained.recipe
         found = [
             tokenize_conversation(tokenizer, recipe, conversation, options.generative_length)
             for conversation in batch.conversations
@@ -271,7 +270,7 @@ class _Stage:
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """Backbone and head."""
         assert isinstance(model, UnifiedModel)
-        trained = self._trained._replace(backbone=model.encoding.backbone)
+        trained = replace(self._trained, backbone=model.encoding.backbone)
         save_result(self._options, trained, directory, head=model.head, generates=True)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:

@@ -19,7 +19,7 @@ import torch
 
 from ..checkpoint.detect import named
 from ..families import llara, siblings
-from ..model import positions
+from ..model import Model
 from ..recipe import Recipe, Role
 from ..records.sources import sources_of
 from ..vectors import Vectors
@@ -33,7 +33,6 @@ from .passes.joint import Joint, JointModel, check_recipe, prompts_of, tokenize_
 from .run.loop import run
 from .run.stage import Progress
 from .weights.loading import (
-    Trainable,
     encode_texts,
     load_backbone_for_training,
     load_head,
@@ -142,10 +141,11 @@ class _Stage:
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
         # As a plain causal model: its own recipe may look both ways, and the tokens are to come.
         plain = dataclasses.replace(options, recipe=siblings.MEAN)
-        backbone, tokenizer, _ = load_backbone_for_training(plain)
+        loaded = load_backbone_for_training(plain)
+        backbone, tokenizer = loaded.backbone, loaded.tokenizer
         head = load_head(options, backbone)
         add_tokens(tokenizer, backbone, head, recipe.required_tokens, seed=options.seed)
-        self._trained = Trainable(backbone, tokenizer, recipe)
+        self._trained = Model(backbone, tokenizer, recipe)
         prompts = prompts_of(tokenizer, recipe)
         require(
             "cutoff",
@@ -153,7 +153,7 @@ class _Stage:
             options.cutoff > prompts.tokens,
             f"leaves no room for a text: the prompts alone take {prompts.tokens} tokens",
         )
-        most = positions(backbone)
+        most = self._trained.positions
         fits = options.cutoff <= most
         require("cutoff", options.cutoff, fits, f"exceeds the model's {most} positions: lower it")
         encoding = Encoding(backbone, recipe)
@@ -174,7 +174,8 @@ class _Stage:
         """One pass over each text, two prompts behind it, three losses."""
         options, prompts = self._options, self._model.prompts
         rows = tokenize_joint(
-            *self._trained[1:],
+            self._trained.tokenizer,
+            self._trained.recipe,
             prompts,
             batch,
             cutoff=options.cutoff,
@@ -198,7 +199,7 @@ class _Stage:
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """Backbone and head."""
         assert isinstance(model, JointModel)
-        trained = self._trained._replace(backbone=model.encoding.backbone)
+        trained = dataclasses.replace(self._trained, backbone=model.encoding.backbone)
         save_result(self._options, trained, directory, head=model.head, generates=True)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:

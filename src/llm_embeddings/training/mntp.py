@@ -9,15 +9,14 @@ and does not save it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..batching import windows
-from ..checkpoint.checks import embedding_rows
-from ..model import positions
+from ..model import embedding_rows
 from ..recipe import Recipe, Role
 from ..records.examples import read_texts
 from ..records.sources import Source, sources_of
@@ -128,15 +127,16 @@ class _Stage:
     def __init__(self, options: MNTP) -> None:
         self._options = options
         self._trained = load_backbone_for_training(options, RECIPE)
-        backbone, tokenizer, recipe = self._trained
+        trained = self._trained
+        backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
         if recipe.causal:
             raise ValueError(
                 f"mntp trains attention in both directions, and recipe {recipe.name!r} is causal: "
                 "pass another recipe, such as 'mean'"
             )
-        if options.block_length > positions(backbone):
+        if options.block_length > trained.positions:
             raise ValueError(
-                f"block_length={options.block_length} is more than the {positions(backbone)} "
+                f"block_length={options.block_length} is more than the {trained.positions} "
                 "positions of this model"
             )
         self._mask_id = self._add_mask()
@@ -152,7 +152,7 @@ class _Stage:
 
     def _add_mask(self) -> int:
         """Id of the mask token, for which a model may need one more embedding."""
-        backbone, tokenizer, _ = self._trained
+        backbone, tokenizer = self._trained.backbone, self._trained.tokenizer
         token = mask_token(tokenizer, self._options.mask_token)
         if tokenizer.backend_tokenizer.token_to_id(token) is None:
             if self._options.save == "adapter":
@@ -214,7 +214,7 @@ class _Stage:
         """The backbone; its head only if that was trained."""
         assert isinstance(model, _Model)
         head = model.head if self._options.train_head else None
-        trained = self._trained._replace(backbone=model.encoding.backbone)
+        trained = replace(self._trained, backbone=model.encoding.backbone)
         save_result(self._options, trained, directory, head=head)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:

@@ -9,14 +9,13 @@ padding too while it trains.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import normalize
 
-from ..model import rows_of
 from ..recipe import Role
 from ..records.examples import read_texts
 from ..records.sources import sources_of
@@ -112,7 +111,7 @@ class _Stage:
     ) -> Progress:
         """InfoNCE between the two copies of each text."""
         options = self._options
-        found = rows_of(*self._trained, batch, "document", None, options.max_length) * 2
+        found = self._trained.rows(batch, "document", None, options.max_length) * 2
         rows, starts = [row.ids for row in found], [row.start for row in found]
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
@@ -127,7 +126,7 @@ class _Stage:
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """The backbone with its recipe."""
         assert isinstance(model, Encoding)
-        trained = self._trained._replace(backbone=model.backbone)
+        trained = replace(self._trained, backbone=model.backbone)
         save_result(self._options, trained, directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ..packed.prefix import weights_version
-from ..recipe import Recipe, Role
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from ..model import Model
+from ..recipe import Role
 
 _SAMPLES = 256
 
@@ -25,34 +22,28 @@ class Fingerprints:
         """Nothing is read yet."""
         self._known: tuple[tuple[Any, ...], str] | None = None
 
-    def of(
-        self,
-        backbone: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerFast,
-        recipe: Recipe,
-        role: Role,
-        instruction: str | None,
-    ) -> str:
+    def of(self, model: Model, role: Role, instruction: str | None) -> str:
         """32 hex digits over weights, tokenizer, recipe, role and instruction."""
+        recipe = model.recipe
         prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
         facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
         facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
-        parts = [facts, prefix, suffix, self._parts(backbone, tokenizer)]
+        parts = [facts, prefix, suffix, self._parts(model)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
-    def _parts(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
-        version = weights_version(backbone)
-        state = (version, id(tokenizer), len(tokenizer))
+    def _parts(self, model: Model) -> str:
+        version = model.version()
+        state = (id(model.backbone), version, id(model.tokenizer), len(model.tokenizer))
         if version is None or self._known is None or self._known[0] != state:
-            self._known = (state, _digest(backbone, tokenizer))
+            self._known = (state, _digest(model))
         return self._known[1]
 
 
-def _digest(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+def _digest(model: Model) -> str:
     """Of each weight tensor 256 evenly spaced values are read: any training moves some of them."""
     digest = hashlib.sha256()
-    digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
-    for name, weight in _plain_weights(backbone.named_parameters()):
+    digest.update(model.tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
+    for name, weight in _plain_weights(model.backbone.named_parameters()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.device.type != "meta":
             flat = weight.detach().reshape(-1)

@@ -5,34 +5,29 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ..recipe import Role
 from ..vectors import Vectors
-
-if TYPE_CHECKING:
-    from ..encoder import Encoder
-    from .store import VectorCache
+from .store import VectorCache
 
 
-class Remembered:
+class Lookup:
     """One call's way to the cache; windows of texts come back in the order they were looked up."""
 
     def __init__(
-        self,
-        cache: VectorCache,
-        encoder: Encoder,
-        roles: Mapping[Role, str | None],
-        max_length: int | None,
+        self, cache: VectorCache, fingerprints: Mapping[Role, str], max_length: int
     ) -> None:
-        """Name what decides the states besides the text."""
+        """Name what decides the states besides the text.
+
+        Args:
+            cache: Where states are.
+            fingerprints: Of the model, by each role of the call.
+            max_length: Limit in tokens.
+        """
         self._cache = cache
-        limit = encoder.max_length if max_length is None else max_length
         self._starts = [
-            hashlib.blake2b(
-                f"{encoder.fingerprint(role, text)} {role} {limit}\n".encode(), digest_size=16
-            )
-            for role, text in roles.items()
+            hashlib.blake2b(f"{fingerprint} {role} {max_length}\n".encode(), digest_size=16)
+            for role, fingerprint in fingerprints.items()
         ]
         self._waiting: deque[list[bytes | None]] = deque()
 

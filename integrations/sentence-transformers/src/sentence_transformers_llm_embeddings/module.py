@@ -14,7 +14,8 @@ from sentence_transformers.base.modules import InputModule
 
 from llm_embeddings import Encoder, Recipe, Template
 from llm_embeddings.inputs import check_texts
-from llm_embeddings.pooling import embed, pad
+from llm_embeddings.model import Model
+from llm_embeddings.packed.padded import embed, pad
 from llm_embeddings.tokens import tokenize
 
 if TYPE_CHECKING:
@@ -100,9 +101,8 @@ class EncoderModule(InputModule):
     def encoder(self) -> Encoder:
         """An Encoder of this module's present weights, tokenizer and limit."""
         encoder = copy.copy(self._encoder)
-        encoder.backbone = self.backbone
-        encoder.tokenizer = self.tokenizer
-        encoder.recipe = self.recipe.replace(max_length=self.max_seq_length)
+        recipe = self.recipe.replace(max_length=self.max_seq_length)
+        encoder.model = Model(self.backbone, self.tokenizer, recipe)
         return encoder
 
     @property

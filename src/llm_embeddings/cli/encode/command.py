@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.filesize import decimal
 
+from ...arithmetic.precision import NEEDS_RANGES
 from ...recipe import Role
 from ...storage.progress import Meter
-from ...vectors import NEEDS_RANGES
 from ..console import (
     AdapterOption,
     DeviceOption,
@@ -234,13 +234,11 @@ def _settings(encoder: Encoder, task: Task, source: Source, output: Path) -> dic
 
 def _ranges(encoder: Encoder, options: dict[str, Any]) -> str | None:
     """A hash of the ranges of int8 and uint8."""
-    from ...calibration import ranges_of
-
     if options["precision"] not in NEEDS_RANGES:
         return None
     wanted = options["normalize"]
     normalize = encoder.recipe.normalize if wanted is None else wanted
-    ranges = ranges_of(encoder, options["truncate_dim"] or encoder.dimension, normalize)
+    ranges = encoder.ranges_of(options["truncate_dim"] or encoder.dimension, normalize)
     return hashlib.sha256(ranges.tobytes()).hexdigest()[:16]
 
 
@@ -253,11 +251,9 @@ def _vectors(encoder: Encoder, task: Task, chunk: Chunk) -> NDArray[Any]:
 
 def _tokens(encoder: Encoder, task: Task, chunk: Chunk) -> int:
     """How many tokens a chunk has."""
-    from ...model import rows_of
-
-    parts = encoder.backbone, encoder.tokenizer, encoder.recipe
     limit = task.options["max_length"]
-    return sum(len(r.ids) for r in rows_of(*parts, chunk.texts, task.role, task.instruction, limit))
+    rows = encoder.model.rows(chunk.texts, task.role, task.instruction, limit)
+    return sum(len(row.ids) for row in rows)
 
 
 def _summary(output: Path, count: int, like: NDArray[Any], meter: Meter) -> None:

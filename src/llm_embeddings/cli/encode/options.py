@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ...arithmetic.precision import Precision
 from ...recipe import Role
-from ...vectors import Precision
 from .read import MOST_ROWS, Format
 
 INPUT_PANEL, VECTORS_PANEL, RUN_PANEL = "Input", "Vectors", "Run"

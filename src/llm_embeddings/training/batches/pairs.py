@@ -5,15 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...model import rows_of
+from ...model import Model
 from ...recipe import Role
 from ...records.examples import Example
 from ...tokens import Tokens
-
-if TYPE_CHECKING:
-    from ..weights.loading import Trainable
 
 
 def choose(
@@ -47,7 +43,7 @@ def choose(
     return pairs
 
 
-def tokenize_pairs(trained: Trainable, pairs: Sequence[Pair], lengths: Lengths) -> list[Tokens]:
+def tokenize_pairs(trained: Model, pairs: Sequence[Pair], lengths: Lengths) -> list[Tokens]:
     """Rows of all queries, then of all passages, group after group.
 
     Raises:
@@ -78,7 +74,7 @@ def text_numbers(pairs: Sequence[Pair]) -> list[int]:
 
 
 def _rows(
-    trained: Trainable,
+    trained: Model,
     texts: Sequence[tuple[str, str | None]],
     role: Role,
     limit: int | None,
@@ -90,7 +86,7 @@ def _rows(
     found: dict[int, Tokens] = {}
     for instruction, where in places.items():
         strings = [texts[place][0] for place in where]
-        rows = rows_of(*trained, strings, role, instruction, limit)
+        rows = trained.rows(strings, role, instruction, limit)
         found.update(zip(where, rows, strict=True))
     return [found[place] for place in range(len(texts))]
 

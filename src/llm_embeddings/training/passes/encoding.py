@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...checkpoint.checks import choose_kernel
 from ...packed import attention
-from ...packed.pack import Kernel, Pack
-from ...pooling import forward, pad, pool
+from ...packed.attention import Kernel
+from ...packed.choice import choose_kernel
+from ...packed.pack import Pack
+from ...packed.padded import forward, pad
+from ...packed.pooling import pool
 from ...recipe import Recipe
 
 if TYPE_CHECKING:
@@ -80,10 +82,9 @@ class Encoding(torch.nn.Module):
             [len(row) for row in rows],
             [None] * len(rows) if parents is None else parents,
             causal=self.recipe.causal if causal is None else causal,
-            kernel=self._kernel_now(self._kernel),
             device=self.backbone.device,
         )
-        hidden = attention.forward(self.backbone, rows, pack)
+        hidden = attention.forward(self.backbone, rows, pack, self._kernel_now(self._kernel))
         if starts is None:
             return pack.apart(hidden)
         return self._pooled(pack, hidden, starts)

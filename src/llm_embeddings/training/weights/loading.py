@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...checkpoint import sidecar
+from ...checkpoint.checks import prepare
 from ...checkpoint.detect import named
 from ...checkpoint.files import Source, find, is_adapter, read_json, resolve, weight_files
-from ...checkpoint.loading import LoadOptions, load, prepare
-from ...model import rows_of
+from ...checkpoint.loading import load
+from ...checkpoint.options import LoadOptions
+from ...model import Model
 from ...recipe import Recipe, Role
 from ...vectors import Vectors
 from ..options import LoraOptions, StageOptions
@@ -23,11 +25,10 @@ from ..run.checkpoints import check_output
 from .saving import ADAPTER, save_result
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel
 
 __all__ = [
     "Encoding",
-    "Trainable",
     "encode_texts",
     "load_backbone_for_training",
     "load_head",
@@ -35,15 +36,7 @@ __all__ = [
 ]
 
 
-class Trainable(NamedTuple):
-    """A loaded model: a tuple, to be taken apart."""
-
-    backbone: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    recipe: Recipe
-
-
-def load_backbone_for_training(options: StageOptions, default: Recipe | None = None) -> Trainable:
+def load_backbone_for_training(options: StageOptions, default: Recipe | None = None) -> Model:
     """Load `options.model` with the adapters it names merged, and put new adapters on it.
 
     The recipe is `options.recipe`, else the one the model was saved or is listed with, else
@@ -57,22 +50,17 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
     check_output(options.output, options.to_dict(), resume=options.resume)
     torch.manual_seed(options.seed)  # of adapters and new embeddings
     weights = "float32" if options.lora is None else options.dtype
-    found = load(
-        options.model,
-        recipe_for(options, default),
-        (),
-        Source(),
-        LoadOptions(device=_device(), dtype=weights),
-    )
-    prepare(found.backbone, found.tokenizer, found.recipe)
-    backbone = found.backbone
+    recipe = recipe_for(options, default)
+    model, _ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
+    prepare(model)
+    backbone = model.backbone
     if options.lora is not None:
         add_adapter(backbone, options.lora, options.model)
     if options.gradient_checkpointing:
         older = backbone.gradient_checkpointing_enable  # the older name, deprecated by now
         enable = getattr(backbone, "activation_checkpointing_enable", older)
         enable({"use_reentrant": False})
-    return Trainable(backbone, found.tokenizer, found.recipe)
+    return model
 
 
 def recipe_for(options: StageOptions, default: Recipe | None) -> Recipe | str | None:
@@ -155,7 +143,7 @@ def load_head(options: StageOptions, backbone: PreTrainedModel) -> torch.nn.Line
 
 def encode_texts(
     encode: Callable[[list[list[int]], list[int]], torch.Tensor],
-    trained: Trainable,
+    trained: Model,
     texts: list[str],
     role: Role,
     *,
@@ -166,13 +154,13 @@ def encode_texts(
 
     Args:
         encode: Rows of ids and their starts -> vectors.
-        trained: Its parts.
+        trained: The model.
         texts: Strings.
         role: Of all of them.
         max_length: Limit in tokens; None = the recipe's.
         budget: Tokens per pass.
     """
-    rows = rows_of(*trained, texts, role, None, max_length)
+    rows = trained.rows(texts, role, None, max_length)
     parts, order = [], []
     with torch.no_grad():
         for chunk in plan([len(row.ids) for row in rows], budget)[0]:

@@ -13,12 +13,12 @@ import torch
 from ...arithmetic.dtype import resolve_dtype
 from ...checkpoint import sidecar
 from ...checkpoint.files import Source, find, read_json, resolve
+from ...model import Model
 from ..options import StageOptions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from .loading import Trainable
 
 ADAPTER = "default"
 _PREFIX = "base_model.model."
@@ -26,7 +26,7 @@ _PREFIX = "base_model.model."
 
 def save_result(
     options: StageOptions,
-    trained: Trainable,
+    trained: Model,
     directory: Path,
     *,
     head: torch.nn.Linear | None = None,
@@ -45,7 +45,7 @@ def save_result(
             then loads it as it loads `options.model`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    backbone, tokenizer, recipe = trained
+    backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
     if options.save == "adapter":
         _save_adapter(backbone, directory)
     else:

@@ -1,4 +1,4 @@
-"""Token ids -> hidden states -> vectors, in tensors. Serving and training share this forward."""
+"""Rows of token ids padded to the longest -> hidden states or vectors, where packing cannot be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .recipe import Recipe
+from ..recipe import Recipe
+from .pooling import pool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,45 +46,11 @@ def forward(
     """
     mask = None
     if not recipe.causal and bool((lengths < ids.shape[1]).any()):
-        mask = _positions(ids) < lengths[:, None]
+        mask = torch.arange(ids.shape[1], device=ids.device)[None] < lengths[:, None]
     hidden: torch.Tensor = backbone(
         input_ids=ids, attention_mask=mask, use_cache=False
     ).last_hidden_state
     return hidden
-
-
-def pool(
-    hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, recipe: Recipe
-) -> torch.Tensor:
-    """One vector per row, pooled in float32.
-
-    Formulas: llm2vec 0.2.3 `LLM2Vec.get_pooling` and gritlm 1.0.2 `GritLM.pooling` agree on the
-    mean and on weights 1..n for the weighted mean; the last k tokens are FlagEmbedding's LLARA.
-
-    Args:
-        hidden: `[batch, length, dim]`.
-        starts: `[batch]`, first pooled position of the means.
-        lengths: `[batch]`, real tokens per row.
-        recipe: Says which pooling.
-
-    Returns:
-        `[batch, dim]`, float32, not normalised.
-    """
-    if recipe.pooling == "first_token":
-        return hidden[:, 0].float()
-    if recipe.pooling == "last_token":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1].float()
-    if recipe.pooling == "last_k_mean":
-        starts = (lengths - (recipe.last_k or 1)).clamp(min=0)
-    positions = _positions(hidden)
-    inside = (positions >= starts[:, None]) & (positions < lengths[:, None])
-    weights = inside.float()
-    if recipe.pooling == "weighted_mean":
-        weights = weights * weights.cumsum(1)
-    weights = weights / weights.sum(1, keepdim=True)
-    # Padding may hold anything, NaN included, and 0 * NaN is NaN.
-    states = hidden.float().masked_fill(~inside[..., None], 0.0)
-    return (states * weights[..., None]).sum(1)
 
 
 def embed(
@@ -95,7 +62,3 @@ def embed(
 ) -> torch.Tensor:
     """Vectors `[batch, dim]` (float32, not normalised) of right-padded rows; gradients flow."""
     return pool(forward(backbone, recipe, ids, lengths), starts.to(ids.device), lengths, recipe)
-
-
-def _positions(rows: torch.Tensor) -> torch.Tensor:
-    return torch.arange(rows.shape[1], device=rows.device)[None]

@@ -1,0 +1,187 @@
+"""What an encoder does with texts: each method hands them to a `Call` and gives back vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arithmetic.precision import NEEDS_RANGES, Precision
+from .call import Call
+from .inputs import (
+    AllKeywords,
+    EncodeKeywords,
+    EncodeOptions,
+    check_texts,
+)
+from .recipe import Role
+from .vectors import Vectors
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model import Model
+    from .vector_cache.store import VectorCache
+
+
+class BaseEncoder:
+    """The way from text to vector; `Encoder` adds where a model comes from and where it goes.
+
+    Attributes:
+        model: Backbone, tokenizer and recipe.
+        scheduler: The workers that run the backbone, for all threads and coroutines.
+        ranges: Calibrated ranges `[2, dim]` of int8 and uint8, by (dim, normalize).
+        vector_cache: Where vectors are kept and looked for, or None; may be set.
+        quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
+            with "int8" or "fp8"; None without.
+    """
+
+    quantization_cosine: float | None = None
+
+    def __init__(self, model: Model) -> None:
+        """Find out what a checked model can do."""
+        from .engine.scheduler import Scheduler
+        from .forward import Runner
+        from .vector_cache.fingerprint import Fingerprints
+
+        self.model = model
+        self.ranges: dict[tuple[int, bool], Vectors] = {}
+        self.vector_cache: VectorCache | None = None
+        self.scheduler = Scheduler(Runner(model))
+        self._fingerprints = Fingerprints()
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        *,
+        as_tensor: Literal[False] = False,
+        **options: Unpack[EncodeKeywords],
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        *,
+        as_tensor: Literal[True],
+        **options: Unpack[EncodeKeywords],
+    ) -> torch.Tensor: ...
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        *,
+        normalize: bool | None = None,
+        truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        show_progress: bool = False,
+        as_tensor: bool = False,
+    ) -> NDArray[Any] | torch.Tensor:
+        """Vectors of texts, in the order given.
+
+        Args:
+            texts: One string or many. An empty one has a finite vector; lone surrogates count as
+                U+FFFD; what is over the limit is cut (and counted in the debug log).
+            role: "query" or "document": which of the recipe's templates stands around the text.
+            instruction: None = the recipe's default for queries, none for documents; "" = none.
+            normalize: Unit L2 length; None = as the recipe says.
+            truncate_dim: Keep this many dimensions, then normalise if wanted.
+            precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary".
+            max_length: Limit in tokens in the recipe's meaning; None = `self.max_length`.
+            max_batch_tokens: Tokens per forward pass; None = 2048 on a CPU, else by memory.
+            show_progress: Show a progress bar.
+            as_tensor: Return a torch tensor on `self.device` instead of a NumPy array.
+
+        Returns:
+            `[dim]` for one string, `[n, dim]` for many (`[0, dim]` for none); float32 unless
+            `precision` says otherwise.
+
+        Raises:
+            TypeError: a text is not a string (the message gives its index), or an unknown option.
+            ValueError: a bad option, an instruction that does not fit, or a vector that is not
+                finite (the message names the text).
+        """
+        strings, single = check_texts(texts)
+        options = EncodeOptions(
+            normalize=normalize,
+            truncate_dim=truncate_dim,
+            precision=precision,
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
+            show_progress=show_progress,
+        )
+        vectors = self._call({role: instruction}, options).run(strings)[:, 0]
+        result: NDArray[Any] | torch.Tensor = self._given(vectors, single, as_tensor)
+        return result
+
+    def encode_query(
+        self,
+        texts: str | Iterable[str],
+        instruction: str | None = None,
+        **options: Unpack[AllKeywords],
+    ) -> Any:
+        """`encode` with role "query": what to call for search queries."""
+        call: Any = self.encode
+        return call(texts, "query", instruction, **options)
+
+    def encode_document(
+        self,
+        texts: str | Iterable[str],
+        instruction: str | None = None,
+        **options: Unpack[AllKeywords],
+    ) -> Any:
+        """`encode` with role "document": what to call for the passages to be found."""
+        call: Any = self.encode
+        return call(texts, "document", instruction, **options)
+
+    def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
+        """32 hex digits that differ whenever vectors would: part of any cache key.
+
+        Covers weights (sampled), tokenizer, dtype, recipe, role and instruction; not the options
+        of a call (`normalize`, `truncate_dim`, `precision`, `max_length`).
+        """
+        return self._fingerprints.of(self.model, role, instruction)
+
+    def ranges_of(self, dim: int, normalize: bool) -> Vectors:
+        """Ranges `[2, dim]` of int8 and uint8: calibrated, or measured when first needed."""
+        if (dim, normalize) not in self.ranges:
+            from .arithmetic.calibration import default_ranges
+
+            self.ranges[dim, normalize] = default_ranges(self.encode, dim, normalize)
+        return self.ranges[dim, normalize]
+
+    def _call(self, roles: Mapping[Role, str | None], options: EncodeOptions) -> Call:
+        """One call with options that this model can take."""
+        options.check(self.model.dimension)
+        ranges = lookup = None
+        if options.precision in NEEDS_RANGES:
+            wanted = options.normalize
+            normalize = self.model.recipe.normalize if wanted is None else wanted
+            ranges = self.ranges_of(options.truncate_dim or self.model.dimension, normalize)
+        if self.vector_cache is not None:
+            from .vector_cache.lookup import Lookup
+
+            prints = {role: self.fingerprint(role, text) for role, text in roles.items()}
+            limit = self.model.max_length if options.max_length is None else options.max_length
+            lookup = Lookup(self.vector_cache, prints, limit)
+        return Call(self.model, self.scheduler, roles, options, ranges=ranges, lookup=lookup)
+
+    def _given(self, vectors: NDArray[Any], single: bool, as_tensor: bool) -> Any:
+        """What the caller gets: one vector or all, an array or a tensor."""
+        result = np.ascontiguousarray(vectors[0] if single else vectors)
+        if not as_tensor:
+            return result
+        import torch
+
+        return torch.from_numpy(result).to(self.model.device)

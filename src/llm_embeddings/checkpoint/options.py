@@ -1,0 +1,71 @@
+"""LoadOptions: what loads a model, the same for every entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..arithmetic.kinds import Quantization, check_quantization
+from ..recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..vector_cache.store import VectorCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How a checkpoint is found, read and placed.
+
+    Attributes:
+        recipe: A `Recipe`, or a name from `list_recipes()`. None = the one saved beside the
+            weights, listed under the hub id, or recognised from the files.
+        adapters: LoRA adapters to apply on top, in order. An adapter repository named as the model
+            brings its own base and the stages before it.
+        device: None = CUDA, Apple's GPU or the CPU, whichever there is.
+        devices: Several instead, such as `["cuda:0", "cuda:1"]`: a process with the model for each
+            but the first shares the work. `["cpu", "cpu"]` divides the cores.
+        dtype: "auto" = the checkpoint's; on a CPU bfloat16 where it is native, else float32.
+        attn_implementation: As in transformers.
+        quantization: "int8" (CPU, CUDA) or "fp8" (CUDA): linear layers in 8 bits, weights and
+            activations; `Encoder.quantization_cosine` says how close the vectors stay. Or a
+            transformers quantization config.
+        device_map: As in transformers; overrides `device`.
+        revision: Branch, tag or commit of the model.
+        token: Hub token.
+        cache_dir: Hub cache.
+        local_files_only: Never ask the network.
+        trust_remote_code: Run code from the repository; no listed checkpoint needs it.
+        vector_cache: File that keeps vectors for the next call, run or process.
+
+    Raises:
+        TypeError: one name where a list of names belongs.
+        ValueError: options that exclude each other, or an unknown quantization.
+    """
+
+    recipe: Recipe | str | None = None
+    adapters: Sequence[str | Path] | None = None
+    device: str | torch.device | None = None
+    devices: Sequence[str] | None = None
+    dtype: str | torch.dtype = "auto"
+    attn_implementation: str | None = None
+    quantization: Quantization | Any = None
+    device_map: str | Mapping[str, Any] | None = None
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    vector_cache: VectorCache | str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.adapters, str | Path):
+            given = str(self.adapters)
+            raise TypeError(f"adapters must be a list, not the single {given!r}: put it in one")
+        if self.devices is not None and (self.device is not None or self.device_map is not None):
+            raise ValueError("devices says where the model goes: leave out device and device_map")
+        if isinstance(self.quantization, str):
+            check_quantization(self.quantization)

@@ -1,0 +1,108 @@
+"""The modules that run passes around a backbone's weights, made anew when these change."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..arithmetic.prepacking import prepack
+from ..model import Model
+from .choice import choose_kernel, trims
+from .last_layer import trimmed
+from .twin import enable, twin_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Modules around the weights as they were at one version of the model.
+
+    Attributes:
+        version: Of the model they were made from; None = its changes are not counted.
+        whole: Gives the states of all tokens.
+        trimmed: Gives those of the last tokens of each text alone; None where it cannot.
+        copied: Bytes of weights that are held once more.
+    """
+
+    version: int | None
+    whole: PreTrainedModel
+    trimmed: PreTrainedModel | None
+    copied: int
+
+
+class Served:
+    """A model's trees, always those of its present weights.
+
+    Attributes:
+        trees: As last made.
+        kernel: What computes attention over packs; None = rows must be padded.
+        packing: How texts share a pass, in words.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Find out what the backbone can do."""
+        self._model, self._lock = model, threading.Lock()
+        version = model.version()
+        whole, copied = self._tree(prepacks=version is not None)
+        self.kernel, self.packing = choose_kernel(whole, model.recipe, model.backbone)
+        if self.kernel is None and copied:  # the copies may be what does not fit
+            whole, copied = self._tree(prepacks=False)
+            self.kernel, self.packing = choose_kernel(whole, model.recipe, model.backbone)
+        self._trims = self.kernel is not None and trims(whole, model.recipe, self.kernel)
+        last = trimmed(whole) if self._trims else None
+        self.trees = Trees(version, whole, last, copied)
+
+    def renew(self, version: int | None) -> Trees:
+        """Trees of another version of the model."""
+        with self._lock:
+            if self.trees.version != version:
+                whole, copied = self._tree(prepacks=True)
+                if self.kernel is not None:
+                    enable(whole)
+                last = trimmed(whole) if self._trims else None
+                self.trees = Trees(version, whole, last, copied)
+            return self.trees
+
+    def _tree(self, *, prepacks: bool) -> tuple[PreTrainedModel, int]:
+        """Modules for whole passes, and the bytes they hold once more."""
+        twin = twin_of(self._model.backbone)
+        return twin, prepack(twin) if prepacks and twin is not self._model.backbone else 0
+
+
+def tokens_per_pass(backbone: PreTrainedModel) -> int:
+    """How many tokens one pass should have.
+
+    Throughput on CPUs is flat from 512 to 4096. A GPU wants as many as half its free memory holds,
+    counted as 16 hidden and 4 feed-forward activations per token, and gains nothing over 32768.
+    """
+    import torch
+
+    device = backbone.device
+    config: Any = backbone.config
+    if device.type == "cpu":
+        return 2048
+    if device.type != "cuda":
+        return 8192
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    per_token = (16 * config.hidden_size + 4 * wide) * backbone.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1024, min(32768, int(free) // 2 // int(per_token)))
+
+
+def alone_above(backbone: PreTrainedModel) -> int | None:
+    """Tokens above which rotary frequencies depend on the longest row of the pass; None = never.
+
+    transformers' "dynamic" and "longrope" positions do: such a row must not change others.
+    """
+    config: Any = backbone.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, dict)]
+    limits: list[int] = [
+        part.get("original_max_position_embeddings") or config.max_position_embeddings
+        for part in [rope, *nested]
+        if part.get("rope_type") in ("dynamic", "longrope")
+    ]
+    return min(limits, default=None)

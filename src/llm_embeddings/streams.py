@@ -1,0 +1,96 @@
+"""The other ways through a call: for coroutines, for streams, and for vectors of tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batching import windows
+from .call import Call, Result, in_flight
+from .engine.job import Job
+from .inputs import check_finite
+from .vectors import TokenVectors
+
+if TYPE_CHECKING:
+    from .tokens import Tokens
+
+_QUICK_CHARACTERS = 8192  # tokenised faster than a thread is woken
+
+
+async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
+    """`Call.run` for coroutines; cancelling it frees what has not run.
+
+    All coroutines that are ready get to hand in their job before the worker is woken, so that a
+    burst of single queries is one pass. Long texts are tokenised in a thread.
+    """
+    result = Result(call, strings)
+    quick = sum(map(len, result.texts)) < _QUICK_CHARACTERS
+    loop, scheduler = asyncio.get_running_loop(), call.scheduler
+    soon = loop.call_soon if quick else loop.call_soon_threadsafe
+
+    def begin(job: Job) -> None:
+        scheduler.add(job)
+        soon(scheduler.wake)
+
+    with call.progress(len(result.texts)) as on_texts:
+        begun = call.begun(windows(result.texts), partial(call.job, on_texts), begin)
+        with closing(in_flight(begun)) as flight:
+            step = partial(next, flight, None)
+            while (item := step() if quick else await asyncio.to_thread(step)) is not None:
+                window, job = item
+                pooled = await asyncio.wrap_future(job.future)
+                if call.lookup is None:
+                    result.take(window, pooled)
+                else:
+                    await asyncio.to_thread(result.take, window, pooled)
+    return result.vectors()
+
+
+def stream(call: Call, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
+    """Vectors one by one; while a window of texts runs the next one is read.
+
+    What can be checked without a text is, before this returns.
+    """
+    call.check()
+    return _streamed(call, strings, window)
+
+
+def _streamed(call: Call, strings: Iterable[str], size: int) -> Iterator[NDArray[Any]]:
+    first = 0
+    with call.progress(None) as on_texts:
+        begun = call.begun(windows(strings, size), partial(call.job, on_texts))
+        with closing(in_flight(begun)) as flight:
+            for window, job in flight:
+                yield from call.finish(window, job.future.result(), first.__add__)
+                first += len(window)
+
+
+def token_vectors(call: Call, strings: Sequence[str]) -> list[TokenVectors]:
+    """Vectors of the tokens of each text; the call has one role."""
+    if not strings:
+        call.check()
+    found: list[TokenVectors] = []
+    rows: deque[Tokens] = deque()
+
+    def job_of(texts: list[str]) -> Job:
+        new = call.rows(texts, with_offsets=True)
+        rows.extend(new)
+        return call.job_of(new, on_texts, pooled=False)
+
+    with call.progress(len(strings)) as on_texts:
+        with closing(in_flight(call.begun(windows(strings), job_of))) as flight:
+            for texts, job in flight:
+                for text, hidden in zip(texts, job.future.result(), strict=True):
+                    row = rows.popleft()
+                    vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
+                    check_finite(vectors, [text] * len(vectors), len(found).__add__)
+                    offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
+                    found.append(TokenVectors(vectors, offsets))
+    return found
