@@ -125,7 +125,7 @@ def update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Change
     """Bring the index up to date; a progress bar shows where there is work and a terminal."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-    from ..searching.updating import Watch, changed, update
+    from ..searching.updating import WatchUpdate, changed, update
 
     # pypdf logs every oddity of a file; those that cannot be read are named anyway.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
@@ -155,7 +155,7 @@ def update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Change
         def note(file: File, text: str) -> None:
             _warn(told, f"note: {file.shown}: {text}")
 
-        return update(index, found, encode, Watch(done, skipped, note))
+        return update(index, found, encode, WatchUpdate(done, skipped, note))
 
 
 def _warn(told: Console, text: str) -> None:

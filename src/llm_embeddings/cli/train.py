@@ -52,7 +52,10 @@ def stages() -> None:
 
 
 def command(stage: str) -> Callable[..., None]:
-    """The function of a stage's command, with a parameter for each field of its options."""
+    """The function of a stage's command, with a parameter for each field of its options.
+
+    Its help is the first paragraph of the docstring of the options' class.
+    """
     module = importlib.import_module(f"...training.{stage}", __name__)
     start = getattr(module, f"train_{stage}")
     kind: Any = next(iter(get_type_hints(start).values()))

@@ -1,8 +1,8 @@
-"""The causal twin of a backbone: a second, shallow tree of modules around the same weights.
+"""A causal language model over an encoder's backbone: other modules around the same weights.
 
-An encoder's backbone has one attention direction, which stands in its config for good. Text is
-generated in the causal one, so generation runs modules of its own, with a config of their own, that
-hold the very parameters of the encoder's. Neither tree ever writes to the other.
+The config of an encoder's backbone fixes its attention direction. Text is generated causally, so
+generation runs modules of its own, with a config of their own, which hold the parameters of the
+encoder's modules. Neither set of modules writes to the other.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel
     """A language model over the weights of a backbone, with its head read from a checkpoint.
 
     Args:
-        backbone: An encoder's.
+        backbone: An encoder's backbone.
         checkpoint: Directory whose files hold the head.
 
     Returns:
-        A transformers `...ForCausalLM` on the backbone's device, which attends causally. Memory is
-        only taken for a head that is not the embedding matrix.
+        A transformers `...ForCausalLM` on the backbone's device, with causal attention. It takes
+        memory only for a head that is not the embedding matrix.
 
     Raises:
         FileNotFoundError: the directory holds no weights.
@@ -71,10 +71,10 @@ def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel
 
 
 def shared_copy(module: Any, config: PretrainedConfig) -> Any:
-    """The same parameters in new modules that look into another config.
+    """Copy a tree of modules without its parameters, for another config.
 
-    Tables of parameters are shared, so a weight that is moved or replaced is so in both; tables of
-    buffers are not, since some rotary embeddings write theirs on the way.
+    The dictionaries of parameters are shared, so a weight moved or replaced in one tree is so in
+    both. Those of buffers are not, since some rotary embeddings write theirs in a pass.
     """
     if not module._modules and not hasattr(module, "config"):
         return module
@@ -90,6 +90,7 @@ def shared_copy(module: Any, config: PretrainedConfig) -> Any:
 
 
 def _causal_config(config: PretrainedConfig) -> PretrainedConfig:
+    """A copy of a config with causal attention, a cache and an attention of transformers."""
     twin: Any = copy.deepcopy(config)
     twin.is_causal = twin.use_cache = True
     twin._attn_implementation = str(twin._attn_implementation).removeprefix(_OWN_NAME)
@@ -101,8 +102,8 @@ def _head_weights(
 ) -> dict[str, torch.Tensor]:
     """The head's own weights by name, in the backbone's dtype and on its device.
 
-    A tied head is the embedding matrix; it counts as there only where the checkpoint calls itself
-    a language model, since every embedding matrix could be one.
+    A tied head is the embedding matrix. Since any embedding matrix could be one, it is taken only
+    if the checkpoint's config names a language model.
     """
     config: Any = backbone.config
     if config.tie_word_embeddings:
@@ -127,6 +128,7 @@ def _head_weights(
 
 
 def _without_head(checkpoint: Path, reason: str) -> str:
+    """The message of the error for a checkpoint without a head."""
     return (
         f"{checkpoint} has no language model head ({reason}), so it embeds and cannot generate. "
         "Use a checkpoint that does both, as GritLM/GritLM-7B, or pass checkpoint=... if the head "

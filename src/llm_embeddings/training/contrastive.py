@@ -91,7 +91,7 @@ def contrastive_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(StageOptions):
-    """Options of `train_contrastive`."""
+    """Train on queries, positives and hard negatives, with instructions before the queries."""
 
     batch_size: int = field(
         default=512, metadata={"help": "examples per update, all processes together"}

@@ -62,7 +62,7 @@ def train_grit(options: GRIT) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class GRIT(StageOptions):
-    """Options of `train_grit`."""
+    """Train one model to embed (bidirectional attention) and to generate (causal attention)."""
 
     batch_size: int = field(
         default=2048, metadata={"help": "examples per update, all processes together"}

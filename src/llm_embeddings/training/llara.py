@@ -91,7 +91,7 @@ def _shares(rows: list[Joint], prefix: int) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class LLaRA(StageOptions):
-    """Options of `train_llara`.
+    """Teach a causal LLM to tell the words of a text, and of what follows, by eight tokens each.
 
     Defaults: arXiv 2312.15503 (10,000 updates of 256 passages, 1024 tokens, 1e-5) and the released
     README (warm-up, stop words left out).

@@ -60,7 +60,10 @@ def train_mntp(options: MNTP) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class MNTP(StageOptions):
-    """Options of `train_mntp`. LLM2Vec's Mistral model: `style="all", probability=0.8`."""
+    """Teach a causal LLM bidirectional attention, by predicting hidden tokens.
+
+    LLM2Vec's Mistral model: `style="all", probability=0.8`.
+    """
 
     block_length: int = field(
         default=512, metadata={"help": "tokens per block; texts are laid end to end"}

@@ -54,7 +54,7 @@ def train_simcse(options: SimCSE) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class SimCSE(StageOptions):
-    """Options of `train_simcse`."""
+    """Pull vectors of one text under different dropout together, and those of other texts apart."""
 
     batch_size: int = field(
         default=128, metadata={"help": "texts per update, all processes together"}
