@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import load, remarks
+from .console import load_encoder, remarks
 from .fields import merged, options_of
 from .synthesis_options import SynthesizeOptions
 
@@ -31,7 +31,7 @@ _LOG_SECONDS = 30.0
 _PATIENT = 86_400.0  # seconds: a model on this machine may be slow, but it does answer
 
 
-def command() -> Callable[..., None]:
+def synthesize_command() -> Callable[..., None]:
     """The command's function, with a parameter for each field of `SynthesizeOptions`."""
 
     def synthesize(output: Path, **given: Any) -> None:
@@ -188,7 +188,7 @@ def _filters(given: SynthesizeOptions) -> Filters:
         language=not given.any_language,
         near=given.near or None,
         against=given.against,
-        encoder=None if wanted is None else load(None if wanted == _BUNDLED else wanted),
+        encoder=None if wanted is None else load_encoder(None if wanted == _BUNDLED else wanted),
         round_trip=given.round_trip_top,
     )
 

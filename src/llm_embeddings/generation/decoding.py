@@ -59,7 +59,7 @@ class Sampling:
             raise ValueError(f"top_p={self.top_p} is not between 0 and 1")
 
     def processors(self, rows: int) -> LogitsProcessorList:
-        """Transformers' logits processors that make the likeliest token a sample, for `rows` rows."""
+        """Logits processors for `rows` rows that make the likeliest token a sample."""
         found = LogitsProcessorList()
         if self.temperature > 0:
             found.append(TemperatureLogitsWarper(self.temperature))

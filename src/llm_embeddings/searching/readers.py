@@ -42,7 +42,7 @@ class FileContent:
     note: str
 
 
-def format_of(path: str) -> str:
+def content_format(path: str) -> str:
     """The format of a file by its name, a key of `READERS`; plain text if it is not known."""
     return FORMATS.get(PurePath(path).suffix.lower(), "text")
 
@@ -52,7 +52,7 @@ def read_content(data: bytes, kind: str) -> FileContent:
 
     Args:
         data: The whole file.
-        kind: Its format, as `format_of` gives it.
+        kind: Its format, as `content_format` gives it.
 
     Raises:
         Unreadable: it is empty, binary or broken, or a library to read it is not installed.

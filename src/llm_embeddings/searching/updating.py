@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .chunks import Chunk, chunk
 from .decoding import Unreadable
 from .index import Entry, Index, Known
-from .readers import format_of, read_content
+from .readers import content_format, read_content
 from .sources import File, Scan, Skipped
 
 # Passages per call of the encoder and per transaction: at most these are lost by a kill.
@@ -96,7 +96,7 @@ def update(
         changes.read += 1
         try:
             data = _bytes(file)
-            digest, kind = hashlib.sha256(data).digest(), format_of(file.path)
+            digest, kind = hashlib.sha256(data).digest(), content_format(file.path)
             if index.link(file, digest, kind):
                 watch.done(file)
                 continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..searching.chunks import chunk
 from ..searching.decoding import Unreadable
-from ..searching.readers import format_of, read_content
+from ..searching.readers import content_format, read_content
 from ..searching.sources import scan
 
 _MAX_BYTES = 100_000_000
@@ -66,7 +66,8 @@ def read_grounding(paths: Sequence[Path], *, shortest: int = 200, output: Path) 
     short = 0
     for file in listed.files:
         try:
-            sections = read_content(Path(file.path).read_bytes(), format_of(file.path)).sections
+            data = Path(file.path).read_bytes()
+            sections = read_content(data, content_format(file.path)).sections
         except (Unreadable, OSError) as error:
             skipped.append(f"{file.shown}: {error}")
             continue

@@ -28,7 +28,7 @@ from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
-from .run.loop import train
+from .run.loop import run_stage
 from .run.stage import Progress
 from .weights.loading import load_backbone_for_training
 from .weights.saving import save_result
@@ -55,7 +55,7 @@ def train_contrastive(options: Contrastive) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return train(_Stage, options)
+    return run_stage(_Stage, options)
 
 
 def contrastive_loss(

@@ -32,7 +32,7 @@ from .options import LoraOptions, StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, backward_vectors, plan
 from .passes.unified import UnifiedModel, learnt
-from .run.loop import train
+from .run.loop import run_stage
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import load_backbone_for_training
@@ -57,7 +57,7 @@ def train_grit(options: GRIT) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return train(_Stage, options)
+    return run_stage(_Stage, options)
 
 
 @dataclass(frozen=True, kw_only=True)

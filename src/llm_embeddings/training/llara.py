@@ -31,7 +31,7 @@ from .options import LoraOptions, StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
 from .passes.joint import Joint, JointModel, check_recipe, joint_prompts, tokenize_joint
-from .run.loop import train
+from .run.loop import run_stage
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import Trainable, load_backbone_for_training
@@ -56,7 +56,7 @@ def train_llara(options: LLaRA) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return train(_Stage, options)
+    return run_stage(_Stage, options)
 
 
 def _recipe(options: LLaRA) -> Recipe:

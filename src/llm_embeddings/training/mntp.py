@@ -29,7 +29,7 @@ from .losses import IGNORED, head_nll_sum, next_tokens
 from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
-from .run.loop import train
+from .run.loop import run_stage
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import load_backbone_for_training
@@ -55,7 +55,7 @@ def train_mntp(options: MNTP) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return train(_Stage, options)
+    return run_stage(_Stage, options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from .mntp import MNTP_RECIPE
 from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
-from .run.loop import train
+from .run.loop import run_stage
 from .run.stage import Progress
 from .weights.loading import load_backbone_for_training
 from .weights.saving import save_result
@@ -49,7 +49,7 @@ def train_simcse(options: SimCSE) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return train(_Stage, options)
+    return run_stage(_Stage, options)
 
 
 @dataclass(frozen=True, kw_only=True)

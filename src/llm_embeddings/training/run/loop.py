@@ -24,15 +24,15 @@ from .stage import Batch, Stage, TrainingError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Options = TypeVar("Options", bound=StageOptions)
+_Options = TypeVar("_Options", bound=StageOptions)
 _SEED_STEP = 1_000_003  # a prime: seeds of neighbouring runs and updates stay apart
 
 
-def train(make_stage: Callable[[Options], Stage[Batch]], options: Options) -> Path:
+def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options) -> Path:
     """Train a stage from its first update, or its newest checkpoint, to the saved result.
 
     Args:
-        make_stage: Options -> the stage; called once the output folder is known to be usable, as
+        make_stage: _Options -> the stage; called once the output folder is known to be usable, as
             it loads the model.
         options: The stage's options.
 
