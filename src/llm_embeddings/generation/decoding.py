@@ -9,16 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from .sampling import Sampling
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -26,6 +19,7 @@ if TYPE_CHECKING:
 TextOf = Callable[[Sequence[int]], str]
 
 _UNFINISHED = "\ufffd"  # what the first bytes of a character decode to
+_LIKELIEST = Sampling()
 _BYTES_PER_CHARACTER, _MARGIN = 4, 8  # tokens in which a stop string is looked for
 
 
@@ -42,42 +36,12 @@ class DecodingOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen; fields as in `Generator.generate`."""
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature} must be 0 or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} must be 1 or more")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} is not between 0 and 1")
-
-    def processors(self, rows: int) -> LogitsProcessorList:
-        """Logits processors for `rows` rows that make the likeliest token a sample."""
-        found = LogitsProcessorList()
-        if self.temperature > 0:
-            found.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_k is not None:
-                found.append(TopKLogitsWarper(self.top_k))
-            if self.top_p is not None:
-                found.append(TopPLogitsWarper(self.top_p))
-            found.append(_Noise(rows, self.seed))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Decoding:
     """How an answer is written; fields as in `Generator.generate`."""
 
     max_new_tokens: int = 256
     min_new_tokens: int = 0
-    sampling: Sampling = Sampling()
+    sampling: Sampling = _LIKELIEST
     stop: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -300,22 +264,3 @@ class _Watch(StoppingCriteria):
         closed = self._on_ids is not None and self._on_ids(new[0].tolist())
         done = [closed or length is not None for length in self.stopped]
         return torch.tensor(done, device=input_ids.device)
-
-
-class _Noise(LogitsProcessor):
-    """Adds Gumbel noise to logits: the likeliest token is then a sample of the softmax.
-
-    (Gumbel 1954.) Each row has its own source of noise, whereas torch's sampling draws from one
-    that all threads and all rows of a batch share.
-    """
-
-    def __init__(self, rows: int, seed: int | None) -> None:
-        self._streams = [torch.Generator() for _ in range(rows)]
-        for stream in self._streams:
-            _ = stream.seed() if seed is None else stream.manual_seed(seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        drawn = torch.stack(
-            [torch.empty(scores.shape[1]).exponential_(generator=one) for one in self._streams]
-        )
-        return scores.float() - drawn.clamp(min=1e-30).log().to(scores.device)

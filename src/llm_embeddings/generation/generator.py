@@ -14,13 +14,13 @@ from .chat import ChatPrompt, check_format, check_messages, prompt_ids
 from .decoding import (
     Decoding,
     DecodingOptions,
-    Sampling,
     batch_of,
     decoding_of,
     generate_batch,
     generate_pieces,
 )
 from .kv import KeyValues, cache_of, check_room, run_states
+from .sampling import Sampling
 
 if TYPE_CHECKING:
     import torch

@@ -1,8 +1,7 @@
 """A run of E5's two steps: the model thinks of tasks, then writes examples for them.
 
 What an example is about depends on the seed and its number alone, so an interrupted run goes on as
-if it had not been interrupted. Its texts are the same in another run only if the model answers the
-same prompt alike.
+if it had not been. Its texts repeat in another run if the model answers a prompt alike.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ class Plan:
         sampler: Draws groups, languages and other values, by its seed.
         passages: Passages of one's own documents, for the group "grounded".
         personas: Descriptions of the people who type queries; empty = anybody.
-        instruction: Instruction of grounded examples; None = their rows have no such column, "" =
-            they say that there is none.
+        instruction: Instruction of grounded examples; None = their rows do not say, "" = none.
         examples_per_task: For how many examples a task is used on average. The paper has 312 k
             examples of asymmetric groups and 150 k instructions.
     """
@@ -90,8 +88,8 @@ class Summary:
     Attributes:
         planned: How many examples are wanted.
         made: How many examples there are.
-        failed: How many examples failed, by reason. Those that failed because the endpoint did not
-            answer are tried again when the run is continued.
+        failed: How many examples failed, by reason. A continued run tries those again that failed
+            because the endpoint did not answer.
         untried: How many examples the model was not asked for yet.
         tasks: How many tasks the model thought of, by group.
         tokens_in: Tokens of all prompts.
@@ -256,19 +254,17 @@ def _groups_with_tasks(plan: Plan) -> list[str]:
 
 
 def _calls(plan: Plan, group: str) -> int:
-    """How many prompts for tasks a group needs, by the number of its examples that is expected."""
+    """How many prompts for tasks a group needs, by its expected number of examples."""
     weights = plan.sampler.groups
     expected = plan.examples * weights[group] / sum(weights.values())
     return max(1, ceil(expected / plan.examples_per_task / prompts.TASKS_PER_CALL))
 
 
 def _persona(plan: Plan, what: str, number: int) -> str:
-    """The persona of prompt `number`; "" = there are none."""
     return plan.sampler.rng(what, number).choice(plan.personas) if plan.personas else ""
 
 
 def _seed(plan: Plan, what: str, number: int) -> int:
-    """The seed that goes to the model with prompt `number`, 31 bits."""
     return plan.sampler.rng("seed", what, number).getrandbits(31)
 
 

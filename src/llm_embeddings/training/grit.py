@@ -212,10 +212,7 @@ class _Stage:
             yield _Batch(choose(examples, options.negatives, options.instruction, rng), talks)
 
     def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
-        """Backward passes of both losses; processes exchange gradients in the last one.
-
-        That is the language model's, because only it uses all weights.
-        """
+        """Backward passes of both losses, the one that uses all weights (with the head) last."""
         losses, tokens = {"loss": 0.0}, 0
         for name, part in (("embedding", self._embed), ("generative", self._generate)):
             if batch.pairs if name == "embedding" else batch.conversations:
