@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..inputs import Quantization
 from ..recipe import Recipe, Role
 from ..vectors import NEEDS_RANGES, Precision
-from .input.tables import import_arrow, texts_of, with_vectors
 from .options import COLUMN
+from .tables import import_arrow, texts_of, with_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .batch import EmbedBatch, Facts
+from .folder import Folder, part_name
 from .input.plan import Block, Table, Unit
 from .input.reading import Rows, read_rows
-from .input.tables import import_arrow, texts_of, with_vectors
 from .options import EmbeddingOptions
-from .output.folder import Folder, part_name
+from .tables import import_arrow, texts_of, with_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
