@@ -24,7 +24,7 @@ from llm_embeddings.evaluation.sets import read_retrieval
 from llm_embeddings.synthesis.calls.generators import Prompt, Reply
 from llm_embeddings.synthesis.filters.chain import Filters, apply_filters
 from llm_embeddings.synthesis.filters.report import rejected_by, write_report
-from llm_embeddings.synthesis.grounding import Passage, read_passages
+from llm_embeddings.synthesis.grounding import GroundingPassage, read_grounding
 from llm_embeddings.synthesis.mining.mine import Mining, mine
 from llm_embeddings.synthesis.placeholders import Sampler
 from llm_embeddings.synthesis.rows import rows_of, write_rows
@@ -41,7 +41,7 @@ class ScriptedGenerator:
 
     name = "scripted:salient-words-1"
 
-    def __init__(self, passages: Sequence[Passage]) -> None:
+    def __init__(self, passages: Sequence[GroundingPassage]) -> None:
         """Count in how many passages each word stands."""
         self._counts = Counter(
             word for passage in passages for word in set(_WORD.findall(passage.text.lower()))
@@ -65,7 +65,7 @@ class ScriptedGenerator:
 
 def make(corpus: Path, queries: Path, run: Path, examples: int, encoder: Encoder) -> None:
     """Generate, filter and write what is kept."""
-    passages = read_passages([corpus], output=run)
+    passages = read_grounding([corpus], output=run)
     sampler = Sampler(0, groups={"grounded": 1})
     plan = Plan(examples=examples, sampler=sampler, passages=passages.found)
     summary = generate(run, plan, ScriptedGenerator(passages.found))

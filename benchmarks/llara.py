@@ -69,12 +69,12 @@ def joint_model(shape: str, dtype: str, device: str) -> JointModel:
 
     from llm_embeddings.checkpoint.loading import load_tokenizer
     from llm_embeddings.training.passes.encoding import Encoding
-    from llm_embeddings.training.passes.joint import JointModel, prompts_of
+    from llm_embeddings.training.passes.joint import JointModel, joint_prompts
 
     directory = WORK / "models" / "llara-tokenizer"
     directory.mkdir(parents=True, exist_ok=True)
     write_tokenizer(_LAYOUT, directory)
-    prompts = prompts_of(load_tokenizer(directory), _LAYOUT.recipe)
+    prompts = joint_prompts(load_tokenizer(directory), _LAYOUT.recipe)
     backbone = random_backbone(SHAPES[shape], _LAYOUT, dtype=dtype, device=device)
     embedding: Any = backbone.get_input_embeddings()
     rows, width = embedding.weight.shape

@@ -32,8 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm_embeddings.distributed import EmbedBatch, embed_dataset
+from llm_embeddings.distributed.folder import Folder
 from llm_embeddings.distributed.input.plan import find_files, make_plan
-from llm_embeddings.distributed.output.folder import Folder
 from llm_embeddings.distributed.worker import EmbedBlocks, Work, unit_to
 
 from .measure import LIMIT, LONGEST_WAIT, busy_seconds, wait_until_quiet

@@ -12,10 +12,8 @@ from experiment_data import SOURCES
 from llm_embeddings.recipe import Recipe, Template
 from llm_embeddings.records.sources import Source
 from llm_embeddings.training.contrastive import Contrastive, train_contrastive
-from llm_embeddings.training.grit import GRIT, train_grit
-from llm_embeddings.training.grit import RECIPE as GRIT_RECIPE
-from llm_embeddings.training.llara import RECIPE as LLARA_RECIPE
-from llm_embeddings.training.llara import LLaRA, train_llara
+from llm_embeddings.training.grit import GRIT, GRIT_RECIPE, train_grit
+from llm_embeddings.training.llara import LLARA_RECIPE, LLaRA, train_llara
 from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.simcse import SimCSE, train_simcse

@@ -1,4 +1,4 @@
-"""Real documents that come with the package: the demo searches them, int8 calibrates on them."""
+"""Real passages that come with the package: the demo searches them, int8 calibrates on them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ _PATH = Path(__file__).parent / "data" / "corpus.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """One passage."""
+class CorpusPassage:
+    """A passage of the corpus that comes with the package.
+
+    Attributes:
+        id: Its id.
+        title: Title of the article it is from.
+        text: Its text.
+    """
 
     id: str
     title: str
@@ -23,7 +29,7 @@ class Document:
         return f"{self.title}. {self.text}"
 
 
-def load_corpus() -> list[Document]:
-    """All passages (sources and licences: data/corpus_LICENSE.txt)."""
+def load_corpus() -> list[CorpusPassage]:
+    """All passages of the corpus (sources and licences: data/corpus_LICENSE.txt)."""
     with _PATH.open(encoding="utf-8") as lines:
-        return [Document(**json.loads(line)) for line in lines]
+        return [CorpusPassage(**json.loads(line)) for line in lines]

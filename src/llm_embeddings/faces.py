@@ -1,10 +1,30 @@
-"""Names that a sub-package exports, imported when they are first asked for."""
+"""Optional parts: names imported at first use, and packages that only some extra installs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
+
+
+def require(module: str, need: str, *, extra: str) -> Any:
+    """Import a module of an optional dependency.
+
+    Args:
+        module: Its dotted name, such as "matplotlib.pyplot".
+        need: Who needs it, as the error says it: "plots need matplotlib".
+        extra: The extra of this distribution that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: it cannot be imported; the message is `need` and the line to install the extra.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{need}: pip install 'llm-embeddings[{extra}]'") from error
 
 
 def lazy(package: str, homes: Mapping[str, str], *, extra: str) -> Callable[[str], Any]:

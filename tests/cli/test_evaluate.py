@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from llm_embeddings import Encoder
 from llm_embeddings.cli.console import Commands
-from llm_embeddings.cli.evaluate import evaluate as evaluate_command
-from llm_embeddings.cli.passkey import passkey as passkey_command
+from llm_embeddings.cli.evaluate import evaluate_command
+from llm_embeddings.cli.passkey import passkey_command
 from llm_embeddings.evaluation import evaluate
 from llm_embeddings.evaluation.passkey import passages, passkey
 from llm_embeddings.evaluation.results import FILE, read_results

@@ -24,9 +24,9 @@ from helpers.distributed import MODEL, read_parts, texts, vectors_of, write_tabl
 from llm_embeddings import Encoder
 from llm_embeddings.distributed import EmbedBatch, EmbeddingOptions, embed_dataset, worker
 from llm_embeddings.distributed.cluster import connect
+from llm_embeddings.distributed.folder import Folder, part_name
 from llm_embeddings.distributed.input import staging
 from llm_embeddings.distributed.input.plan import Plan, find_files, make_plan
-from llm_embeddings.distributed.output.folder import Folder, part_name
 from llm_embeddings.distributed.worker import EmbedBlocks, Report, Work, read_report, unit_to
 
 # Ray Data sets options of its own that it calls deprecated.
@@ -286,7 +286,7 @@ def test_nothing_half_written_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(file: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("llm_embeddings.distributed.output.folder.sync", full)
+    monkeypatch.setattr("llm_embeddings.distributed.folder.sync", full)
     with pytest.raises(OSError, match="no space left"):
         folder.put(part_name(0), b"data")
     assert folder.parts() == set()

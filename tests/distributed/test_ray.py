@@ -33,9 +33,9 @@ from helpers.distributed import (
 from llm_embeddings import Encoder
 from llm_embeddings.distributed import EmbedBatch, read_embeddings
 from llm_embeddings.distributed.cluster import connect, share_of
+from llm_embeddings.distributed.folder import Folder, part_name
 from llm_embeddings.distributed.input.plan import find_files
 from llm_embeddings.distributed.input.staging import stage_sorted
-from llm_embeddings.distributed.output.folder import Folder, part_name
 
 ray = pytest.importorskip("ray")
 ROWS = 600

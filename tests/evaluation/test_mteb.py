@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 
 from llm_embeddings import Encoder
 from llm_embeddings.cli.console import Commands
-from llm_embeddings.cli.evaluate import evaluate as evaluate_command
+from llm_embeddings.cli.evaluate import evaluate_command
 from llm_embeddings.evaluation import evaluate, local_task, mteb_encoder
 from llm_embeddings.evaluation.mteb.instructions import ENGLISH
 from llm_embeddings.evaluation.mteb.run import find_tasks, run_tasks

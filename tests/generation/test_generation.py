@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from llm_embeddings import Encoder
 from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.generation import Generator
-from llm_embeddings.generation.decoding import Sampling
+from llm_embeddings.generation.sampling import Sampling
 
 CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}[assistant]"
 

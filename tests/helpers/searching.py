@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llm_embeddings.searching.index import Index
 from llm_embeddings.searching.places import FILE
 from llm_embeddings.searching.sources import scan
-from llm_embeddings.searching.updating import Changes, Watch, update
+from llm_embeddings.searching.updating import Changes, WatchUpdate, update
 
 STORY = "# Kitchen\n\nWe bake bread.\n\n## Oven\n\nHeat it well.\n\n## Yeast\n\nLet it rise.\n"
 
@@ -49,7 +49,7 @@ def refresh(
 ) -> Changes:
     """One update of an index over a folder; `told` gets the names of what is worth a word."""
     told = [] if told is None else told
-    watch = Watch(
+    watch = WatchUpdate(
         skipped=lambda skip: told.append(f"{Path(skip.file.path).name}: {skip.reason}"),
         note=lambda file, note: told.append(f"{Path(file.path).name}: {note}"),
     )

@@ -12,10 +12,11 @@ import torch
 from accelerate import Accelerator
 
 from llm_embeddings.training.losses import info_nce
-from llm_embeddings.training.mntp import MNTP, RECIPE, train_mntp
+from llm_embeddings.training.mntp import MNTP, MNTP_RECIPE, train_mntp
 from llm_embeddings.training.options import LoraOptions
+from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.passes.gradcache import backward_sum, backward_vectors, plan
-from llm_embeddings.training.weights.loading import Encoding, load_backbone_for_training
+from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 
 def options(model: str, data: str, output: Path) -> MNTP:
@@ -47,7 +48,7 @@ def open_adapters(backbone: torch.nn.Module) -> None:
 
 def gradients(model: str, output: Path, *, budget: int) -> dict[str, torch.Tensor]:
     """Of InfoNCE between seven texts and seven others, and of a sum over all rows."""
-    trained = load_backbone_for_training(options(model, "unused", output), RECIPE)
+    trained = load_backbone_for_training(options(model, "unused", output), MNTP_RECIPE)
     open_adapters(trained.backbone)
     rows = [[1, *range(5 + row, 9 + 3 * row)] for row in range(14)]
     accelerator = Accelerator()

@@ -22,9 +22,9 @@ from llm_embeddings.records.examples import (
     read_texts,
 )
 from llm_embeddings.records.sources import Source, sources_of
+from llm_embeddings.training.batches.lengths import within
 from llm_embeddings.training.batches.mixture import Mixture, shuffled
 from llm_embeddings.training.batches.passages import cut, read_passages
-from llm_embeddings.training.batches.texts import within
 
 ROW = {"query": "q", "pos": ["p"], "neg": ["n"]}
 

@@ -13,7 +13,7 @@ from llm_embeddings.searching.chunks import LIMIT, OVERLAP, chunk
 from llm_embeddings.searching.decoding import Unreadable, decode
 from llm_embeddings.searching.excerpts import excerpt, pattern, printable
 from llm_embeddings.searching.outline import Line, Section
-from llm_embeddings.searching.readers import read
+from llm_embeddings.searching.readers import read_content
 from llm_embeddings.searching.sources import scan
 
 
@@ -51,7 +51,7 @@ def test_encodings(data: bytes, text: str, note: str) -> None:
 
 def test_an_encoding_that_the_page_declares_is_taken() -> None:
     page = "<meta charset=koi8-r><p>Привет, мир</p>".encode("koi8-r")
-    document = read(page, "html")
+    document = read_content(page, "html")
     assert document.note == "read as koi8-r"
     assert [line.text for line in document.sections[0].lines if line.text] == ["Привет, мир"]
 
@@ -69,7 +69,7 @@ def test_an_encoding_that_the_page_declares_is_taken() -> None:
 )
 def test_what_cannot_be_read_says_why(data: bytes, kind: str, reason: str) -> None:
     with pytest.raises(Unreadable, match=reason):
-        read(data, kind)
+        read_content(data, kind)
 
 
 def test_markdown_headings_and_lines() -> None:
@@ -77,7 +77,7 @@ def test_markdown_headings_and_lines() -> None:
         "---\ntitle: x\n---\n# A\r\n\nbody\x0cstill\n```\n# no heading\n```\n"
         "## B ##\n### C\ndeep\n\nUnder\n=====\nlast"
     )
-    sections = read(text.encode(), "markdown").sections
+    sections = read_content(text.encode(), "markdown").sections
     assert [(part.heading, part.number) for part in sections] == [
         ("", 1),
         ("A", 4),
@@ -94,7 +94,7 @@ def test_html_headings_and_lines() -> None:
         "<html><head><title>T</title><style>p {}</style></head>\n<body><h1>A &amp;\n B</h1>\n"
         "<p>one <b>bold</b>\ntwo</p><script>var x</script>\n<ul><li>three<li>four</ul>"
     )
-    (section,) = read(page.encode(), "html").sections
+    (section,) = read_content(page.encode(), "html").sections
     assert (section.heading, section.number) == ("T > A & B", 2)
     lines = [line for line in section.lines if line.text]
     assert lines == [Line(4, "one bold"), Line(5, "two"), Line(6, "three"), Line(6, "four")]
@@ -102,7 +102,12 @@ def test_html_headings_and_lines() -> None:
 
 def test_broken_html_is_read_as_far_as_it_goes() -> None:
     page = b"<p>one<![if !IE]>two<![endif]><b <i>three</p></x><![odd[>four<p>five &amp &#xd800;"
-    lines = [line.text for part in read(page, "html").sections for line in part.lines if line.text]
+    lines = [
+        line.text
+        for part in read_content(page, "html").sections
+        for line in part.lines
+        if line.text
+    ]
     assert lines == ["onetwothree", "four", "five & \ufffd"]
 
 
@@ -110,7 +115,7 @@ def test_jsonl_takes_text_or_the_longest_string() -> None:
     data = (
         b'{"text": "one", "note": "longer"}\n\nbad\n{"id": "7", "body": "two"}\n"three"\n{"n": 1}'
     )
-    document = read(data, "jsonl")
+    document = read_content(data, "jsonl")
     assert [(part.number, part.lines[0].text) for part in document.sections] == [
         (1, "one"),
         (4, "two"),
@@ -146,7 +151,7 @@ def pdf(*pages: str) -> bytes:
 
 def test_pdf_pages() -> None:
     pytest.importorskip("pypdf")
-    found = chunk(read(pdf("about bread", "", "about roses"), "pdf").sections)
+    found = chunk(read_content(pdf("about bread", "", "about roses"), "pdf").sections)
     assert [(part.first, part.text) for part in found] == [(1, "about bread"), (3, "about roses")]
 
 
@@ -156,13 +161,13 @@ def test_pdf_pages() -> None:
 def test_pdf_without_text(data: bytes, reason: str) -> None:
     pytest.importorskip("pypdf")
     with pytest.raises(Unreadable, match=reason):
-        read(data, "pdf")
+        read_content(data, "pdf")
 
 
 def test_pdf_without_pypdf_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pypdf", None)
     with pytest.raises(Unreadable, match=r"pip install 'llm-embeddings\[search\]'") as reason:
-        read(b"%PDF", "pdf")
+        read_content(b"%PDF", "pdf")
     assert reason.value.passing
 
 

@@ -35,7 +35,7 @@ from typer.testing import CliRunner
 
 from llm_embeddings import Encoder
 from llm_embeddings.cli.console import Commands
-from llm_embeddings.cli.serve import KEY_VARIABLE, serve
+from llm_embeddings.cli.serve import KEY_VARIABLE, serve_command
 from llm_embeddings.serving import Limits, create_app
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
@@ -354,7 +354,7 @@ def test_process_answers_while_loading_and_ends_well(tmp_path: Path) -> None:
 def command(*arguments: str, **environment: str) -> Any:
     app = typer.Typer(cls=Commands)
     app.callback()(lambda: None)
-    app.command()(serve)
+    app.command("serve")(serve_command)
     return CliRunner(env={"NO_COLOR": "1", **environment}).invoke(app, ["serve", *arguments])
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from llm_embeddings import Encoder
 from llm_embeddings.corpus import load_corpus
+from llm_embeddings.ranking import nearest
+from llm_embeddings.ranking.bm25 import words
 from llm_embeddings.records.examples import read_examples
 from llm_embeddings.records.sources import Source, sources_of
 from llm_embeddings.synthesis.mining import candidates
-from llm_embeddings.synthesis.mining.candidates import bm25, dense, words
+from llm_embeddings.synthesis.mining.candidates import dense, lexical
 from llm_embeddings.synthesis.mining.mine import Mining, mine
 
 FREE = Mining(negatives=3, ratio=None, choice="hardest")
@@ -122,7 +124,7 @@ def test_bm25_finds_shared_words(tmp_path: Path, pairs: Path, corpus: Path) -> N
 
 
 def test_bm25_of_words_nobody_has() -> None:
-    found = bm25(["zzz", "cats"], ["Cats purr.", "Dogs bark."], [[0], [0]], 2)
+    found = lexical(["zzz", "cats"], ["Cats purr.", "Dogs bark."], [[0], [0]], 2)
     assert found.places.tolist() == [[-1, -1], [0, -1]]
     assert found.positive[0] == 0
     assert words("Cats 灯塔守 it's") == ["cats", "灯塔", "塔守", "it", "s"]
@@ -159,8 +161,9 @@ def test_parts_of_a_corpus_and_vectors_on_disk_change_nothing(
     queries = np.asarray(encoder.encode_query(passages[:9], normalize=True))
     own = [[i] for i in range(9)]
     whole = dense(encoder, queries, passages, own, 7)
-    for name, value in (("_IN_MEMORY", 0), ("_SCORED_AT_ONCE", 11), ("_QUERIES_AT_ONCE", 4)):
-        monkeypatch.setattr(candidates, name, value)
+    monkeypatch.setattr(candidates, "_IN_MEMORY", 0)
+    for name, value in (("_SCORED_AT_ONCE", 11), ("_QUERIES_AT_ONCE", 4)):
+        monkeypatch.setattr(nearest, name, value)
     parts = dense(encoder, queries, passages, own, 7)
     np.testing.assert_array_equal(whole.places, parts.places)
     np.testing.assert_allclose(whole.scores, parts.scores, atol=1e-6)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from scipy.stats import chisquare
 
-from llm_embeddings.synthesis.calls.budget import Limits
+from llm_embeddings.synthesis.calls.budget import BudgetLimits
 from llm_embeddings.synthesis.calls.generators import Rejected, Unavailable, sorted_error
 from llm_embeddings.synthesis.calls.parsing import ReplyError, parse_example, parse_tasks
-from llm_embeddings.synthesis.grounding import in_turn, read_passages, read_personas
+from llm_embeddings.synthesis.grounding import in_turn, read_grounding, read_personas
 from llm_embeddings.synthesis.placeholders import (
     GROUP_WEIGHTS,
     LANGUAGES,
@@ -204,7 +204,7 @@ def test_retry_after_is_heard() -> None:
 )
 def test_limits_that_cannot_be(given: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Limits(**given)  # type: ignore[arg-type]
+        BudgetLimits(**given)  # type: ignore[arg-type]
 
 
 def test_documents_become_passages(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_documents_become_passages(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "report.md").write_text(text * 2)
-    found = read_passages([tmp_path], output=tmp_path / "run")
+    found = read_grounding([tmp_path], output=tmp_path / "run")
     assert found.found
     assert all(passage.text.startswith("Pumps") for passage in found.found)
     assert {passage.place.split(":")[0] for passage in found.found} == {str(tmp_path / "copy.md")}
@@ -233,12 +233,12 @@ def test_documents_become_passages(tmp_path: Path) -> None:
 def test_documents_with_nothing_to_ask_about(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_passages([tmp_path / "a.txt"], output=tmp_path / "run")
+        read_grounding([tmp_path / "a.txt"], output=tmp_path / "run")
 
 
 def test_documents_and_personas_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such document"):
-        read_passages([tmp_path / "none"], output=tmp_path / "run")
+        read_grounding([tmp_path / "none"], output=tmp_path / "run")
     (tmp_path / "people.txt").write_text("\n  \n")
     with pytest.raises(ValueError, match="holds no persona"):
         read_personas(tmp_path / "people.txt")

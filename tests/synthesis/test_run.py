@@ -15,7 +15,7 @@ from helpers import child_environment
 from helpers.synthesis import LASTING, FlakyChat, run_virtually, said
 
 from llm_embeddings.synthesis.calls.asking import Manners
-from llm_embeddings.synthesis.calls.budget import Limits
+from llm_embeddings.synthesis.calls.budget import BudgetLimits
 from llm_embeddings.synthesis.calls.generators import (
     ChatGenerator,
     ModelOptions,
@@ -25,7 +25,7 @@ from llm_embeddings.synthesis.calls.generators import (
 )
 from llm_embeddings.synthesis.calls.journal import EXAMPLE, recorded
 from llm_embeddings.synthesis.calls.providers import open_generator
-from llm_embeddings.synthesis.grounding import Passage
+from llm_embeddings.synthesis.grounding import GroundingPassage
 from llm_embeddings.synthesis.placeholders import Sampler
 from llm_embeddings.synthesis.rows import rows_of
 from llm_embeddings.synthesis.run import Plan, Summary, agenerate, generate
@@ -173,8 +173,8 @@ def test_a_line_cut_off_is_asked_again(tmp_path: Path) -> None:
 def test_the_budget_is_never_exceeded(tmp_path: Path, limit: str) -> None:
     plan, options = Plan(examples=500, sampler=ENGLISH), ModelOptions(max_reply_tokens=200)
     limits = {
-        "tokens": Limits(tokens=60_000),
-        "money": Limits(money=0.05, price_in=1.0, price_out=2.0),
+        "tokens": BudgetLimits(tokens=60_000),
+        "money": BudgetLimits(money=0.05, price_in=1.0, price_out=2.0),
     }[limit]
     summary = generate(tmp_path, plan, Scripted(), limits=limits, options=options)
     assert summary.spent
@@ -286,7 +286,7 @@ def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
 
 
 def test_queries_go_round_all_passages(tmp_path: Path) -> None:
-    passages = tuple(Passage(f"file:{i}", f"What passage {i} says.") for i in range(7))
+    passages = tuple(GroundingPassage(f"file:{i}", f"What passage {i} says.") for i in range(7))
     sampler = Sampler(0, groups={"grounded": 1})
     plan = Plan(examples=21, sampler=sampler, passages=passages, instruction="Find it.")
     generate(tmp_path, plan, Scripted())

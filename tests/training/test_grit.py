@@ -101,7 +101,7 @@ def test_batches_are_those_of_the_reference(tmp_path: Path, talks: str) -> None:
 
 def test_all_answers_and_their_ends_are_learnt_and_nothing_else() -> None:
     tokenizer = load_tokenizer(Path(MODEL))
-    ids, labels = tokenize_conversation(tokenizer, grit.RECIPE, conversation(TALKS[1]), 96)
+    ids, labels = tokenize_conversation(tokenizer, grit.GRIT_RECIPE, conversation(TALKS[1]), 96)
     learnt = [label for label in labels if label != IGNORED]
     assert all(label in (token, IGNORED) for token, label in zip(ids, labels, strict=True))
     assert tokenizer.decode(learnt) == "Hello, how can I help?</s>Soft rain on the roof</s>"
@@ -113,7 +113,7 @@ def test_all_answers_and_their_ends_are_learnt_and_nothing_else() -> None:
 def test_a_plain_text_is_learnt_whole_and_cut() -> None:
     tokenizer = load_tokenizer(Path(MODEL))
     text = Conversation((Message("text", "Rain falls on the old roof."),))
-    ids, labels = tokenize_conversation(tokenizer, grit.RECIPE, text, 5)
+    ids, labels = tokenize_conversation(tokenizer, grit.GRIT_RECIPE, text, 5)
     assert len(ids) == 5
     assert ids[0] == tokenizer.bos_token_id
     assert labels == [IGNORED, *ids[1:]]
@@ -204,7 +204,7 @@ def test_two_processes_make_the_same_update(tmp_path: Path, data: str, talks: st
 
 def test_default_recipe_is_gritlms(tmp_path: Path, data: str, talks: str) -> None:
     published = family.RECIPES["GritLM/GritLM-7B"]
-    assert grit.RECIPE.query == published.query
+    assert grit.GRIT_RECIPE.query == published.query
     plain = tmp_path / "plain"
     plain.mkdir()
     for file in Path(MODEL).iterdir():

@@ -32,8 +32,13 @@ from llm_embeddings.training.batches.passages import Passage, read_passages
 from llm_embeddings.training.llara import LLaRA, train_llara
 from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.passes import encoding
-from llm_embeddings.training.passes.joint import Joint, prompts_of, tokenize_joint
-from llm_embeddings.training.passes.words import STOP_WORDS, content_words
+from llm_embeddings.training.passes.joint import (
+    STOP_WORDS,
+    Joint,
+    content_words,
+    joint_prompts,
+    tokenize_joint,
+)
 
 PASSAGES = [
     ("Water moves between the oceans and the air.", "It falls again as rain."),
@@ -207,7 +212,7 @@ def test_batches_are_those_of_the_reference(run: str) -> None:
     case = GOLDEN / "llara-pretrain"
     meta, table = read_case(case), np.load(case / "golden.npz")
     tokenizer = load_tokenizer(case / "model")
-    prompts = prompts_of(tokenizer, llara.RECIPE)
+    prompts = joint_prompts(tokenizer, llara.LLARA_RECIPE)
     assert list(prompts.summary) == meta["suffix_ids"]["summarize"]
     assert list(prompts.following) == meta["suffix_ids"]["predict"]
     lines = (case / "toy.jsonl").read_text(encoding="utf-8").splitlines()
@@ -218,7 +223,7 @@ def test_batches_are_those_of_the_reference(run: str) -> None:
     options = meta["runs"][run]
     rows = tokenize_joint(
         tokenizer,
-        llara.RECIPE,
+        llara.LLARA_RECIPE,
         prompts,
         passages,
         cutoff=options["cutoff_len"],
@@ -236,7 +241,9 @@ def test_batches_are_those_of_the_reference(run: str) -> None:
 def test_recipe_of_the_stage_is_llaras() -> None:
     published = family.RECIPES["BAAI/LLARA-pretrain"]
     changes = {"name": "", "source": "", "bos": True}
-    assert dataclasses.replace(llara.RECIPE, **changes) == dataclasses.replace(published, **changes)
+    assert dataclasses.replace(llara.LLARA_RECIPE, **changes) == dataclasses.replace(
+        published, **changes
+    )
 
 
 def test_a_model_that_cannot_be_packed_is_refused_before_training(

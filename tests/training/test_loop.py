@@ -48,7 +48,7 @@ def made(model: str, texts: str, tmp_path: Path) -> MNTP:
     """Six updates with dropout, checkpoints after each second."""
     return dataclasses.replace(
         options(model, texts, tmp_path / "out"),
-        recipe=mntp.RECIPE,
+        recipe=mntp.MNTP_RECIPE,
         lora=LoraOptions(dropout=0.3),
         max_steps=6,
     )
@@ -196,7 +196,7 @@ def test_gradient_cache_is_the_whole_batch(model: str, tmp_path: Path) -> None:
 def test_second_pass_repeats_the_dropout_of_the_first(model: str, texts: str) -> None:
     made = options(model, texts, Path("unused"))
     trained = load_backbone_for_training(
-        dataclasses.replace(made, lora=LoraOptions(dropout=0.5)), mntp.RECIPE
+        dataclasses.replace(made, lora=LoraOptions(dropout=0.5)), mntp.MNTP_RECIPE
     )
     open_adapters(trained.backbone)
     encoding = Encoding(trained.backbone, trained.recipe, attention_dropout=0.3).train()
@@ -307,7 +307,7 @@ def test_adapter_and_merged_result_are_the_same_model(made: MNTP, tmp_path: Path
         output = train_mntp(dataclasses.replace(short, output=tmp_path / save, save=save))
         found.append(Encoder.from_pretrained(output, dtype="float32").encode(["a cat", "b"]))
     torch.testing.assert_close(*map(torch.tensor, found), atol=1e-5, rtol=0)
-    plain = Encoder.from_pretrained(short.model, recipe=mntp.RECIPE, dtype="float32")
+    plain = Encoder.from_pretrained(short.model, recipe=mntp.MNTP_RECIPE, dtype="float32")
     assert abs(plain.encode(["a cat", "b"]) - found[0]).max() > 1e-3
 
 
@@ -329,7 +329,7 @@ def test_checkpoint_of_another_model(made: MNTP) -> None:
 
 
 def test_stage_options_are_json() -> None:
-    options = StageOptions(model="m", output="out", data="a.txt", recipe=mntp.RECIPE)
+    options = StageOptions(model="m", output="out", data="a.txt", recipe=mntp.MNTP_RECIPE)
     values = json.loads(json.dumps(options.to_dict()))
     assert values["data"] == ["a.txt"]
     assert values["lora"]["rank"] == 16

@@ -10,15 +10,15 @@ from .ask import ask
 from .console import Commands
 from .demo import demo
 from .encode.command import encode
-from .evaluate import evaluate
+from .evaluate import evaluate_command
 from .export import export
 from .info import info
-from .mine import mine
-from .passkey import passkey
+from .mine import mine_command
+from .passkey import passkey_command
 from .recipes import recipes
 from .search import search
-from .serve import serve
-from .synthesize import command as synthesize
+from .serve import serve_command
+from .synthesize import synthesize_command
 from .train import train
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app = typer.Typer(
 
 
 def _version(wanted: bool) -> None:
+    """Print the version and exit, if it is wanted."""
     if wanted:
         from .. import __version__
 
@@ -58,10 +59,10 @@ app.command(rich_help_panel=START)(info)
 app.command(rich_help_panel=USE)(encode)
 app.command(rich_help_panel=USE)(search)
 app.command(rich_help_panel=USE)(ask)
-app.command(rich_help_panel=MEASURE)(evaluate)
-app.command(rich_help_panel=MEASURE)(passkey)
-app.command("synthesize", rich_help_panel=TRAIN)(synthesize())
-app.command(rich_help_panel=TRAIN)(mine)
+app.command("evaluate", rich_help_panel=MEASURE)(evaluate_command)
+app.command("passkey", rich_help_panel=MEASURE)(passkey_command)
+app.command("synthesize", rich_help_panel=TRAIN)(synthesize_command())
+app.command("mine", rich_help_panel=TRAIN)(mine_command)
 app.add_typer(train, name="train", rich_help_panel=TRAIN)
 app.command(rich_help_panel=HAND_ON)(export)
-app.command(rich_help_panel=HAND_ON)(serve)
+app.command("serve", rich_help_panel=HAND_ON)(serve_command)

@@ -17,20 +17,20 @@ from .console import (
     DtypeOption,
     ModelOption,
     RecipeOption,
-    load,
+    load_encoder,
     output,
     remarks,
 )
 from .search import (
     Directory,
     Glob,
-    Instruction,
     Megabytes,
+    QueryInstruction,
     Rebuild,
-    check_options,
     open_index,
     report,
-    update,
+    searched_paths,
+    update_index,
 )
 
 if TYPE_CHECKING:
@@ -43,53 +43,53 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _READER_PANEL = "Answer"
 
-Paths = Annotated[
+_Paths = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILES", help="Files and directories; the current one if left out."),
 ]
-Question = Annotated[str, typer.Argument(metavar="QUESTION", help="In your words.")]
-Top = Annotated[
+_Question = Annotated[str, typer.Argument(metavar="QUESTION", help="In your words.")]
+_Top = Annotated[
     int, typer.Option(min=1, help="Passages to answer from.", rich_help_panel=_READER_PANEL)
 ]
-Cache = Annotated[
+_Cache = Annotated[
     Literal["none", "query", "doc", "doc-query", "query-doc"],
     typer.Option(
         help="What is kept of passages and question, so that it is not read again.",
         rich_help_panel=_READER_PANEL,
     ),
 ]
-CacheRule = Annotated[
+_CacheRule = Annotated[
     Literal["exact", "paper"],
     typer.Option(
         help="exact: the same answers as without; paper: GritLM's way, which changes them.",
         rich_help_panel=_READER_PANEL,
     ),
 ]
-CacheSize = Annotated[
+_CacheSize = Annotated[
     float,
     typer.Option(
         min=0.001, help="Gigabytes the cache may have on disk.", rich_help_panel=_READER_PANEL
     ),
 ]
-MaxTokens = Annotated[
+_MaxTokens = Annotated[
     int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=_READER_PANEL)
 ]
 
 
 def ask(
-    paths: Paths = None,
-    question: Question = "",
-    top: Top = 3,
-    cache: Cache = "none",
-    rule: CacheRule = "exact",
-    cache_size: CacheSize = 2.0,
-    max_tokens: MaxTokens = 256,
+    paths: _Paths = None,
+    question: _Question = "",
+    top: _Top = 3,
+    cache: _Cache = "none",
+    rule: _CacheRule = "exact",
+    cache_size: _CacheSize = 2.0,
+    max_tokens: _MaxTokens = 256,
     glob: Glob = None,
     model: ModelOption = None,
     recipe: RecipeOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
-    instruction: Instruction = None,
+    instruction: QueryInstruction = None,
     index: Directory = None,
     rebuild: Rebuild = False,
     max_file_size: Megabytes = 20,
@@ -104,9 +104,9 @@ def ask(
     from ..searching.places import claim, default_directory
     from ..searching.sources import scan
 
-    paths = check_options(paths or [], question)
+    paths = searched_paths(paths or [], question)
     directory = index or default_directory(paths)
-    encoder = load(model, recipe=recipe, device=device, dtype=dtype)
+    encoder = load_encoder(model, recipe=recipe, device=device, dtype=dtype)
     generator = _generator(encoder)
     size = round(max_file_size * 1e6)
     found = scan(paths, globs=glob or (), max_bytes=size, index=directory)
@@ -118,7 +118,7 @@ def ask(
     vector = encoder.encode_query(question, instruction, normalize=True)
     try:
         with _opened(directory, encoder, model, rebuild) as opened:
-            changes = update(opened, found, encoder, remarks())
+            changes = update_index(opened, found, encoder, remarks())
             report(changes, directory, remarks())
             hits, _ = opened.best(vector, top, changes.files)
         if not hits:
@@ -134,7 +134,7 @@ def ask(
 
 @contextmanager
 def _opened(directory: Path, encoder: Encoder, model: str | None, rebuild: bool) -> Iterator[Index]:
-    """The index; what SQLite says of it comes with what to do."""
+    """The index of a directory; an error of SQLite is raised with what to do about it."""
     from ..searching.places import explain
 
     try:
@@ -145,7 +145,11 @@ def _opened(directory: Path, encoder: Encoder, model: str | None, rebuild: bool)
 
 
 def _generator(encoder: Encoder) -> Generator:
-    """Raises `ValueError` for a model that cannot generate, before any file is read."""
+    """The generator of a model, made before any file is read.
+
+    Raises:
+        ValueError: the model cannot generate.
+    """
     from ..generation import Generator
 
     with remarks().status("reading the language model head"):
@@ -153,7 +157,7 @@ def _generator(encoder: Encoder) -> Generator:
 
 
 def _show(pieces: Iterable[str]) -> None:
-    """Write an answer as it comes, without what disturbs a terminal."""
+    """Write the pieces of an answer as they come, without what disturbs a terminal."""
     for piece in pieces:
         sys.stdout.write(_CONTROL.sub("\ufffd", piece))
         sys.stdout.flush()
@@ -161,7 +165,7 @@ def _show(pieces: Iterable[str]) -> None:
 
 
 def _cite(hits: Iterable[Found], names: dict[str, str]) -> None:
-    """List the passages that were read, the nearest first."""
+    """List the passages that the answer is based on, the nearest first, by the names of files."""
     from rich.text import Text
 
     from ..searching.excerpts import printable

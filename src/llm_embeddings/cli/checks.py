@@ -1,4 +1,4 @@
-"""Tests of a loaded model: what would make its vectors wrong without anybody noticing."""
+"""Tests of a loaded model, for faults that would make its vectors wrong without an error."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from ..recipe import Role
 if TYPE_CHECKING:
     from ..encoder import Encoder
 
-# Rounding differs between batch shapes: the tolerance the tests hold in float32, and a few units in
-# the last place of the vector's largest values in half precision.
+# How much a number of a unit vector may differ between batches, as rounding depends on their shape:
+# in half precision a few units in the last place of the largest numbers.
 _TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 2e-2}
 _ROUGH = 2e-2
 _QUANTIZED_COSINE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """What came of one test."""
+class CheckResult:
+    """The result of one test.
+
+    Attributes:
+        name: Name of the test.
+        passed: Whether the model passed it.
+        words: What was found.
+    """
 
     name: str
     passed: bool
     words: str
 
 
-def run_checks(encoder: Encoder) -> Iterator[Check]:
+def run_checks(encoder: Encoder) -> Iterator[CheckResult]:
     """Run all tests, one after the other."""
     backbone = type(encoder.backbone).__name__
     dtype = str(encoder.backbone.dtype).removeprefix("torch.")
     copies = encoder.scheduler.runner.copied_bytes
     linears = f", linear weights prepacked ({copies / 1e6:.0f} MB more)" if copies else ""
     words = f"{backbone} in {dtype} on {encoder.device}, {encoder.packing}{linears}"
-    yield Check("loaded", True, words)
+    yield CheckResult("loaded", True, words)
     tests: dict[str, Callable[[Encoder], tuple[bool, str]]] = {
         "attention": _attention,
         "finite vectors": _finite,
@@ -50,11 +56,11 @@ def run_checks(encoder: Encoder) -> Iterator[Check]:
             passed, words = test(encoder)
         except (OSError, ValueError, RuntimeError) as error:
             passed, words = False, str(error)
-        yield Check(name, passed, words)
+        yield CheckResult(name, passed, words)
 
 
 def _attention(encoder: Encoder) -> tuple[bool, str]:
-    """The probe raises where the direction is wrong."""
+    """Whether attention has the recipe's direction; `check_attention` raises if not."""
     from ..checkpoint.checks import check_attention
 
     check_attention(encoder.model)
@@ -64,7 +70,7 @@ def _attention(encoder: Encoder) -> tuple[bool, str]:
 
 
 def _finite(encoder: Encoder) -> tuple[bool, str]:
-    """`encode` raises where a vector is not finite; a zero one is as useless."""
+    """Whether vectors are finite (`encode` raises if not), not zero, and of the right length."""
     import numpy as np
 
     texts = _samples()
@@ -78,7 +84,7 @@ def _finite(encoder: Encoder) -> tuple[bool, str]:
 
 
 def _batches(encoder: Encoder) -> tuple[bool, str]:
-    """A text's vector must not depend on its neighbours."""
+    """Whether a text's vector is the same alone and together with other texts."""
     import numpy as np
 
     texts = _samples()
@@ -93,7 +99,7 @@ def _batches(encoder: Encoder) -> tuple[bool, str]:
 
 
 def _tokenizer(encoder: Encoder) -> tuple[bool, str]:
-    """Saved and loaded again, the tokenizer must give the same ids."""
+    """Whether the tokenizer gives the same ids after it was saved and loaded again."""
     from ..checkpoint.loading import load_tokenizer
     from ..model import Model
 
@@ -107,13 +113,13 @@ def _tokenizer(encoder: Encoder) -> tuple[bool, str]:
 
 
 def _quantization(encoder: Encoder) -> tuple[bool, str]:
-    """How far quantised weights turn the vectors."""
+    """Whether vectors of quantised weights are near those of the plain ones, by cosine."""
     cosine = encoder.quantization_cosine or 0.0
     return cosine >= _QUANTIZED_COSINE, f"lowest cosine with the plain model {cosine:.5f}"
 
 
 def _samples() -> list[str]:
-    """Texts of all lengths and scripts, an empty one and one over most limits among them."""
+    """Texts of several lengths and scripts, an empty one and a very long one among them."""
     from ..corpus import load_corpus
 
     passage = load_corpus()[0].passage

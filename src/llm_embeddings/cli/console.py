@@ -1,4 +1,4 @@
-"""What all commands share: options, consoles, loading, and how a mistake or a closed pipe ends."""
+"""What all commands share: options, consoles, loading a model, errors and closed pipes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
 
 MODEL_PANEL = "Model"
-_CLOSED_PIPE = 141  # 128 + SIGPIPE: what a shell reports of a program that such a pipe ended
+_CLOSED_PIPE = 141  # exit code 128 + SIGPIPE, as shells report it
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Names of recipes for the shell to complete."""
+    """Names of recipes that begin so, for the shell to complete."""
     return list_recipes(f"{incomplete}*")
 
 
@@ -88,10 +88,10 @@ QuantizationOption = Annotated[
 
 
 class Commands(TyperGroup):
-    """A group of commands whose users see no traceback for a mistake of theirs."""
+    """A group of commands that print errors in one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; an error that names value and remedy is printed and ends with code 1."""
+        """Run a command; an error is printed, and ends it with exit code 1."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal may lack a character
@@ -103,13 +103,13 @@ class Commands(TyperGroup):
         except (OSError, ValueError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
-            complain(describe(error))
+            complain(error_text(error))
             raise typer.Exit(1) from error
         return result
 
 
 class PipeConsole(Console):
-    """A console that leaves a closed pipe to `Commands`."""
+    """A console that ends the program quietly when its pipe is closed."""
 
     def on_broken_pipe(self) -> None:
         """Called by rich while the error is handled."""
@@ -117,22 +117,22 @@ class PipeConsole(Console):
 
 
 def output() -> PipeConsole:
-    """Standard output; in a pipe without colours and with lines as long as they are."""
+    """A console on standard output; in a pipe without colours and without wrapped lines."""
     return PipeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def remarks() -> PipeConsole:
-    """Standard error, for everything that is not the result."""
+    """A console on standard error, for everything that is not the result."""
     return PipeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    """Print an error."""
+    """Print an error on standard error."""
     remarks().print(f"error: {message}", style="red", markup=False)
 
 
-def describe(error: Exception) -> str:
-    """An error and its notes in words; the system's errors without their number."""
+def error_text(error: Exception) -> str:
+    """The message of an error with its notes; errors of the system without their number."""
     words = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         named = error.filename is not None
@@ -141,19 +141,19 @@ def describe(error: Exception) -> str:
 
 
 def suggest(name: str) -> str:
-    """Near names, and the command that lists all."""
+    """A sentence with the recipes of similar names, and the command that lists all."""
     near = near_names(name)
     hint = f"Nearest known: {', '.join(near)}. " if near else ""
     return f"{hint}`llm-embeddings recipes` lists all"
 
 
 def end_quietly() -> NoReturn:
-    """End as a program does whose reader has gone: at once, without a word."""
+    """End the program at once, without a message, as its output has no reader any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(_CLOSED_PIPE)
 
 
-def load(
+def load_encoder(
     model: str | None,
     *,
     recipe: str | None = None,
@@ -164,7 +164,7 @@ def load(
     devices: list[str] | None = None,
     vector_cache: Path | None = None,
 ) -> Encoder:
-    """`Encoder.from_pretrained`; while it loads, a terminal says so.
+    """`Encoder.from_pretrained`, with a status line in a terminal while it loads.
 
     Raises:
         FileNotFoundError: a directory, repository or file is missing.
@@ -190,7 +190,11 @@ def load(
 
 
 def check_device(device: str | None) -> None:
-    """Raise `ValueError` for a device that torch does not know or that is not here."""
+    """Check that torch can use a device; None is the default one.
+
+    Raises:
+        ValueError: it cannot.
+    """
     import torch
 
     try:

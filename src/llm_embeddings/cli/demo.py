@@ -1,4 +1,4 @@
-"""`llm-embeddings demo`: real passages, searched twice."""
+"""`llm-embeddings demo`: search in passages that come with the package."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import ModelOption, load, output
+from .console import ModelOption, load_encoder, output
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..corpus import Document
+    from ..corpus import CorpusPassage
     from ..encoder import Encoder
 
 QUERIES = (
@@ -38,7 +38,7 @@ def demo(
 
     console = output()
     queries = list(query or QUERIES)
-    encoder = load(model)
+    encoder = load_encoder(model)
     corpus = load_corpus()
     console.print(
         f"[bold]{encoder.recipe.name}[/]: {encoder.dimension} dimensions, "
@@ -49,7 +49,7 @@ def demo(
 
 
 def _search(
-    console: Console, encoder: Encoder, corpus: list[Document], queries: list[str], top: int
+    console: Console, encoder: Encoder, corpus: list[CorpusPassage], queries: list[str], top: int
 ) -> list[list[str]]:
     """Rank the passages for each query by cosine, print them, and return their ids."""
     from rich.markup import escape
@@ -71,9 +71,9 @@ def _search(
 
 
 def _search_langchain(
-    console: Console, encoder: Encoder, corpus: list[Document], query: str, expected: list[str]
+    console: Console, encoder: Encoder, corpus: list[CorpusPassage], query: str, expected: list[str]
 ) -> None:
-    """The first query again, through LangChain and an in-process Qdrant store."""
+    """Search for the first query again, through LangChain and a Qdrant store in this process."""
     from rich.markup import escape
 
     try:

@@ -1,4 +1,4 @@
-"""A recipe in words."""
+"""A recipe described in words."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Fact:
     """One thing to know about a model.
 
     Attributes:
-        name: What it is about.
-        words: What is so.
-        source: Who says so.
+        name: What it is about, such as "pooling".
+        words: What is to be known.
+        source: What says so: the recipe, or a file.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Fact:
     source: str = "recipe"
 
 
-def explain(recipe: Recipe) -> Iterator[Fact]:
-    """What a recipe says, from the text to the vector."""
+def recipe_facts(recipe: Recipe) -> Iterator[Fact]:
+    """What a recipe does, step by step from the text to the vector."""
     yield Fact("query", template(recipe, "query"))
     yield Fact("document", template(recipe, "document"))
     yield Fact("instruction", _instruction(recipe))
@@ -53,18 +53,18 @@ def explain(recipe: Recipe) -> Iterator[Fact]:
 
 
 def template(recipe: Recipe, role: Role) -> str:
-    """What stands around a text, without an instruction filled in."""
+    """The template of a role, with placeholders for instruction and text."""
     found = recipe.template(role)
     return f"{visible(found.prefix)}{{text}}{visible(found.suffix)}"
 
 
 def visible(text: str) -> str:
-    r"""White space that would break a line, as its escape: a line feed becomes \n."""
+    r"""A text with line feeds and tabs written as \n, \r and \t."""
     return text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
 
 
 def pooled(recipe: Recipe, tokens: Tokens) -> range:
-    """Positions whose states make up the vector."""
+    """The positions of the tokens that are pooled into the vector."""
     count = len(tokens.ids)
     first = {
         "first_token": 0,
@@ -75,6 +75,7 @@ def pooled(recipe: Recipe, tokens: Tokens) -> range:
 
 
 def _instruction(recipe: Recipe) -> str:
+    """Which texts get an instruction, and which one."""
     takes = [role for role in get_args(Role) if recipe.template(role).takes_instruction]
     if not takes:
         return "none is taken"
@@ -84,12 +85,14 @@ def _instruction(recipe: Recipe) -> str:
 
 
 def _token(value: bool | str, kind: str) -> str:
+    """What a recipe's `bos` or `eos` means."""
     if value is True:
         return f"the tokenizer's {kind}"
     return value or "nothing"
 
 
 def _limit(recipe: Recipe) -> str:
+    """How long a text may be, and what is cut off of a longer one."""
     whole = recipe.join == "string"
     words = f"{recipe.max_length:,} tokens of {'the whole sequence' if whole else 'the text alone'}"
     if recipe.max_text_length:

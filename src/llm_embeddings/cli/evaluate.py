@@ -19,7 +19,7 @@ from .console import (
     ModelArgument,
     QuantizationOption,
     RecipeOption,
-    load,
+    load_encoder,
     remarks,
 )
 from .tables import known, show, show_comparison, show_figures
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HOW, _MADE = "How", "What is made of it"
 
-Tasks = Annotated[
+_Tasks = Annotated[
     list[str] | None,
     typer.Option(
         "--tasks",
@@ -42,7 +42,7 @@ Tasks = Annotated[
         help="A file or directory of yours, or a task or benchmark of MTEB. Repeatable.",
     ),
 ]
-Output = Annotated[
+_Output = Annotated[
     Path | None,
     typer.Option(
         "--output",
@@ -51,13 +51,13 @@ Output = Annotated[
         rich_help_panel=_MADE,
     ),
 ]
-Plot = Annotated[
+_Plot = Annotated[
     Path | None, typer.Option(help="Picture: .png, .svg, .pdf.", rich_help_panel=_MADE)
 ]
-Json = Annotated[
+_Json = Annotated[
     bool, typer.Option("--json", help="Print JSON, not a table.", rich_help_panel=_MADE)
 ]
-Compare = Annotated[
+_Compare = Annotated[
     bool,
     typer.Option(
         "--compare",
@@ -65,7 +65,7 @@ Compare = Annotated[
         rich_help_panel=_MADE,
     ),
 ]
-Instruction = Annotated[
+_Instruction = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TASK=TEXT",
@@ -73,7 +73,7 @@ Instruction = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
-K = Annotated[
+_K = Annotated[
     list[int] | None,
     typer.Option(
         "--k",
@@ -82,10 +82,10 @@ K = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
-Bm25 = Annotated[
+_Bm25 = Annotated[
     bool, typer.Option("--bm25/--no-bm25", help="BM25 beside retrieval.", rich_help_panel=_HOW)
 ]
-MaxLength = Annotated[
+_MaxLength = Annotated[
     int | None,
     typer.Option(
         min=1,
@@ -93,33 +93,33 @@ MaxLength = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
-Language = Annotated[
+_Language = Annotated[
     list[str] | None,
     typer.Option(
         help="ISO 639-3 code: only this one of MTEB's tasks in many. Repeatable.",
         rich_help_panel=_HOW,
     ),
 ]
-Resamples = Annotated[
+_Resamples = Annotated[
     int, typer.Option(min=0, help="For the 95% intervals; 0 = none.", rich_help_panel=_HOW)
 ]
-Seed = Annotated[int, typer.Option(help="Of the resamples.", rich_help_panel=_HOW)]
+_Seed = Annotated[int, typer.Option(help="Of the resamples.", rich_help_panel=_HOW)]
 
 
-def evaluate(
+def evaluate_command(
     model: ModelArgument = None,
-    tasks: Tasks = None,
-    directory: Output = None,
-    instruction: Instruction = None,
-    k: K = None,
-    bm25: Bm25 = True,
-    max_length: MaxLength = None,
-    language: Language = None,
-    resamples: Resamples = 1000,
-    seed: Seed = 0,
-    plot: Plot = None,
-    as_json: Json = False,
-    compare: Compare = False,
+    tasks: _Tasks = None,
+    directory: _Output = None,
+    instruction: _Instruction = None,
+    k: _K = None,
+    bm25: _Bm25 = True,
+    max_length: _MaxLength = None,
+    language: _Language = None,
+    resamples: _Resamples = 1000,
+    seed: _Seed = 0,
+    plot: _Plot = None,
+    as_json: _Json = False,
+    compare: _Compare = False,
     recipe: RecipeOption = None,
     adapter: AdapterOption = None,
     device: DeviceOption = None,
@@ -147,7 +147,7 @@ def evaluate(
         raise typer.BadParameter("--plot shows files of yours, and --tasks names none")
     if compare and not mteb_tasks:
         raise typer.BadParameter("--compare is about tasks of MTEB, and --tasks names none")
-    encoder = load(
+    encoder = load_encoder(
         model,
         recipe=recipe,
         adapters=adapter,
@@ -175,7 +175,7 @@ def evaluate(
 
 
 def _instructions(given: Sequence[str]) -> dict[str, str]:
-    """Instructions by task out of TASK=TEXT."""
+    """Instructions by task, from arguments TASK=TEXT."""
     found = {}
     for each in given:
         task, equals, text = each.partition("=")
@@ -186,7 +186,7 @@ def _instructions(given: Sequence[str]) -> dict[str, str]:
 
 
 def _found(names: Sequence[str], languages: Sequence[str] | None) -> tuple[list[AnySet], list[Any]]:
-    """The user's sets, and MTEB's tasks."""
+    """The sets of one's own and the tasks of MTEB among the names."""
     from ..evaluation.mteb.run import find_tasks
     from ..evaluation.sets import read_sets
 
@@ -196,7 +196,7 @@ def _found(names: Sequence[str], languages: Sequence[str] | None) -> tuple[list[
 
 
 def _is_path(name: str) -> bool:
-    """Whether it is meant as one; MTEB's names have neither slashes nor such endings."""
+    """Whether a name is that of a file; MTEB's names have no slashes and no such endings."""
     return Path(name).exists() or os.sep in name or name.endswith((".jsonl", ".parquet", ".gz"))
 
 
@@ -207,7 +207,7 @@ def _run(
     options: Options,
     directory: Path | None,
 ) -> tuple[list[Result], list[TaskScore]]:
-    """All scores; what stops the run says what is kept."""
+    """Measure all sets and tasks; an error gets a note that says where results are kept."""
     from ..evaluation.mteb.run import run_tasks
     from ..evaluation.results import measured
 
@@ -243,7 +243,7 @@ def _run(
 
 @contextmanager
 def _noted(told: Console) -> Iterator[None]:
-    """Warnings in one line each."""
+    """Print warnings about instructions in one line each."""
     from ..evaluation.rules import InstructionWarning
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:

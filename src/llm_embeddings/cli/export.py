@@ -1,4 +1,4 @@
-"""`llm-embeddings export`: a model back on disk, for this package or for others."""
+"""`llm-embeddings export`: write a model to disk, for this package or for other engines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..export.engines import Engine
-from .console import AdapterOption, DtypeOption, ModelOption, RecipeOption, load, output
+from .console import AdapterOption, DtypeOption, ModelOption, RecipeOption, load_encoder, output
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -42,7 +42,7 @@ def export(
     if sentence_transformers and engine not in (None, "sentence-transformers"):
         raise typer.BadParameter(f"--for {engine} and --sentence-transformers contradict")
     _check_free(directory)
-    encoder = load(model, recipe=recipe, adapters=adapter, device="cpu", dtype=dtype)
+    encoder = load_encoder(model, recipe=recipe, adapters=adapter, device="cpu", dtype=dtype)
     if sentence_transformers or engine == "sentence-transformers":
         size = _write(directory, encoder.export_sentence_transformers)
         lines = [f"Load it with SentenceTransformer({str(directory)!r})"]
@@ -57,7 +57,7 @@ def export(
 
 
 def _write_for(directory: Path, encoder: Encoder, engine: Engine) -> tuple[int, list[str]]:
-    """Size of what is written, and what to tell its reader."""
+    """Write a model for another engine; returns its size in bytes, and lines to print."""
     from ..export.engines import SERVERS, Difference
     from ..export.modules import export_for
     from ..export.note import NAME, command
@@ -79,7 +79,7 @@ def _write_for(directory: Path, encoder: Encoder, engine: Engine) -> tuple[int, 
 
 
 def _write(directory: Path, write: Callable[[Path], object]) -> int:
-    """Write elsewhere and move when whole; returns the size in bytes."""
+    """Write a directory under another name and rename it when whole; returns its size in bytes."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as work:
         unfinished = Path(work) / "model"
@@ -92,6 +92,11 @@ def _write(directory: Path, write: Callable[[Path], object]) -> int:
 
 
 def _check_free(directory: Path) -> None:
+    """Check that a directory is new or empty.
+
+    Raises:
+        FileExistsError: it is not.
+    """
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if directory.exists() or directory.is_symlink():

@@ -1,4 +1,4 @@
-"""Command-line options out of the fields of a dataclass, and its values out of them or of JSON."""
+"""Options of the command line made from the fields of a dataclass, and read back into them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class FieldOption:
-    """One option of the command line.
+    """One option of the command line, made from a field of a dataclass.
 
     Attributes:
-        field: The dataclass's field.
-        inner: A field of the dataclass that is the field's value, if it is one.
-        kind: The type typer reads.
-        help: What it does.
-        default: Shown; None = nothing.
+        field: Name of the field.
+        inner: If the field's value is a dataclass, name of a field of that; None = it is not.
+        kind: The type that typer reads.
+        help: What the option does.
+        default: The default that the help shows; None = none.
     """
 
     field: str
@@ -42,12 +42,12 @@ class FieldOption:
 
     @property
     def name(self) -> str:
-        """Its parameter's name; what is on by default is switched off."""
+        """Name of its parameter, with "no_" before what is on by default."""
         name = f"{self.field}_{self.inner}" if self.inner else self.field
         return f"no_{name}" if self.default is True else name
 
     def parameter(self, panel: str) -> inspect.Parameter:
-        """The parameter of a typer command; None where the option is not given."""
+        """The parameter of a typer command; its value is None if the option is not given."""
         dashed = self.name.replace("_", "-")
         option = typer.Option(
             *([f"-{dashed[0]}"] if dashed in ("model", "output", "data") else []),
@@ -75,7 +75,7 @@ class FieldOption:
 
 
 def options_of(kind: type) -> Iterator[FieldOption]:
-    """The options of a dataclass; one within it gets a switch, and options for its own fields.
+    """The options of a dataclass; a field that holds another one is a switch with options.
 
     Raises:
         TypeError: a field whose type no command line can express.
@@ -96,7 +96,12 @@ def options_of(kind: type) -> Iterator[FieldOption]:
 
 
 def merged(kind: type, base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a dataclass's fields: `base`, over which go the options that were given.
+    """Values of a dataclass's fields, from `base` and the options that were given.
+
+    Args:
+        kind: The dataclass.
+        base: Values by field, which options replace.
+        given: Values by parameter, None or [] where an option is not given.
 
     Raises:
         ValueError: options for an inner dataclass that is switched off.
@@ -127,12 +132,12 @@ def merged(kind: type, base: Mapping[str, Any], given: Mapping[str, Any]) -> dic
 
 
 def from_json(kind: type, values: Any, place: str) -> dict[str, Any]:
-    """Values of a dataclass's fields out of a JSON object, their types checked.
+    """Values of a dataclass's fields from a JSON object, with their types checked.
 
     Args:
         kind: The dataclass.
         values: The object.
-        place: Where it stands, for errors.
+        place: Where it comes from, for errors.
 
     Raises:
         ValueError: not an object, an unknown field, or a value of another type.
@@ -149,13 +154,13 @@ def from_json(kind: type, values: Any, place: str) -> dict[str, Any]:
 
 
 def _checked(value: Any, hint: Any, place: str) -> Any:
-    """A JSON value as the type a field has."""
+    """A JSON value as a value of a field's type."""
     if value is None and types.NoneType in _members(hint):
         return None
     if isinstance(value, dict) and (build := _builder(hint, place)):
         try:
             return build(value)
-        except TypeError as error:  # a field without which there is none
+        except TypeError as error:  # a required field is missing
             raise ValueError(f"{place}: {error}") from error
     found = _kind(hint, place)
     if _is_many(found):
@@ -166,7 +171,7 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
 
 
 def _builder(hint: Any, place: str) -> Callable[[dict[str, Any]], Any] | None:
-    """What makes a field's value out of an object, if anything does."""
+    """What makes a field's value from a JSON object; None = nothing does."""
     if inner := _inner(hint):
         return lambda value: inner(**from_json(inner, value, place))
     builders = [member.from_dict for member in _members(hint) if hasattr(member, "from_dict")]
@@ -186,7 +191,7 @@ def _checked_simple(value: Any, kind: Any, place: str) -> Any:
 
 
 def _kind(hint: Any, name: str) -> Any:
-    """The one simple type, `Literal` or tuple of strings among what a field accepts."""
+    """The simple type, `Literal` or tuple among the types that a field accepts."""
     for member in _members(hint):
         if member in _SIMPLE or get_origin(member) is Literal or _is_many(member):
             return member
@@ -194,7 +199,7 @@ def _kind(hint: Any, name: str) -> Any:
 
 
 def _inner(hint: Any) -> type | None:
-    """The dataclass among what a field accepts, if that is what a field that may be None holds."""
+    """The dataclass that a field holds, if it holds one or None; else None."""
     members = [member for member in _members(hint) if member is not types.NoneType]
     if len(members) == 1 and isinstance(members[0], type) and dataclasses.is_dataclass(members[0]):
         return members[0]
@@ -210,7 +215,7 @@ def _is_many(hint: Any) -> bool:
 
 
 def _entry(hint: Any) -> type:
-    """What a tuple holds; a string where that is left open."""
+    """The type of a tuple's entries; a string if it is not a simple one."""
     entry = get_args(hint)[0]
     return entry if entry in _SIMPLE else str
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..recipe import Role
-from .checks import Check, run_checks
+from .checks import CheckResult, run_checks
 from .console import (
     AdapterOption,
     DeviceOption,
@@ -22,10 +22,10 @@ from .console import (
     PipeConsole,
     QuantizationOption,
     RecipeOption,
-    load,
+    load_encoder,
     output,
 )
-from .describe import Fact, explain, pooled, visible
+from .describe import Fact, pooled, recipe_facts, visible
 from .inspect import BYTES, Subject, count_parameters, look
 
 _NARROW = 60
@@ -63,13 +63,13 @@ def info(
     console = output()
     subject = look(model, recipe, adapter or [])
     console.print(f"[bold]{subject.recipe.name}[/] ({subject.recipe.family})\n")
-    _show_facts(console, [*explain(subject.recipe), *_of_files(subject)])
+    _show_facts(console, [*recipe_facts(subject.recipe), *_of_files(subject)])
     console.print(Text(f"\nrecipe: {subject.origin}", "dim"))
     roles: list[Role] = [role] if role else ["query", "document"]
     for each in roles:
         _show_example(console, subject, each, text, instruction)
     if check:
-        encoder = load(
+        encoder = load_encoder(
             model,
             recipe=recipe,
             adapters=adapter,
@@ -82,7 +82,7 @@ def info(
 
 
 def _of_files(subject: Subject) -> Iterator[Fact]:
-    """What only the checkpoint's files say."""
+    """What the files of the checkpoint say: dimension, positions, parameters, memory."""
     if subject.checkpoint is None:
         yield Fact("size, memory", "unknown: the checkpoint is not on this disk", "no file")
         return
@@ -103,7 +103,7 @@ def _of_files(subject: Subject) -> Iterator[Fact]:
 
 
 def _show_facts(console: PipeConsole, facts: list[Fact]) -> None:
-    """A table, or in a narrow terminal one paragraph per fact."""
+    """Print facts as a table, or in a narrow terminal as paragraphs."""
     if console.width < _NARROW:
         for fact in facts:
             console.print(Text.assemble((fact.name, "bold"), (f" [{fact.source}]", "dim")))
@@ -121,7 +121,7 @@ def _show_facts(console: PipeConsole, facts: list[Fact]) -> None:
 def _show_example(
     console: PipeConsole, subject: Subject, role: Role, text: str | None, instruction: str | None
 ) -> None:
-    """The rendered template and the tokens, the pooled ones marked."""
+    """Print a text in its template, and its tokens with the pooled ones marked."""
     recipe, text = subject.recipe, text if text is not None else _EXAMPLES[role]
     prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
     string = Text.assemble(
@@ -148,8 +148,8 @@ def _show_example(
     console.print(Text(f"{len(row.ids):,} tokens, {len(chosen):,} pooled (*){cut}", "dim"))
 
 
-def _show_checks(console: PipeConsole, checks: Iterable[Check]) -> None:
-    """A line per check as it ends; exit code 1 if one failed."""
+def _show_checks(console: PipeConsole, checks: Iterable[CheckResult]) -> None:
+    """Print a line for each check as it ends; exit with 1 if one failed."""
     failed = 0
     for check in checks:
         failed += not check.passed

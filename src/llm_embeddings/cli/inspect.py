@@ -1,4 +1,4 @@
-"""A model as far as it can be known without reading its weights or asking the network."""
+"""What can be known of a model without reading its weights or asking the network."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BYTES = {"float32": 4, "bfloat16 or float16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A recipe with the files that are here.
+    """A model's recipe, and those of its files that are on this disk.
 
     Attributes:
         recipe: How the model embeds.
-        origin: Where the recipe comes from.
-        checkpoint: Its directories; None if they are not on this disk.
-        config: The root's config.json.
-        tokenizer: None if its files are not here.
+        origin: Where the recipe comes from, in words.
+        checkpoint: Its directories; None = they are not on this disk.
+        config: The content of its config.json; None = it is not on this disk.
+        tokenizer: Its tokenizer; None = its files are not on this disk.
     """
 
     recipe: Recipe
@@ -42,7 +42,7 @@ def look(model: str | None, wanted: str | None, adapters: Sequence[str]) -> Subj
     """Find a model's recipe and its files, as `Encoder.from_pretrained` would.
 
     Raises:
-        FileNotFoundError: the model is neither here nor listed; near names are given.
+        FileNotFoundError: the model is neither on this disk nor listed; near names are given.
         ValueError: an unknown or refused name, or files that do not say how it embeds.
     """
     from ..checkpoint import sidecar
@@ -75,10 +75,10 @@ def look(model: str | None, wanted: str | None, adapters: Sequence[str]) -> Subj
 
 
 def count_parameters(subject: Subject) -> tuple[int, str] | None:
-    """Parameters of the backbone and where the number is from; None if no file tells.
+    """How many parameters a backbone has, and what says so; None = no file does.
 
-    Weights are counted in the headers of their files; else by building the architecture that
-    config.json names, without memory behind it.
+    Counted in the headers of the weights' files; without these, by building the architecture of
+    config.json on the meta device.
     """
     if subject.checkpoint is None:
         return None
@@ -97,7 +97,7 @@ def count_parameters(subject: Subject) -> tuple[int, str] | None:
 
 
 def _parameters_of(path: Path) -> int:
-    """Numbers in a safetensors file but for the head's, which an encoder does not load."""
+    """How many numbers a safetensors file has, but for the head's, which encoders do not load."""
     from ..checkpoint.files import check_safetensors
 
     check_safetensors(path)
@@ -114,10 +114,12 @@ def _parameters_of(path: Path) -> int:
 
 
 def _listed(recipe: Recipe) -> str:
+    """The origin of a recipe that is in the table of recipes."""
     return f"the table of recipes, which follows: {recipe.source}"
 
 
 def _not_here(name: str, error: FileNotFoundError) -> FileNotFoundError:
+    """The error for a model that is neither on this disk nor listed."""
     if name.startswith((".", "/", "~")):
         return error
     return FileNotFoundError(

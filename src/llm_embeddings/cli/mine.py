@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from .console import DeviceOption, ModelOption, RecipeOption, load, remarks
+from .console import DeviceOption, ModelOption, RecipeOption, load_encoder, remarks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 _WHICH = "Which negatives"
 
-Data = Annotated[
+_Data = Annotated[
     list[str],
     typer.Argument(help="Pairs or triplets: files or directories, as `train contrastive` reads."),
 ]
-Output = Annotated[
+_Output = Annotated[
     Path, typer.Option("--output", "-o", help="New or empty directory for the result.")
 ]
-Corpus = Annotated[
+_Corpus = Annotated[
     list[Path] | None,
     typer.Option(
         help="Passages: .jsonl, .txt, .parquet, or a directory in BEIR's form; with the positives "
         "of the data, and only those if left out. Repeatable."
     ),
 ]
-Bm25 = Annotated[bool, typer.Option("--bm25", help="Score by shared words, without a model.")]
-Negatives = Annotated[
+_Bm25 = Annotated[bool, typer.Option("--bm25", help="Score by shared words, without a model.")]
+_Negatives = Annotated[
     int,
     typer.Option(
         "--negatives",
@@ -43,7 +43,7 @@ Negatives = Annotated[
         rich_help_panel=_WHICH,
     ),
 ]
-Ranks = Annotated[
+_Ranks = Annotated[
     str,
     typer.Option(
         metavar="FIRST-LAST",
@@ -51,49 +51,48 @@ Ranks = Annotated[
         rich_help_panel=_WHICH,
     ),
 ]
-Ratio = Annotated[
+_Ratio = Annotated[
     float,
     typer.Option(
         help="Score at most this share of the positive's; 0 = no such limit.",
         rich_help_panel=_WHICH,
     ),
 ]
-Margin = Annotated[
+_Margin = Annotated[
     float | None,
     typer.Option(help="Score so much below the positive at least.", rich_help_panel=_WHICH),
 ]
-Lowest = Annotated[
+_Lowest = Annotated[
     float | None, typer.Option(help="Score at least this much.", rich_help_panel=_WHICH)
 ]
-Choice = Annotated[
+_Choice = Annotated[
     Literal["random", "hardest"],
     typer.Option("--choice", help="Of those that fit.", rich_help_panel=_WHICH),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random choice.", rich_help_panel=_WHICH)]
+_Seed = Annotated[int, typer.Option(help="Of the random choice.", rich_help_panel=_WHICH)]
 
 
-def mine(
-    data: Data,
-    output: Output,
-    corpus: Corpus = None,
+def mine_command(
+    data: _Data,
+    output: _Output,
+    corpus: _Corpus = None,
     model: ModelOption = None,
     recipe: RecipeOption = None,
     device: DeviceOption = None,
-    bm25: Bm25 = False,
-    negatives: Negatives = 7,
-    ranks: Ranks = "1-100",
-    ratio: Ratio = 0.95,
-    margin: Margin = None,
-    lowest: Lowest = None,
-    choice: Choice = "random",
-    seed: Seed = 0,
+    bm25: _Bm25 = False,
+    negatives: _Negatives = 7,
+    ranks: _Ranks = "1-100",
+    ratio: _Ratio = 0.95,
+    margin: _Margin = None,
+    lowest: _Lowest = None,
+    choice: _Choice = "random",
+    seed: _Seed = 0,
 ) -> None:
     """Give pairs hard negatives: passages that score high for the query and are no positives.
 
     Example: llm-embeddings mine run/train -o mined --corpus passages.jsonl
     """
-    from ..synthesis.mining.mine import REPORT, Mining
-    from ..synthesis.mining.mine import mine as run
+    from ..synthesis.mining.mine import REPORT, Mining, mine
 
     if bm25 and (model or recipe):
         raise typer.BadParameter("--bm25 scores without a model: drop --model and --recipe")
@@ -107,14 +106,14 @@ def mine(
         seed=seed,
     )
     told = remarks()
-    encoder = None if bm25 else load(model, recipe=recipe, device=device)
+    encoder = None if bm25 else load_encoder(model, recipe=recipe, device=device)
     with _progress(told) as progress:
         task = progress.add_task("reading", total=None)
 
         def watch(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
-        mined = run(data, output, encoder, options, corpus=corpus or (), watch=watch)
+        mined = mine(data, output, encoder, options, corpus=corpus or (), watch=watch)
     _tell(mined, negatives, told)
     told.print(f"{output} is for `train contrastive`, {output / REPORT} says how", markup=False)
 

@@ -1,4 +1,4 @@
-"""`llm-embeddings passkey`: how long a document may be in which one sentence is still found."""
+"""`llm-embeddings passkey`: how long a document may be for one sentence in it to be found."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from .console import (
     ModelArgument,
     QuantizationOption,
     RecipeOption,
-    load,
+    load_encoder,
     remarks,
 )
 from .tables import show_lengths
 
-Lengths = Annotated[
+_Lengths = Annotated[
     str | None,
     typer.Option(
         metavar="N,N,...",
         help="Tokens in a document; 256 to 32768, as far as the model reads, if left out.",
     ),
 ]
-Documents = Annotated[int, typer.Option(min=1, help="To choose from.")]
-Queries = Annotated[int, typer.Option(min=1, help="Of each length.")]
-Instruction = Annotated[
+_Documents = Annotated[int, typer.Option(min=1, help="To choose from.")]
+_Queries = Annotated[int, typer.Option(min=1, help="Of each length.")]
+_Instruction = Annotated[
     str | None, typer.Option(help="Of the queries; the model's own if left out.")
 ]
-Seed = Annotated[int, typer.Option(help="Of names, keys and places.")]
-Plot = Annotated[Path | None, typer.Option(help="Picture: .png, .svg, .pdf.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
+_Seed = Annotated[int, typer.Option(help="Of names, keys and places.")]
+_Plot = Annotated[Path | None, typer.Option(help="Picture: .png, .svg, .pdf.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
 
 
-def passkey(
+def passkey_command(
     model: ModelArgument = None,
-    lengths: Lengths = None,
-    documents: Documents = 100,
-    queries: Queries = 50,
-    instruction: Instruction = None,
-    seed: Seed = 0,
-    plot: Plot = None,
-    as_json: Json = False,
+    lengths: _Lengths = None,
+    documents: _Documents = 100,
+    queries: _Queries = 50,
+    instruction: _Instruction = None,
+    seed: _Seed = 0,
+    plot: _Plot = None,
+    as_json: _Json = False,
     recipe: RecipeOption = None,
     adapter: AdapterOption = None,
     device: DeviceOption = None,
@@ -59,10 +59,10 @@ def passkey(
 
     Example: llm-embeddings passkey --lengths 128,256,512 --plot passkey.png
     """
-    from ..evaluation.passkey import passkey as run
+    from ..evaluation.passkey import passkey
 
     wanted = None if lengths is None else _lengths(lengths)
-    encoder = load(
+    encoder = load_encoder(
         model,
         recipe=recipe,
         adapters=adapter,
@@ -76,7 +76,7 @@ def passkey(
         def watch(length: int, done: int, total: int) -> None:
             progress.update(bar, description=f"{length:,} tokens", completed=done, total=total)
 
-        found = run(
+        found = passkey(
             encoder,
             wanted,
             instruction=instruction,

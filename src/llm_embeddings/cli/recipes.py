@@ -44,7 +44,7 @@ def recipes(
 
 
 def _show(found: list[Recipe]) -> None:
-    """Names with what tells them apart: side by side where there is room, else below."""
+    """Print names with attention, pooling and limit, beside them if there is room, else below."""
     console = output()
     longest = max((len(recipe.name) for recipe in found), default=0)
     piped = not sys.stdout.isatty()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import ModelOption, RecipeOption, load, output, remarks
+from .console import ModelOption, RecipeOption, load_encoder, output, remarks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 _LINES = 3
 _NAMED = 3
 
-Paths = Annotated[
+_Paths = Annotated[
     list[Path] | None,
     typer.Argument(metavar="PATHS", help="Files and directories; the current one if left out."),
 ]
-Query = Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in your words.")]
-Top = Annotated[int, typer.Option(min=1, help="Passages to show.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+_Query = Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in your words.")]
+_Top = Annotated[int, typer.Option(min=1, help="Passages to show.")]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 Glob = Annotated[
     list[str] | None, typer.Option(help="Read files of such names only, as '*.py'. Repeatable.")
 ]
-Instruction = Annotated[
+QueryInstruction = Annotated[
     str | None, typer.Option(help="Goes before the query, as the model was trained; '' = nothing.")
 ]
 Directory = Annotated[
@@ -49,14 +49,14 @@ Megabytes = Annotated[float, typer.Option(min=0, help="Skip files of more megaby
 
 
 def search(
-    paths: Paths = None,
-    query: Query = "",
-    top: Top = 5,
-    as_json: Json = False,
+    paths: _Paths = None,
+    query: _Query = "",
+    top: _Top = 5,
+    as_json: _Json = False,
     glob: Glob = None,
     model: ModelOption = None,
     recipe: RecipeOption = None,
-    instruction: Instruction = None,
+    instruction: QueryInstruction = None,
     index: Directory = None,
     rebuild: Rebuild = False,
     max_file_size: Megabytes = 20,
@@ -71,16 +71,16 @@ def search(
     from ..searching.places import claim, default_directory, explain
     from ..searching.sources import scan
 
-    paths = check_options(paths or [], query)
+    paths = searched_paths(paths or [], query)
     directory = index or default_directory(paths)
     told, size = remarks(), round(max_file_size * 1e6)
     found = scan(paths, globs=glob or (), max_bytes=size, index=directory)
     claim(directory)
-    encoder = load(model, recipe=recipe)
+    encoder = load_encoder(model, recipe=recipe)
     vector = encoder.encode_query(query, instruction, normalize=True)
     try:
         with open_index(directory, encoder, model, rebuild) as opened:
-            changes = update(opened, found, encoder, told)
+            changes = update_index(opened, found, encoder, told)
             report(changes, directory, told)
             hits, compared = opened.best(vector, top, changes.files)
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def search(
         told.print(f"{sizes} compared", style="dim")
 
 
-def check_options(paths: list[Path], query: str) -> list[Path]:
+def searched_paths(paths: list[Path], query: str) -> list[Path]:
     """The paths to search.
 
     Raises:
@@ -114,18 +114,18 @@ def check_options(paths: list[Path], query: str) -> list[Path]:
 
 
 def open_index(directory: Path, encoder: Encoder, model: str | None, rebuild: bool) -> Index:
-    """The index of a directory, made if there is none."""
+    """Open the index in a directory, or make one."""
     from ..searching.index import Index
 
     maker = f"{model or 'the bundled model'} (recipe {encoder.recipe.name})"
     return Index(directory, encoder.fingerprint("document"), maker, rebuild=rebuild)
 
 
-def update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Changes:
-    """Bring the index up to date; a progress bar shows where there is work and a terminal."""
+def update_index(index: Index, found: Scan, encoder: Encoder, told: Console) -> Changes:
+    """Bring the index up to date, with a progress bar in a terminal if there is work."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-    from ..searching.updating import Watch, changed, update
+    from ..searching.updating import WatchUpdate, changed, update
 
     # pypdf logs every oddity of a file; those that cannot be read are named anyway.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
@@ -155,7 +155,7 @@ def update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Change
         def note(file: File, text: str) -> None:
             _warn(told, f"note: {file.shown}: {text}")
 
-        return update(index, found, encode, Watch(done, skipped, note))
+        return update(index, found, encode, WatchUpdate(done, skipped, note))
 
 
 def _warn(told: Console, text: str) -> None:
@@ -169,7 +169,7 @@ def _count(number: int, what: str) -> str:
 
 
 def report(changes: Changes, directory: Path, told: Console) -> None:
-    """Say on stderr what was read, what was left out, and where the index is."""
+    """Print on standard error what was read, what was left out, and where the index is."""
     from ..searching.excerpts import printable
     from ..searching.places import FILE, SKIPPED
 
@@ -192,7 +192,7 @@ def report(changes: Changes, directory: Path, told: Console) -> None:
 
 
 def _reasons(news: list[Skipped]) -> list[str]:
-    """A line for each skipped file; one for each suffix of those that were not tried."""
+    """A line for each skipped file, but one per suffix for those skipped by their names."""
     lines = [f"{skip.file.shown}: {skip.reason}" for skip in news if not skip.by_name]
     groups = defaultdict(list)
     for skip in news:

@@ -17,7 +17,7 @@ from .console import (
     ModelArgument,
     QuantizationOption,
     RecipeOption,
-    load,
+    load_encoder,
     remarks,
 )
 
@@ -25,12 +25,12 @@ KEY_VARIABLE = "LLM_EMBEDDINGS_API_KEY"
 _SERVER_PANEL, _VECTORS_PANEL, _LIMITS_PANEL = "Server", "Vectors", "Limits"
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
-Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER_PANEL)]
-Port = Annotated[
+_Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER_PANEL)]
+_Port = Annotated[
     int,
     typer.Option(min=0, max=65535, help="0 = any that is free.", rich_help_panel=_SERVER_PANEL),
 ]
-ApiKey = Annotated[
+_ApiKey = Annotated[
     str | None,
     typer.Option(
         envvar=KEY_VARIABLE,
@@ -38,7 +38,7 @@ ApiKey = Annotated[
         rich_help_panel=_SERVER_PANEL,
     ),
 ]
-ServedName = Annotated[
+_ServedName = Annotated[
     str | None,
     typer.Option(
         "--served-model-name",
@@ -46,40 +46,40 @@ ServedName = Annotated[
         rich_help_panel=_SERVER_PANEL,
     ),
 ]
-Grace = Annotated[
+_Grace = Annotated[
     int,
     typer.Option(
         min=0, help="Seconds that requests in hand have at the end.", rich_help_panel=_SERVER_PANEL
     ),
 ]
-LogLevel = Annotated[
+_LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option(help="info: a line per request.", rich_help_panel=_SERVER_PANEL),
 ]
-Devices = Annotated[
+_Devices = Annotated[
     list[str] | None,
     typer.Option(
         help="One of several that share the work, instead of --device. Repeatable.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
-Cache = Annotated[
+_Cache = Annotated[
     Path | None,
     typer.Option(help="File that keeps vectors for later requests.", rich_help_panel=MODEL_PANEL),
 ]
-Instruction = Annotated[
+_Instruction = Annotated[
     str | None,
     typer.Option(
         help="Of queries that bring none; the model's if left out.", rich_help_panel=_VECTORS_PANEL
     ),
 ]
-Normalize = Annotated[
+_Normalize = Annotated[
     bool | None,
     typer.Option(
         help="Unit length; as the model wants if left out.", rich_help_panel=_VECTORS_PANEL
     ),
 ]
-TokenArrays = Annotated[
+_TokenArrays = Annotated[
     bool,
     typer.Option(
         "--token-arrays",
@@ -87,7 +87,7 @@ TokenArrays = Annotated[
         rich_help_panel=_VECTORS_PANEL,
     ),
 ]
-QueueTokens = Annotated[
+_QueueTokens = Annotated[
     int,
     typer.Option(
         "--max-queue-tokens",
@@ -96,7 +96,7 @@ QueueTokens = Annotated[
         rich_help_panel=_LIMITS_PANEL,
     ),
 ]
-QueueRequests = Annotated[
+_QueueRequests = Annotated[
     int,
     typer.Option(
         "--max-queue",
@@ -105,7 +105,7 @@ QueueRequests = Annotated[
         rich_help_panel=_LIMITS_PANEL,
     ),
 ]
-RequestBytes = Annotated[
+_RequestBytes = Annotated[
     int,
     typer.Option(
         "--max-request-bytes",
@@ -114,13 +114,13 @@ RequestBytes = Annotated[
         rich_help_panel=_LIMITS_PANEL,
     ),
 ]
-Inputs = Annotated[
+_Inputs = Annotated[
     int,
     typer.Option(
         "--max-inputs", min=1, help="Texts in a request; more: 400.", rich_help_panel=_LIMITS_PANEL
     ),
 ]
-Timeout = Annotated[
+_Timeout = Annotated[
     float,
     typer.Option(
         min=0.001, help="Seconds for a request; more: 503.", rich_help_panel=_LIMITS_PANEL
@@ -128,41 +128,40 @@ Timeout = Annotated[
 ]
 
 
-def serve(
+def serve_command(
     model: ModelArgument = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
-    api_key: ApiKey = None,
-    served_model_name: ServedName = None,
-    grace: Grace = 30,
-    log_level: LogLevel = "info",
-    instruction: Instruction = None,
-    normalize: Normalize = None,
-    token_arrays: TokenArrays = False,
-    max_queue_tokens: QueueTokens = 2**20,
-    max_queue: QueueRequests = 256,
-    max_request_bytes: RequestBytes = 8 * 2**20,
-    max_inputs: Inputs = 2048,
-    timeout: Timeout = 120.0,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8000,
+    api_key: _ApiKey = None,
+    served_model_name: _ServedName = None,
+    grace: _Grace = 30,
+    log_level: _LogLevel = "info",
+    instruction: _Instruction = None,
+    normalize: _Normalize = None,
+    token_arrays: _TokenArrays = False,
+    max_queue_tokens: _QueueTokens = 2**20,
+    max_queue: _QueueRequests = 256,
+    max_request_bytes: _RequestBytes = 8 * 2**20,
+    max_inputs: _Inputs = 2048,
+    timeout: _Timeout = 120.0,
     recipe: RecipeOption = None,
     adapter: AdapterOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     quantization: QuantizationOption = None,
-    devices: Devices = None,
-    vector_cache: Cache = None,
+    devices: _Devices = None,
+    vector_cache: _Cache = None,
 ) -> None:
     """Serve a model to OpenAI's clients: POST /v1/embeddings.
 
     Example: llm-embeddings serve intfloat/e5-mistral-7b-instruct --port 8000
     """
-    from ..serving import Limits
-    from ..serving import serve as run
+    from ..serving import Limits, serve
 
     _check_key(api_key, host)
-    run(
+    serve(
         partial(
-            load,
+            load_encoder,
             model,
             recipe=recipe,
             adapters=adapter,
@@ -192,7 +191,11 @@ def serve(
 
 
 def _check_key(api_key: str | None, host: str) -> None:
-    """An empty variable is a key that got lost, and no key is for this machine alone."""
+    """Check the API key: an empty variable is a mistake, no key but on this machine a risk.
+
+    Raises:
+        ValueError: the variable is empty.
+    """
     if os.environ.get(KEY_VARIABLE) == "":
         raise ValueError(f"{KEY_VARIABLE} is empty: set it to the key, or unset it")
     if api_key is None and host not in _LOCAL:
@@ -200,7 +203,7 @@ def _check_key(api_key: str | None, host: str) -> None:
 
 
 def _name(model: str | None) -> str | None:
-    """The last part of a directory's path, or the hub id; None = the recipe's name."""
+    """The name to serve a model by: its directory's, or its hub id; None = its recipe's name."""
     if model is None or not Path(model).is_dir():
         return model
     return Path(model).resolve().name

@@ -1,4 +1,4 @@
-"""The options of `synthesize`, as fields: what each is for stands in its metadata."""
+"""The options of `synthesize` as fields of a dataclass, with their help in the metadata."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ MADE, WRITER, ENDPOINT, FILTERS = (
 
 
 def _about(panel: str, words: str) -> dict[str, str]:
+    """A field's metadata: its panel in `--help`, and its help."""
     return {"panel": panel, "help": words}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeOptions:
-    """What the command line of `synthesize` says."""
+    """The options of `llm-embeddings synthesize`; what each does is its field's metadata."""
 
     examples: int = field(default=1000, metadata=_about(MADE, "how many"))
     documents: tuple[Path, ...] = field(

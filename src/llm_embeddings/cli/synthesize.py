@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import load, remarks
+from .console import load_encoder, remarks
 from .fields import merged, options_of
 from .synthesis_options import SynthesizeOptions
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from ..synthesis.calls.generators import ModelOptions
     from ..synthesis.calls.journal import Journal
     from ..synthesis.filters.chain import Filters
-    from ..synthesis.grounding import Passages
+    from ..synthesis.grounding import Grounding
     from ..synthesis.run import Plan, Summary
 
 TRAIN = "train"
 _BUNDLED = "bundled"
 _LOG_SECONDS = 30.0
-_PATIENT = 86_400.0  # seconds: a model on this machine may be slow, but no call to it gets lost
+_PATIENT = 86_400.0  # seconds: a model on this machine may be slow, but it does answer
 
 
-def command() -> Callable[..., None]:
+def synthesize_command() -> Callable[..., None]:
     """The command's function, with a parameter for each field of `SynthesizeOptions`."""
 
     def synthesize(output: Path, **given: Any) -> None:
@@ -97,13 +97,13 @@ def _synthesize(output: Path, given: SynthesizeOptions) -> None:
 
 
 def _settings(given: SynthesizeOptions) -> tuple[Any, Any, ModelOptions]:
-    """Limits, manners and model options, checked before anything is read."""
+    """Budget, manners and model options; wrong values raise before anything is read."""
     from ..synthesis.calls.asking import Manners
-    from ..synthesis.calls.budget import Limits
+    from ..synthesis.calls.budget import BudgetLimits
     from ..synthesis.calls.generators import ModelOptions
     from ..synthesis.calls.providers import LOCAL
 
-    limits = Limits(
+    limits = BudgetLimits(
         tokens=given.max_tokens,
         money=given.max_cost,
         price_in=given.price_in,
@@ -127,7 +127,8 @@ def _settings(given: SynthesizeOptions) -> tuple[Any, Any, ModelOptions]:
 
 
 def _plan(output: Path, given: SynthesizeOptions, told: Console) -> Plan:
-    from ..synthesis.grounding import read_passages, read_personas
+    """What the run is to make; reads documents and personas."""
+    from ..synthesis.grounding import read_grounding, read_personas
     from ..synthesis.placeholders import GROUNDED, GROUP_WEIGHTS, Sampler, published_languages
     from ..synthesis.run import Plan
 
@@ -140,7 +141,7 @@ def _plan(output: Path, given: SynthesizeOptions, told: Console) -> Plan:
     personas = read_personas(given.personas) if given.personas else ()
     passages: Sequence[Any] = ()
     if given.documents:
-        found = read_passages(given.documents, shortest=given.shortest_passage, output=output)
+        found = read_grounding(given.documents, shortest=given.shortest_passage, output=output)
         _tell_passages(found, given.shortest_passage, told)
         passages = found.found
     return Plan(
@@ -152,7 +153,7 @@ def _plan(output: Path, given: SynthesizeOptions, told: Console) -> Plan:
     )
 
 
-def _tell_passages(found: Passages, shortest: int, told: Console) -> None:
+def _tell_passages(found: Grounding, shortest: int, told: Console) -> None:
     for skip in found.skipped:
         told.print(f"skipped: {skip}", style="yellow", markup=False)
     short = f", {found.short:,} under {shortest} characters left out" if found.short else ""
@@ -160,7 +161,7 @@ def _tell_passages(found: Passages, shortest: int, told: Console) -> None:
 
 
 def _weights(option: str, entries: Sequence[str]) -> dict[str, float]:
-    """NAME=WEIGHT entries; a name alone weighs 1.
+    """The weights of NAME=WEIGHT entries by name; 1 where an entry has none.
 
     Raises:
         typer.BadParameter: a weight that is no number, or a name that comes twice.
@@ -179,6 +180,7 @@ def _weights(option: str, entries: Sequence[str]) -> dict[str, float]:
 
 
 def _filters(given: SynthesizeOptions) -> Filters:
+    """The filters that the options ask for, with their encoder loaded."""
     from ..synthesis.filters.chain import Filters
 
     wanted = given.round_trip
@@ -186,13 +188,13 @@ def _filters(given: SynthesizeOptions) -> Filters:
         language=not given.any_language,
         near=given.near or None,
         against=given.against,
-        encoder=None if wanted is None else load(None if wanted == _BUNDLED else wanted),
+        encoder=None if wanted is None else load_encoder(None if wanted == _BUNDLED else wanted),
         round_trip=given.round_trip_top,
     )
 
 
 class _Meter:
-    """Shows how far a run is: a line that changes in a terminal, now and then one in a log."""
+    """Shows how far a run is: a changing line in a terminal, a line every half minute in a log."""
 
     def __init__(self, told: Console, update: Callable[[str], None], examples: int) -> None:
         self._told, self._update, self._examples = told, update, examples
@@ -217,7 +219,7 @@ class _Meter:
 
 
 def _finish(output: Path, summary: Summary, filters: Filters, told: Console) -> None:
-    """Filter, write and say what there is; end with code 1 if the endpoint gave out."""
+    """Filter and write the examples and print counts; exit with 1 if the endpoint failed."""
     from ..synthesis.filters.chain import apply_filters
     from ..synthesis.filters.report import rejected_by, write_report
     from ..synthesis.rows import rows_of, write_rows
@@ -241,6 +243,7 @@ def _finish(output: Path, summary: Summary, filters: Filters, told: Console) -> 
 
 
 def _tell_counts(what: str, counts: Mapping[str, int], told: Console) -> None:
+    """Print counts by reason, if any is above 0."""
     found = {name: count for name, count in counts.items() if count}
     if found:
         told.print(f"{what} {sum(found.values()):,}: {_listed(found)}", markup=False)

@@ -21,7 +21,7 @@ _WIDE = 200
 
 
 def show(results: Sequence[Result], scores: Sequence[TaskScore], *, as_json: bool) -> None:
-    """Print scores."""
+    """Print the scores of sets and of MTEB's tasks, as a table or as JSON."""
     if as_json:
         whole = [*map(asdict, results), *map(asdict, scores)]
         output().print_json(json.dumps(whole))
@@ -36,6 +36,7 @@ def show(results: Sequence[Result], scores: Sequence[TaskScore], *, as_json: boo
 
 
 def _own_table(results: Sequence[Result]) -> Table:
+    """The table of the scores of sets of one's own, with their intervals and BM25's scores."""
     lexical = any(result.bm25 for result in results)
     names = ("score", "95% interval", *(["BM25"] if lexical else []), "of")
     right = [Column(name, justify="right") for name in names]
@@ -51,7 +52,7 @@ def _own_table(results: Sequence[Result]) -> Table:
 
 
 def show_lengths(found: Mapping[int, Score], *, as_json: bool) -> None:
-    """Print scores by length."""
+    """Print passkey scores by length, as a table or as JSON."""
     if as_json:
         scores = {str(length): asdict(score) for length, score in found.items()}
         output().print_json(json.dumps(scores))
@@ -65,10 +66,10 @@ def show_lengths(found: Mapping[int, Score], *, as_json: bool) -> None:
 
 
 def show_figures(model: str) -> None:
-    """Print what is published of a model.
+    """Print the published scores of a model.
 
     Raises:
-        ValueError: nothing is, here.
+        ValueError: this package knows none.
     """
     from ..evaluation.mteb.published import figures
 
@@ -79,10 +80,10 @@ def show_figures(model: str) -> None:
 
 
 def show_comparison(model: str, scores: Sequence[TaskScore]) -> None:
-    """Print published figures beside one's own, in points of 100.
+    """Print published scores beside one's own, in points of 100.
 
     Raises:
-        ValueError: none is published of the model, here.
+        ValueError: this package knows none of the model.
     """
     from ..evaluation.mteb.published import compare
 
@@ -108,10 +109,10 @@ def show_comparison(model: str, scores: Sequence[TaskScore]) -> None:
 
 
 def known(model: str) -> str:
-    """The listed name of a model that has published figures.
+    """The name, in the right case, of a model that has published scores.
 
     Raises:
-        ValueError: it has none here.
+        ValueError: this package knows none of it.
     """
     from ..evaluation.mteb.published import with_figures
 
@@ -125,6 +126,7 @@ def known(model: str) -> str:
 
 
 def _table(*columns: Column | str) -> Table:
+    """A table without lines; columns of numbers are not wrapped."""
     named = [Column(each) if isinstance(each, str) else each for each in columns]
     for column in named:
         column.no_wrap = column.justify == "right"
@@ -132,7 +134,7 @@ def _table(*columns: Column | str) -> Table:
 
 
 def _print(table: Table) -> None:
-    """Print a table, in a pipe as wide as it is."""
+    """Print a table, in a pipe at its full width."""
     console = output()
     if not console.is_terminal:
         console.width = _WIDE

@@ -25,18 +25,18 @@ _PANELS = ("What is trained", "Presets and files", "This stage", "Adapters", "Ev
 
 
 class Stages(TyperGroup):
-    """The stages; each is imported when it is asked for, for that imports torch."""
+    """The commands of all stages, each imported when it is asked for, as that imports torch."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names, in the order in which stages follow each other."""
+        """The names of the stages, in the order in which a model goes through them."""
         return list(STAGES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a stage; None if there is no such stage."""
+        """The command of a stage; None = there is no such stage."""
         if cmd_name not in STAGES:
             return None
         app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-        app.command(cmd_name)(command(cmd_name))
+        app.command(cmd_name)(stage_command(cmd_name))
         return typer.main.get_command(app)
 
 
@@ -51,8 +51,11 @@ def stages() -> None:
     """
 
 
-def command(stage: str) -> Callable[..., None]:
-    """The function of a stage's command, with a parameter for each field of its options."""
+def stage_command(stage: str) -> Callable[..., None]:
+    """The function of a stage's command, with a parameter for each field of its options.
+
+    Its help is the first paragraph of the docstring of the options' class.
+    """
     module = importlib.import_module(f"...training.{stage}", __name__)
     start = getattr(module, f"train_{stage}")
     kind: Any = next(iter(get_type_hints(start).values()))
@@ -81,6 +84,7 @@ def command(stage: str) -> Callable[..., None]:
 
 
 def _parameters(kind: type, presets: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """The parameters of a stage's command, in the order of `--help`."""
     from ..training.options import StageOptions
 
     shared = set(inspect.signature(StageOptions).parameters)
@@ -111,7 +115,7 @@ def _parameters(kind: type, presets: Mapping[str, Any]) -> list[inspect.Paramete
 
 
 def _panel(field: str, shared: Collection[str]) -> str:
-    """Under which heading `--help` shows a field."""
+    """The heading under which `--help` shows a field."""
     if field in (*_REQUIRED, "recipe"):
         return _PANELS[0]
     if field in ("config", "preset", "print_config"):
@@ -122,6 +126,7 @@ def _panel(field: str, shared: Collection[str]) -> str:
 
 
 def _preset(presets: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
+    """The values of a preset; none without a name."""
     if name is None:
         return {}
     if name not in presets:
@@ -138,7 +143,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_recipe(path: Path) -> Recipe:
-    """A recipe out of a file of its fields, or out of the one beside saved weights."""
+    """A recipe from a JSON file of its fields, or from the one beside saved weights."""
     values = _read_json(path)
     fields = values.get("recipe", values) if isinstance(values, dict) else None
     if not isinstance(fields, dict):
@@ -150,7 +155,7 @@ def _read_recipe(path: Path) -> Recipe:
 
 
 def _start(stage: str, start: Callable[[Any], Path], options: Any) -> None:
-    """Train, and say where the result is; a stop that explains itself is no traceback."""
+    """Train, and print where the result is; a `TrainingError` is printed without a traceback."""
     from transformers.utils import logging
 
     from ..training.run.stage import TrainingError

@@ -1,7 +1,7 @@
-"""Ray Data: a map for pipelines of one's own, and whole data sets embedded through any crash.
+"""Embedding on a cluster with Ray Data.
 
-`EmbedBatch` goes into `Dataset.map_batches`. `embed_dataset` reads files or a Ray Dataset and
-writes numbered Parquet files; called again, it goes on where it stopped.
+`EmbedBatch` is for `Dataset.map_batches` in pipelines of one's own. `embed_dataset` reads files or
+a Ray Dataset and writes numbered Parquet files; after a crash, the same call goes on from there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EmbedBatch: texts to vectors inside `Dataset.map_batches`, one model per actor."""
+"""EmbedBatch: texts -> vectors inside `Dataset.map_batches`, with a model in each actor."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from ..arithmetic.kinds import Quantization
 from ..arithmetic.precision import NEEDS_RANGES, Precision
 from ..recipe import Recipe, Role
-from .input.tables import import_arrow, texts_of, with_vectors
 from .options import COLUMN
+from .tables import import_arrow, texts_of, with_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SAMPLE = 32
+_SAMPLE = 32  # texts that `count_tokens` tokenises
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decides a model's vectors, found by loading it.
+    """What a loaded model's vectors depend on; workers whose facts differ must not mix.
 
     Attributes:
-        fingerprint: Of weights, tokenizer, dtype, recipe, role, instruction and ranges.
+        fingerprint: Hash of weights, tokenizer, dtype, recipe, role, instruction and ranges.
         device: "cpu", "cuda" or "mps".
-        dtype: What is computed in.
-        numbers: NumPy's name of the vectors' type.
+        dtype: The dtype that is computed in.
+        numbers: NumPy's name of the vectors' dtype.
         dimension: Numbers per vector.
-        instruction: The one that is used.
+        instruction: The instruction that is used; "" = none.
     """
 
     fingerprint: str
@@ -45,10 +45,10 @@ class Facts:
 
 
 class EmbedBatch:
-    """Adds a column of vectors to batches; for `map_batches`, which makes one per actor.
+    """Adds a column of vectors to batches; for `map_batches`, which makes one in each actor.
 
-    Inside a Ray worker, torch gets as many threads as the worker has CPUs, and the model goes to
-    the worker's GPU if it has one and to the CPU if not.
+    Inside a Ray worker, torch gets as many threads as the worker has CPUs, and the model is put on
+    the worker's GPU if it has one, else on the CPU.
 
     Example:
         >>> dataset.map_batches(  # doctest: +SKIP
@@ -61,7 +61,7 @@ class EmbedBatch:
 
     Attributes:
         encoder: The loaded model.
-        facts: What decides its vectors.
+        facts: What its vectors depend on.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class EmbedBatch:
         """Load the model.
 
         Args:
-            model: As in `Encoder.from_pretrained`, like all up to `trust_remote_code`.
+            model: As in `Encoder.from_pretrained`, like all arguments up to `trust_remote_code`.
             recipe: How the model embeds, if its files do not say.
             adapters: LoRA adapters.
             device: None = the worker's GPU if it has one, else the CPU.
-            dtype: What is computed in.
+            dtype: The dtype to compute in.
             attn_implementation: As in transformers.
             quantization: "int8" or "fp8".
             device_map: For a model larger than a GPU; give the worker as many GPUs as it names.
@@ -106,15 +106,15 @@ class EmbedBatch:
             cache_dir: Hub cache.
             local_files_only: Never ask the network.
             trust_remote_code: Run code from the repository.
-            role: "document" or "query", as in `Encoder.encode`, like all that follow.
+            role: "document" or "query", as in `Encoder.encode`, like all arguments that follow.
             instruction: None = the recipe's default.
-            text_column: What is embedded.
-            embedding_column: Where the vectors go.
-            normalize: Unit length.
-            truncate_dim: Dimensions to keep.
-            precision: Type of the vectors.
-            max_length: Limit in tokens.
-            max_batch_tokens: Tokens per pass.
+            text_column: Name of the column of texts.
+            embedding_column: Name of the new column of vectors.
+            normalize: Whether vectors get unit length.
+            truncate_dim: How many dimensions to keep.
+            precision: Type of the vectors' numbers.
+            max_length: Most tokens of a text.
+            max_batch_tokens: Most tokens per forward pass.
 
         Raises:
             FileNotFoundError: as `Encoder.from_pretrained`.
@@ -161,7 +161,7 @@ class EmbedBatch:
             otherwise.
 
         Raises:
-            ValueError: the column is not there or not text, or a row has no text; it is named.
+            ValueError: there is no such column, it is not text, or a row has no text.
         """
         table = _as_table(batch)
         texts = texts_of(table, self._text)
@@ -175,7 +175,7 @@ class EmbedBatch:
         return with_vectors(table, self._vectors, found)
 
     def encode(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Vectors `[n, dim]` of texts: the same bits whatever this process had before."""
+        """Vectors `[n, dim]` of texts, the same bits whatever the process has embedded before."""
         self.encoder.scheduler.runner.forget()
         found: NDArray[Any] = self.encoder.encode(
             texts, self._role, self._instruction, **self._options
@@ -183,10 +183,10 @@ class EmbedBatch:
         return found
 
     def count_tokens(self, texts: Sequence[str]) -> int:
-        """About how many tokens texts have, prompts included: exact up to 32 texts.
+        """About how many tokens texts have, prompts included; exact for up to 32 texts.
 
-        Of more, 32 evenly spaced ones are counted; tokenising all again would cost a large GPU a
-        few percent.
+        Of more texts, 32 evenly spaced ones are tokenised: to tokenise all a second time would cost
+        a few percent of the time on a large GPU.
         """
         few = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
         limit = self._options["max_length"]
@@ -212,7 +212,7 @@ class EmbedBatch:
 
 
 def _as_table(batch: Mapping[str, NDArray[Any]] | pa.Table) -> pa.Table:
-    """A batch as an Arrow table; Ray knows how to store what Arrow has no type for."""
+    """A batch as an Arrow table, made by Ray, which can store types that Arrow lacks."""
     if not isinstance(batch, Mapping):
         return batch
     from ray.data.block import BlockAccessor
@@ -221,7 +221,11 @@ def _as_table(batch: Mapping[str, NDArray[Any]] | pa.Table) -> pa.Table:
 
 
 def _take_share(device: str | None) -> str | None:
-    """Keep to the CPUs and GPUs that Ray gave this worker; outside one, change nothing."""
+    """Use the CPUs and GPUs that Ray gave this worker; outside a worker, change nothing.
+
+    Returns:
+        The device to load the model on; None = the default.
+    """
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return device
@@ -231,7 +235,7 @@ def _take_share(device: str | None) -> str | None:
     import torch
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # of each worker, in everyone's log
+    logging.disable_progress_bar()  # each worker's bar would be in the log
     share = context.get_assigned_resources()
     torch.set_num_threads(max(1, int(share.get("CPU", 1))))
     return device or ("cuda" if share.get("GPU") else "cpu")

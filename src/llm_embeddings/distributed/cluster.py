@@ -1,4 +1,4 @@
-"""The cluster: there or not, large enough or not, and the model once on one of its workers."""
+"""Ray: connecting to a cluster, what each worker gets of it, and a first load of the model."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..faces import require
 from .batch import EmbedBatch, Facts
 from .options import EmbeddingOptions, Share
 
 _CONNECT_SECONDS = 5.0
-_NAMES = ("auto", "local")
+_NAMES = ("auto", "local")  # what may stand for an address
 
 
 def import_ray() -> Any:
-    """Import Ray with its data half.
+    """Import Ray, with Ray Data.
 
     Raises:
-        ImportError: it is not installed; the message says how.
+        ImportError: it is not installed.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ImportError(
-            "llm_embeddings.distributed needs Ray Data: pip install 'llm-embeddings[ray]'"
-        ) from error
-    return ray
+    need = "llm_embeddings.distributed needs Ray Data"
+    require("ray.data", need, extra="ray")
+    return require("ray", need, extra="ray")
 
 
 def connect(address: str | None) -> None:
-    """Connect to a cluster; without an address, to the one there is, or start one here.
+    """Connect to a cluster.
+
+    Args:
+        address: Address of the cluster; None = that in `RAY_ADDRESS` or one that runs on this
+            machine, else one is started here. A process that is connected stays so.
 
     Raises:
         ConnectionError: nothing answers at the address.
-        ValueError: this process is connected already.
+        ValueError: this process is connected already, and an address is given.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -58,16 +58,16 @@ def share_of(
     *,
     autoscaling: bool,
 ) -> Share:
-    """What each worker gets, checked against what the cluster has.
+    """How many workers there are and what each gets, checked against what the cluster has.
 
     Args:
-        concurrency: Workers, or the least and the most; None = as many as there is room for.
-        cpus: Of each; None = 1.
-        gpus: Of each; None = 0.
-        autoscaling: The cluster may grow, so what it has now is no limit.
+        concurrency: Number of workers, or (least, most); None = as many as there is room for.
+        cpus: CPUs of each worker; None = 1.
+        gpus: GPUs of each worker; None = 0.
+        autoscaling: Whether the cluster grows on demand, so that what it has is no limit.
 
     Raises:
-        ValueError: it does not have that much.
+        ValueError: the cluster has too little.
     """
     nodes = [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
     wanted = {"CPU": 1.0 if cpus is None else cpus, "GPU": gpus or 0.0}
@@ -90,10 +90,10 @@ def share_of(
 
 
 def probe(embedding: EmbeddingOptions, share: Share) -> Facts:
-    """Load the model once, where it will run: what it is, before anything is written.
+    """Load the model on a worker, to learn what its vectors depend on before anything is written.
 
     Raises:
-        Exception: whatever loading raises, as if it had been loaded here.
+        Exception: whatever loading raises.
     """
     ray = import_ray()
     task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(_facts)
@@ -102,7 +102,7 @@ def probe(embedding: EmbeddingOptions, share: Share) -> Facts:
 
 
 def cause_of(reference: Any) -> Any:
-    """A task's result; what it raised is raised here as it was."""
+    """The result of a Ray task; what the task raised is raised, not Ray's wrapper of it."""
     ray = import_ray()
     try:
         return ray.get(reference)
@@ -111,15 +111,20 @@ def cause_of(reference: Any) -> Any:
 
 
 def _facts(embedding: EmbeddingOptions) -> Facts:
+    """The facts of a model, which is loaded for them and dropped; runs on a worker."""
     import gc
 
     facts = EmbedBatch(**embedding).facts
-    gc.collect()  # the process goes on as a worker, with a model of its own
+    gc.collect()  # the process will load a model again, as a worker
     return facts
 
 
 def _check_reachable(address: str) -> None:
-    """Raise `ConnectionError` within seconds where Ray would wait for minutes."""
+    """Check within seconds that an address answers; Ray would wait for minutes.
+
+    Raises:
+        ConnectionError: it does not.
+    """
     parts = urlsplit(address if "://" in address else f"ray://{address}")
     try:
         host, port = parts.hostname, parts.port or 10001

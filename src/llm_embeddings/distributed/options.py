@@ -1,4 +1,4 @@
-"""What can be said about a run, checked before work starts."""
+"""Options of a run, checked before work starts."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class EmbeddingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one worker gets, and how many there are.
+    """How many workers there are, and what each gets.
 
     Attributes:
-        cpus: Cores of each; fewer than one are one thread.
-        gpus: GPUs of each; a half is half the memory by agreement only.
-        least: Workers to start with.
-        most: Workers at most.
+        cpus: CPUs of each worker; a fraction of one is one thread.
+        gpus: GPUs of each worker; with a half, two share one, whose memory Ray does not divide.
+        least: Fewest workers.
+        most: Most workers.
     """
 
     cpus: float
@@ -60,7 +60,11 @@ class Share:
 
 
 def check_embedding(options: Mapping[str, Any]) -> None:
-    """Raise `TypeError` for an option that does not exist; the nearest one is named."""
+    """Check the names of options.
+
+    Raises:
+        TypeError: there is no such option; the nearest one is named.
+    """
     known = [*EmbeddingOptions.__annotations__]
     for name in options:
         if name not in known:
@@ -70,7 +74,7 @@ def check_embedding(options: Mapping[str, Any]) -> None:
 
 
 def absolute(options: EmbeddingOptions) -> EmbeddingOptions:
-    """Options with absolute paths: workers are started in another directory."""
+    """Options with absolute paths, as workers run in another directory."""
     found = options.copy()
     if found.get("model") is not None:
         found["model"] = _absolute(found["model"])
@@ -82,13 +86,17 @@ def absolute(options: EmbeddingOptions) -> EmbeddingOptions:
 
 
 def _absolute(place: Any) -> str:
-    """A path that is there as an absolute one; a hub id as it is."""
+    """The absolute path of a file or directory that is there; else (a hub id) `place` itself."""
     path = Path(str(place)).expanduser()
     return str(path.absolute()) if path.exists() else str(place)
 
 
 def check_run(columns: Sequence[str] | None, rows_per_block: int, on_error: str) -> None:
-    """Raise `ValueError` for a value that makes no sense."""
+    """Check options of `embed_dataset`.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
     if rows_per_block < 1:
         raise ValueError(f"rows_per_block={rows_per_block} must be 1 or more")
     if on_error not in get_args(OnError):
@@ -102,7 +110,11 @@ def check_run(columns: Sequence[str] | None, rows_per_block: int, on_error: str)
 def check_share(
     concurrency: int | tuple[int, int] | None, cpus: float | None, gpus: float | None
 ) -> None:
-    """Raise `ValueError` for workers that cannot be."""
+    """Check the numbers of workers, CPUs and GPUs.
+
+    Raises:
+        ValueError: a number that cannot be.
+    """
     least, most = concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
     if (least is not None and least < 1) or (least or 1) > (most or 1):
         raise ValueError(f"concurrency={concurrency} must be 1 or more, or (least, most)")

@@ -1,4 +1,4 @@
-"""The blocks that are left, through a pool of actors."""
+"""Running a plan: the blocks that are not finished yet go to a pool of actors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from .cluster import import_ray
+from .folder import STAGED, SUCCESS, UNFINISHED, Folder, part_name
 from .input.plan import Plan
 from .input.staging import Staged
 from .meter import Meter
 from .options import EmbeddingOptions, Share
-from .output.folder import STAGED, SUCCESS, UNFINISHED, Folder, part_name
 from .output.result import Embedded
 from .worker import EmbedBlocks, Report, Work, read_report, unit_to
 
@@ -24,25 +24,25 @@ _MOST_NOTES = 20
 
 
 def _begin(ledger: Any, block: int) -> int:
-    """How often a block has been begun in this run, this time included."""
+    """Count a start of a block; returns how often it has been started in this run."""
     starts: int = import_ray().get(ledger.begin.remote(block))
     return starts
 
 
 class Ledger:
-    """An actor that counts: a block that ends its workers is not tried for ever."""
+    """A Ray actor that counts starts of blocks, as a block that kills workers is given up."""
 
     def __init__(self) -> None:
         self._starts: Counter[int] = Counter()
 
     def begin(self, block: int) -> int:
-        """Count a start; how many there have been."""
+        """Count a start of a block; returns how many there have been."""
         self._starts[block] += 1
         return self._starts[block]
 
 
 class Run:
-    """The blocks that are left, through a pool of actors."""
+    """A run of `embed_dataset`: embeds the blocks that are not finished yet."""
 
     def __init__(
         self,
@@ -57,7 +57,15 @@ class Run:
         self._embedding, self._share, self._show = embedding, share, show
 
     def finish(self, staged: Staged, dimension: int) -> Embedded:
-        """Make what is missing, check that all is there, and say so in the folder."""
+        """Embed the missing blocks, check that all are there, and write the success file.
+
+        Args:
+            staged: The input as it was staged.
+            dimension: Numbers per vector.
+
+        Raises:
+            ValueError: a block failed, or files are missing afterwards.
+        """
         plan, folder = self._plan, self._folder
         there = {number for number in folder.parts() if number < plan.count}
         reports = {report.block: report for report in self._earlier(there)}
@@ -97,11 +105,12 @@ class Run:
         return found
 
     def _earlier(self, numbers: set[int]) -> Iterator[Report]:
+        """The reports of blocks that earlier runs have finished."""
         with ThreadPoolExecutor(_READERS) as pool:
             yield from pool.map(partial(read_report, self._folder), sorted(numbers))
 
     def _reports(self, finished: set[int]) -> Iterator[Report]:
-        """Reports of blocks as they come."""
+        """Embed the other blocks, and yield the report of each as it comes."""
         ray, share = import_ray(), self._share
         units = [{"unit": unit_to(unit)} for unit in self._plan.units(finished, share.most)]
         if not units:
@@ -128,7 +137,7 @@ class Run:
             ray.kill(ledger)
 
     def _context(self) -> Any:
-        """Ray Data's settings for this run alone."""
+        """Ray Data's settings, changed for this run alone."""
         context = import_ray().data.DataContext.get_current().copy()
         context.target_max_block_size = 1  # a report shows at once, not when many are gathered
         context.execution_no_progress_timeout_s = -1  # a block may take longer than any default
@@ -137,6 +146,11 @@ class Run:
         return context
 
     def _check(self, reports: dict[int, Report]) -> None:
+        """Check that all files are there, and have as many rows as the input.
+
+        Raises:
+            ValueError: they are not or have not.
+        """
         missing = set(range(self._plan.count)) - self._folder.parts()
         if missing:
             raise ValueError(

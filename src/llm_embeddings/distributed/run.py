@@ -1,4 +1,4 @@
-"""embed_dataset: a data set into an output folder, every row once, through any crash."""
+"""embed_dataset: embeds a data set into an output folder, each row once, resuming after crashes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from .cluster import connect, import_ray, probe, share_of
+from .folder import SUCCESS, Folder
 from .input.plan import make_plan
 from .input.source import Source
 from .options import (
@@ -18,7 +19,6 @@ from .options import (
     check_run,
     check_share,
 )
-from .output.folder import SUCCESS, Folder
 from .output.manifest import begun, opened, planned, settings_of
 from .output.result import Embedded
 from .pool import Run
@@ -45,35 +45,36 @@ def embed_dataset(
     show_progress: bool = True,
     **embedding: Unpack[EmbeddingOptions],
 ) -> Embedded:
-    """Embed a data set into Parquet files; called again, it goes on where it stopped.
+    """Embed a data set into Parquet files; after a crash, the same call goes on where it stopped.
 
-    The input is cut into numbered blocks of rows. A worker writes each as `part-00042.parquet`,
-    whole or not at all, so a block that is there is finished and is never computed again, whatever
-    was killed. Read in the order of their names, the parts are in the order of the input or, with
-    `id_column`, of the ids.
+    The input is cut into numbered blocks of rows. A worker writes each block as a file such as
+    `part-00042.parquet`, whole or not at all, so a file that is there is finished and its block is
+    not computed again. In the order of their names, the files have the rows in the order of the
+    input or, with `id_column`, of the ids.
 
     Args:
         data: Parquet files, JSON lines (`.jsonl`, also `.gz`), folders of them, local or in an
             object store (`s3://`, `gs://`, `abfs://`), or a Ray Dataset; that needs `id_column`.
-        text_column: What is embedded.
+        text_column: Name of the column of texts.
         output: A folder, local (on a cluster: mounted on all machines) or in an object store.
-        id_column: Order the output by it; each id must be of one row. Costs a sort of the texts.
-        columns: Columns to carry along; None = all.
-        rows_per_block: Rows per part; a kill costs a worker no more than that. Up to 1024, the
-            vectors are the same bits however often a run was interrupted.
-        concurrency: Workers, or (least, most); None = as many as there is room for.
-        num_cpus: Cores and threads of each worker; None = 1.
+        id_column: Name of a column whose values are unique; the output is sorted by it, which costs
+            a sort of the texts. None = the order of the input.
+        columns: Names of the columns to carry along; None = all.
+        rows_per_block: Rows per output file, which is what a killed worker loses at most. Up to
+            1024, the vectors are the same bits however often a run was interrupted.
+        concurrency: Number of workers, or (least, most); None = as many as there is room for.
+        num_cpus: CPUs and threads of each worker; None = 1.
         num_gpus: GPUs of each worker; None = 0, which is the CPU.
         on_error: "skip" leaves out rows without a text and files or blocks that cannot be read,
-            and counts them; "raise" stops at the first. Finished blocks are kept either way.
-        address: Of a Ray cluster; None = the one this process is in (`RAY_ADDRESS`), else Ray is
-            started on this machine.
-        autoscaling: The cluster grows on demand: ask for more than it has now.
+            and counts them; "raise" stops at the first. Finished files are kept either way.
+        address: Address of a Ray cluster; None = the one in `RAY_ADDRESS` or on this machine, else
+            Ray is started on this machine.
+        autoscaling: Whether the cluster grows on demand, and so may be asked for more than it has.
         show_progress: Ray's bars, and rows and tokens per second.
         **embedding: The model and its options, as in `EmbedBatch`.
 
     Returns:
-        What it came to.
+        Where the vectors are, how many rows there are, and what was left out.
 
     Raises:
         FileNotFoundError: an input is not there, or as `EmbedBatch`.

@@ -1,4 +1,4 @@
-"""The actor that reads blocks, embeds them and puts them into the output folder."""
+"""The actor that reads blocks of rows, embeds them and writes them into the output folder."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .batch import EmbedBatch, Facts
+from .folder import Folder, part_name
 from .input.plan import Block, Table, Unit
 from .input.reading import Rows, read_rows
-from .input.tables import import_arrow, texts_of, with_vectors
 from .options import EmbeddingOptions
-from .output.folder import Folder, part_name
+from .tables import import_arrow, texts_of, with_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEY = b"llm_embeddings"
-MOST_STARTS = 3
+KEY = b"llm_embeddings"  # of the report in a Parquet file's metadata
+MOST_STARTS = 3  # of a block, before it is taken to be what kills its workers
 _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a block; also kept in its part.
+    """What became of a block; also written into the metadata of its Parquet file.
 
     Attributes:
-        block: Its number.
-        rows: Rows with a vector.
-        skipped: Rows without.
-        tokens: About how many it had.
-        notes: The first rows that were skipped, and why.
-        error: Why it could not be made.
-        before: Whether it was there already.
+        block: Number of the block.
+        rows: How many rows have a vector.
+        skipped: How many rows were left out.
+        tokens: About how many tokens were embedded.
+        notes: The first rows that were left out, and why.
+        error: Why the block could not be embedded; "" = it was.
+        before: Whether it was finished in an earlier run.
     """
 
     block: int
@@ -46,12 +46,12 @@ class Report:
     before: bool = False
 
     def to_row(self) -> dict[str, list[Any]]:
-        """As a batch of one row."""
+        """The report as a batch of one row for Ray Data."""
         return {"report": [json.dumps(asdict(self))]}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Report:
-        """Read what `to_row` or a part holds."""
+        """Read a report from the JSON that `to_row` or a Parquet file holds."""
         values = json.loads(text)
         return cls(**{**values, "notes": tuple(values["notes"])})
 
@@ -61,13 +61,13 @@ class Work:
     """What all workers of a run have in common.
 
     Attributes:
-        output: The folder.
-        schema: Of the columns that are carried along.
-        text_column: What is embedded.
-        id_column: What a row is called in errors.
-        embedding_column: Where vectors go.
-        skip: Leave out what cannot be read or embedded.
-        expected: What the model must be.
+        output: Place of the output folder.
+        schema: Schema of the columns that are carried along.
+        text_column: Name of the column of texts.
+        id_column: Name of the column that names rows in errors; None = they are named by place.
+        embedding_column: Name of the column of vectors.
+        skip: Whether rows and files that cannot be read are left out, instead of ending the run.
+        expected: The facts that each worker's model must have.
     """
 
     output: str
@@ -80,7 +80,7 @@ class Work:
 
 
 class EmbedBlocks:
-    """Embeds units of blocks; one per actor."""
+    """Embeds units (files with some of their blocks of rows); Ray makes one in each actor."""
 
     def __init__(
         self, work: Work, embedding: EmbeddingOptions, starts: Callable[[int], int]
@@ -88,16 +88,21 @@ class EmbedBlocks:
         """Load the model.
 
         Args:
-            work: What is common to all workers.
+            work: What all workers have in common.
             embedding: The model and how it is used.
-            starts: Told that a block is begun; says how often it has been.
+            starts: Called with the number of a block when its work starts; returns how often it
+                has been started in this run.
         """
         self._work, self._starts = work, starts
         self._folder = Folder(work.output)
         self._embed = EmbedBatch(**embedding)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, list[Any]]]:
-        """Do one unit; a row for each of its blocks, in order, once its part is there."""
+        """Embed one unit.
+
+        Yields:
+            For each of its blocks, in order, a row with its report, once its file is written.
+        """
         (text,) = batch["unit"]
         unit = unit_from(str(text))
         problem = _difference(self._work.expected, self._embed.facts)
@@ -108,7 +113,7 @@ class EmbedBlocks:
             yield report.to_row()
 
     def _reports(self, unit: Unit) -> Iterator[Report]:
-        """Parts are written while the next block is embedded."""
+        """Embed the blocks of a unit; each is written while the next one is embedded."""
         finished = {b.number for b in unit.blocks if self._folder.has(part_name(b.number))}
         todo = [block for block in unit.blocks if block.number not in finished]
         waiting: Future[Report] | None = None
@@ -132,6 +137,11 @@ class EmbedBlocks:
             yield Report(number, error=str(error) or type(error).__name__)
 
     def _begin(self, unit: Unit, number: int) -> None:
+        """Count the start of a block.
+
+        Raises:
+            ValueError: it has been started too often, so it most likely kills its workers.
+        """
         if self._starts(number) > MOST_STARTS:
             block = next(block for block in unit.blocks if block.number == number)
             raise ValueError(
@@ -140,7 +150,7 @@ class EmbedBlocks:
             )
 
     def _embedded(self, unit: Unit, rows: Rows) -> tuple[pa.Table, Report]:
-        """A block with its vectors."""
+        """The table of a block with its vectors, and its report."""
         work, block, table = self._work, rows.block, rows.table
         texts = texts_of(table, work.text_column)
         missing = [row for row, text in enumerate(texts) if text is None]
@@ -162,7 +172,7 @@ class EmbedBlocks:
         return part, report
 
     def _put(self, part: pa.Table, report: Report) -> Report:
-        """Write a part whole; its report goes into its footer."""
+        """Write the Parquet file of a block, with the report in its metadata."""
         arrow = import_arrow()
         kept = json.dumps(asdict(replace(report, before=True))).encode()
         sink = arrow.BufferOutputStream()
@@ -174,14 +184,14 @@ class EmbedBlocks:
         return report
 
     def _name(self, unit: Unit, rows: Rows, row: int) -> str:
-        """What a row is called in an error."""
+        """The name of a row for errors."""
         name = self._work.id_column
         if name is not None and name in rows.table.column_names:
             return f"the row with {name} = {rows.table.column(name)[row].as_py()!r}"
         return unit.where(rows.numbers[row])
 
     def _read_schema(self) -> pa.Schema:
-        """What is carried along, and the texts."""
+        """Schema of the columns to read: those carried along, and the texts."""
         arrow, schema = import_arrow(), self._work.schema
         if self._work.text_column in schema.names:
             return schema
@@ -189,22 +199,22 @@ class EmbedBlocks:
 
 
 def unit_from(text: str) -> Unit:
-    """A unit from `unit_to`'s text."""
+    """The unit that `unit_to` wrote."""
     values = json.loads(text)
     tables = (Table(**{**table, "groups": tuple(table["groups"])}) for table in values["tables"])
     return Unit(tuple(tables), tuple(Block(**block) for block in values["blocks"]))
 
 
 def unit_to(unit: Unit) -> str:
-    """A unit as text."""
+    """A unit as JSON."""
     return json.dumps(asdict(unit))
 
 
 def read_report(folder: Folder, number: int) -> Report:
-    """What a finished part says of itself.
+    """The report in the file of a finished block.
 
     Raises:
-        ValueError: it is no part of ours, or damaged.
+        ValueError: the file is damaged, or not one of a run.
     """
     arrow = import_arrow()
     name = part_name(number)
@@ -220,7 +230,7 @@ def read_report(folder: Folder, number: int) -> Report:
 
 
 def _difference(expected: Facts, found: Facts) -> str:
-    """Why a worker's vectors would not be those of the others; empty if they are."""
+    """Why a worker's vectors would differ from those of the others; "" = they do not."""
     if expected == found:
         return ""
     first, second = asdict(expected), asdict(found)

@@ -1,4 +1,4 @@
-"""How good an encoder is: on one's own files, on MTEB's tasks, and on long documents."""
+"""Evaluation of encoders: on files of one's own, on MTEB's tasks, and on long documents."""
 
 from .measures import Encode
 from .mteb.model import mteb_encoder

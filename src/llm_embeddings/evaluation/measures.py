@@ -1,4 +1,4 @@
-"""How good vectors are on a set: similarity, retrieval, classification, clustering."""
+"""Metrics of an encoder on one set: similarity, retrieval, classification, clustering."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..faces import require
+from ..ranking.bm25 import BM25
+from ..ranking.nearest import best
 from ..recipe import Role
 from .scores import Bootstrap, Floats, Indices, Score, finite, ndcg, spearman, unit
 from .sets import AnySet, Classification, Clustering, Pairs, Retrieval
@@ -24,10 +27,13 @@ def similarity(encode: Encode, pairs: Pairs, *, bootstrap: Bootstrap | None = No
     """Spearman correlation of cosine similarity with people's scores.
 
     Args:
-        encode: Texts and their role -> vectors `[n, dimension]`. Both sentences have the role
-            "document": neither asks for the other.
-        pairs: The set.
-        bootstrap: Of the confidence interval.
+        encode: Texts and their role -> vectors `[n, dim]`. Both sentences have the role "document",
+            as neither is a query for the other.
+        pairs: The sentence pairs.
+        bootstrap: How the confidence interval is made; None = with defaults.
+
+    Returns:
+        The score "spearman".
     """
     # Sets repeat sentences: each is embedded once.
     texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
@@ -55,13 +61,16 @@ def retrieval(
 
     Args:
         encode: See `similarity`; queries have the role "query".
-        data: The set.
-        cuts: Which metric at which rank.
-        bootstrap: Of the confidence intervals.
+        data: Queries and documents.
+        cuts: Metric ("ndcg", "recall" or "mrr") and the rank at which it is cut, each.
+        bootstrap: How the confidence intervals are made; None = with defaults.
+
+    Returns:
+        The scores as "<metric>@<rank>".
     """
     documents = unit(encode(list(data.documents.values()), "document"))
     queries = unit(encode(list(data.queries.values()), "query"))
-    depth = max(cut for _, cut in cuts) + 1  # one may be the query itself
+    depth = max(cut for _, cut in cuts) + 1  # a query may be its own first hit, which is left out
     return ranked_scores(data, _rankings(queries, documents, depth), cuts=cuts, bootstrap=bootstrap)
 
 
@@ -71,18 +80,17 @@ def bm25(
     cuts: Sequence[tuple[str, int]] = CUTS,
     bootstrap: Bootstrap | None = None,
 ) -> Scores:
-    """The same of the ranking by BM25 (Lucene's variant, k1 1.5, b 0.75).
+    """nDCG, recall and MRR of the ranking by BM25; arguments as in `retrieval`.
 
     Raises:
         ImportError: bm25s is not installed.
     """
-    from ..synthesis.mining.candidates import bm25 as candidates
-
-    queries, depth = list(data.queries.values()), max(cut for _, cut in cuts) + 1
-    nobody = [[0]] * len(queries)  # the score of a known positive, which is not asked for
-    found = candidates(queries, list(data.documents.values()), nobody, depth).places
-    rankings = (row[row >= 0] for row in found)
-    return ranked_scores(data, rankings, cuts=cuts, bootstrap=bootstrap)
+    documents = list(data.documents.values())
+    index, depth = BM25(documents), min(max(cut for _, cut in cuts) + 1, len(documents))
+    scores = (index.scores(query) for query in data.queries.values())
+    rankings = ((each, best(each[None], depth)[0]) for each in scores)
+    matching = (ranked[each[ranked] > 0] for each, ranked in rankings)
+    return ranked_scores(data, matching, cuts=cuts, bootstrap=bootstrap)
 
 
 def ranked_scores(
@@ -95,10 +103,13 @@ def ranked_scores(
     """Metrics of rankings, means over queries that have a relevant document.
 
     Args:
-        data: The set.
+        data: Queries and documents.
         rankings: For each query the places of documents, best first.
         cuts: "ndcg" (linear gains, as trec_eval), "recall" or "mrr", and the ranks that count.
-        bootstrap: Of the confidence intervals.
+        bootstrap: How the confidence intervals are made; None = with defaults.
+
+    Returns:
+        The scores as "<metric>@<rank>".
     """
     names = list(data.documents)
     itself = {name: place for place, name in enumerate(names)} if data.shared_ids else {}
@@ -120,8 +131,12 @@ def classification(
     Args:
         encode: See `similarity`; all texts have the role "document". Vectors are taken as they
             come, of unit length or not.
-        data: The set.
-        bootstrap: Of the confidence interval, over the texts of the test.
+        data: Texts to learn from and texts to be told apart.
+        bootstrap: How the confidence interval, over the texts of the test, is made; None = with
+            defaults.
+
+    Returns:
+        The score "accuracy".
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -142,8 +157,11 @@ def clustering(encode: Encode, data: Clustering, *, bootstrap: Bootstrap | None 
 
     Args:
         encode: See `classification`.
-        data: The set.
-        bootstrap: Of the confidence interval.
+        data: Texts and their labels.
+        bootstrap: How the confidence interval is made; None = with defaults.
+
+    Returns:
+        The score "v_measure".
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -169,7 +187,7 @@ def measure(
     cuts: Sequence[tuple[str, int]] = CUTS,
     bootstrap: Bootstrap | None = None,
 ) -> Scores:
-    """The scores of a set of whatever kind.
+    """The scores of a set, by the function of its kind.
 
     Raises:
         ImportError: scikit-learn is needed and not installed.
@@ -200,7 +218,7 @@ _RANKED = {"ndcg": _ndcg, "recall": _recall, "mrr": _mrr}
 
 
 def _rankings(queries: Floats, documents: Floats, depth: int) -> Iterator[NDArray[np.int64]]:
-    """The best documents of each query; of equal ones the first comes first."""
+    """The places of the `depth` best documents of each query; equal ones keep their order."""
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         for scores in queries[start : start + _QUERIES_AT_ONCE] @ documents.T:
             least = np.partition(scores, -min(depth, len(scores)))[-min(depth, len(scores))]
@@ -209,11 +227,6 @@ def _rankings(queries: Floats, documents: Floats, depth: int) -> Iterator[NDArra
 
 
 def _sklearn(module: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"sklearn.{module}")
-    except ImportError as error:
-        raise ImportError(
-            "classification and clustering need scikit-learn: pip install 'llm-embeddings[eval]'"
-        ) from error
+    """A module of scikit-learn."""
+    need = "classification and clustering need scikit-learn"
+    return require(f"sklearn.{module}", need, extra="eval")

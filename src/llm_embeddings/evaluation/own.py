@@ -1,4 +1,4 @@
-"""The user's own sets, one after the other, by the rules of the encoder's family."""
+"""Evaluation on sets of one's own, embedded as the authors of the encoder's family do."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
-    """Every metric of every set, as "<set>/<metric>".
+    """Measure a model on files of one's own.
 
     Args:
-        model: An encoder, which is asked as its family's own evaluation asks (`rules_of`); or any
-            callable that makes vectors `[n, dimension]` of texts and their role ("query" or
-            "document").
+        model: An encoder, which embeds as its family's published evaluation does (`rules_of`); or a
+            callable that makes vectors `[n, dim]` of texts and their role, "query" or "document".
         paths: Sets, as `read_set` takes them.
-        instructions: Of an encoder's tasks, by the set's name or MTEB's type of task; "" = none.
-        cuts: Which of "ndcg", "recall" and "mrr" at which rank.
-        resamples: How many for the confidence intervals.
-        seed: Of the resamples.
+        instructions: Instructions for an encoder, by the set's name or MTEB's type of task; "" =
+            none.
+        cuts: "ndcg", "recall" or "mrr" and the rank at which it is cut, each.
+        resamples: Resamples for the confidence intervals; 0 = no intervals.
+        seed: Seed of the resamples.
+
+    Returns:
+        Every metric of every set, as "<set>/<metric>".
 
     Raises:
         OSError: a file is missing.
@@ -51,7 +54,7 @@ def evaluate(
 
 
 def kind_of(data: AnySet) -> str:
-    """MTEB's type of the task that a set is."""
+    """MTEB's name for the type of task that a set is."""
     if isinstance(data, Retrieval):
         return "Retrieval"
     if isinstance(data, Pairs):
@@ -62,10 +65,10 @@ def kind_of(data: AnySet) -> str:
 def prompts_for(
     encoder: Encoder, data: AnySet, instructions: Mapping[str, str] | None = None
 ) -> Prompts:
-    """How an encoder embeds a set.
+    """Roles and instructions with which an encoder embeds a set; see `prompts_of`.
 
     Warns:
-        InstructionWarning: there is no instruction for a set of this kind; see `prompts_of`.
+        InstructionWarning: no instruction is given or published for the set.
     """
     return prompts_of(encoder.recipe, kind_of(data), data.name, instructions=instructions)
 
@@ -77,12 +80,12 @@ def encode_by(
     max_length: int | None = None,
     show_progress: bool = False,
 ) -> Encode:
-    """The encoder as a function of texts and their role in a task.
+    """An encoder as a function of texts and their role in a task, as `measure` takes it.
 
     Args:
         encoder: Makes the vectors.
-        prompts: Of the task.
-        max_length: Limit in tokens; None = the recipe's.
+        prompts: Roles and instructions of the task.
+        max_length: Most tokens of a text; None = the recipe's limit.
         show_progress: Show a progress bar for each call.
     """
 

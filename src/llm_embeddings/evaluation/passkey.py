@@ -1,10 +1,10 @@
-"""Personalised passkey retrieval: is one sentence found in a long document?
+"""Personalised passkey retrieval: is the document with one given sentence found?
 
-Facts: arXiv 2401.00368 on long context, and the data set intfloat/personalized_passkey_retrieval: a
-query asks for one person's pass key, 100 candidates name 100 persons' keys somewhere in the same
-five sentences over and over, 50 queries a length, top-1 accuracy. The sentences are those of
-passkey tests for language models, with a name put in. As in LongEmbed (arXiv 2404.12096) the
-queries of a length share their 100 documents.
+As in arXiv 2401.00368 (on long context) and its data set intfloat/personalized_passkey_retrieval:
+a query asks for one person's pass key; each of 100 documents gives one person's key, at some place
+among five sentences repeated over and over; 50 queries per length, top-1 accuracy. The sentences
+are those of passkey tests for language models, with a name put in. As in LongEmbed (arXiv
+2404.12096) the queries of a length share their 100 documents.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-TASK = "passkey"
-QUERY = "what is the pass key for {name}?"
-NEEDLE = "The pass key for {name} is {key}. Remember it. {key} is the pass key for {name}."
-FILLER = (
+_TASK = "passkey"
+_QUERY = "what is the pass key for {name}?"
+_NEEDLE = "The pass key for {name} is {key}. Remember it. {key} is the pass key for {name}."
+_FILLER = (
     "The grass is green.",
     "The sky is blue.",
     "The sun is yellow.",
@@ -45,19 +45,19 @@ _LAST = (
     "Patel Quinn Rossi Silva Tanaka Ueda Vogel Weber Xu Young Zhang"
 ).split()
 
-Watch = Callable[[int, int, int], None]  # length, documents embedded, of how many
+WatchPasskey = Callable[[int, int, int], None]  # length, documents embedded, of how many
 _AT_ONCE = 10
-_ANY = 2**31  # tokens: no limit
+_NO_LIMIT = 2**31  # tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Passages:
-    """One length's documents and queries.
+class PasskeyTexts:
+    """The documents and queries of one length.
 
     Attributes:
-        documents: Each with one person's key.
-        queries: Each asks for one of the keys.
-        wanted: The document of each query.
+        documents: Texts, each with one person's key.
+        queries: Texts, each asking for one of the keys.
+        wanted: For each query, the place of its document.
     """
 
     documents: list[str]
@@ -67,15 +67,15 @@ class Passages:
 
 def passages(
     count: Callable[[str], int], length: int, *, documents: int = 100, queries: int = 50, seed: int
-) -> Passages:
-    """Make the texts of one length.
+) -> PasskeyTexts:
+    """Make the documents and queries of one length.
 
     Args:
-        count: How many tokens a document is, prompt and special tokens included.
+        count: Text of a document -> its tokens, prompt and special tokens included.
         length: Tokens that no document exceeds and each nearly has.
-        documents: How many, each about another person.
-        queries: How many, each for another document.
-        seed: Of names, keys and places.
+        documents: How many documents, each about another person.
+        queries: How many queries, each for another document.
+        seed: Seed of names, keys and places.
 
     Raises:
         ValueError: the sentence with the key alone is longer.
@@ -85,11 +85,11 @@ def passages(
     keys = rng.sample(range(10_000, 100_000), documents)
     rate = (count(_filler(1000)) - count(_filler(500))) / 500
     texts = [
-        _document(count, length, rate, NEEDLE.format(name=name, key=key), rng.random())
+        _document(count, length, rate, _NEEDLE.format(name=name, key=key), rng.random())
         for name, key in zip(names, keys, strict=True)
     ]
     wanted = rng.sample(range(documents), queries)
-    return Passages(texts, [QUERY.format(name=names[place]) for place in wanted], wanted)
+    return PasskeyTexts(texts, [_QUERY.format(name=names[place]) for place in wanted], wanted)
 
 
 def passkey(
@@ -100,19 +100,22 @@ def passkey(
     documents: int = 100,
     queries: int = 50,
     seed: int = 0,
-    watch: Watch = lambda length, done, total: None,
+    watch: WatchPasskey = lambda length, done, total: None,
 ) -> dict[int, Score]:
-    """Top-1 accuracy by length, with 95% bootstrap intervals over queries.
+    """Measure whether an encoder finds a sentence in documents of several lengths.
 
     Args:
-        encoder: Is asked as for retrieval. Its limit is raised to each length.
-        lengths: In tokens of this model, prompt and special tokens included; None = those of
-            `LENGTHS` that it reads.
-        instruction: Of the queries; None = the recipe's own.
-        documents: Candidates of each query.
-        queries: Per length.
-        seed: Of names, keys and places; the same texts for the same tokenizer.
+        encoder: The encoder; it embeds as for retrieval, with its limit raised to each length.
+        lengths: Lengths in tokens of this model, prompt and special tokens included; None = those
+            of `LENGTHS` that it reads.
+        instruction: Instruction of the queries; None = the recipe's own.
+        documents: Documents per length.
+        queries: Queries per length.
+        seed: Seed of names, keys and places; the same texts for the same tokenizer.
         watch: Told how far it is.
+
+    Returns:
+        By length the top-1 accuracy, with its 95% bootstrap interval over queries.
 
     Raises:
         ValueError: a length that the model does not read, or numbers that do not fit.
@@ -122,10 +125,10 @@ def passkey(
         lengths = [each for each in LENGTHS if each <= _readable(encoder)]
     _check(encoder, lengths, documents, queries)
     given = recipe.instruction if instruction is None else instruction
-    prompts = prompts_of(recipe, "Retrieval", TASK, instructions={TASK: given})
+    prompts = prompts_of(recipe, "Retrieval", _TASK, instructions={_TASK: given})
 
     def count(text: str) -> int:
-        return len(tokenize(encoder.tokenizer, recipe, [text], "document", "", _ANY)[0].ids)
+        return len(tokenize(encoder.tokenizer, recipe, [text], "document", "", _NO_LIMIT)[0].ids)
 
     found = {}
     for length in lengths:
@@ -143,11 +146,16 @@ def passkey(
 
 
 def _readable(encoder: Encoder) -> int:
-    """Tokens of a document that this model reads at most."""
-    return min(encoder.model.positions, encoder.recipe.max_text_length or _ANY)
+    """The most tokens of a document that the model reads."""
+    return min(encoder.model.positions, encoder.recipe.max_text_length or _NO_LIMIT)
 
 
 def _check(encoder: Encoder, lengths: Sequence[int], documents: int, queries: int) -> None:
+    """Check that the numbers fit each other, and the lengths the model.
+
+    Raises:
+        ValueError: they do not.
+    """
     names, most = len(_FIRST) * len(_LAST), _readable(encoder)
     if not 1 <= queries <= documents <= names:
         raise ValueError(
@@ -164,14 +172,14 @@ def _check(encoder: Encoder, lengths: Sequence[int], documents: int, queries: in
 def _document(
     count: Callable[[str], int], length: int, rate: float, needle: str, place: float
 ) -> str:
-    """A needle in as many sentences of filler as fit.
+    """A document: a sentence to be found, within as many sentences of filler as fit.
 
     Args:
-        count: Tokens of a text.
-        length: How many it may have.
-        rate: Tokens of a sentence of filler, about.
-        needle: What is to be found.
-        place: Where, from 0 to 1.
+        count: Text of a document -> its tokens.
+        length: Most tokens of the document.
+        rate: About how many tokens a sentence of filler has.
+        needle: The sentence to be found.
+        place: Where it stands, from 0 (begin) to 1 (end).
     """
 
     def text(sentences: int) -> str:
@@ -188,5 +196,5 @@ def _document(
 
 
 def _filler(sentences: int, first: int = 0) -> str:
-    """So many sentences of filler, from one of them on."""
-    return " ".join(FILLER[(first + place) % len(FILLER)] for place in range(sentences))
+    """`sentences` sentences of filler, beginning with number `first` of the five."""
+    return " ".join(_FILLER[(first + place) % len(_FILLER)] for place in range(sentences))

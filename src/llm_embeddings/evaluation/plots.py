@@ -1,4 +1,4 @@
-"""Pictures of scores."""
+"""Scores drawn as pictures, by matplotlib."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..faces import require
 from .results import Result
 from .scores import Score
 
@@ -13,7 +14,7 @@ _BAR, _LINE, _OTHER = "#9db8d9", "#1f3a5f", "#c2571a"
 
 
 def plot_scores(results: Sequence[Result], path: Path) -> None:
-    """A bar with its interval for the first metric of each set, and BM25's beside it.
+    """Draw the first metric of each set as a bar with its interval, and BM25's as a mark.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -38,7 +39,7 @@ def plot_scores(results: Sequence[Result], path: Path) -> None:
 
 
 def plot_passkey(scores: Mapping[int, Score], path: Path) -> None:
-    """Accuracy by length, on a logarithmic axis.
+    """Draw passkey accuracy by length, on a logarithmic axis.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -59,21 +60,23 @@ def plot_passkey(scores: Mapping[int, Score], path: Path) -> None:
 
 
 def _figure(height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'llm-embeddings[eval]'") from error
-    figure = Figure(figsize=(7, height), layout="constrained")
+    """An empty figure, `height` inches high, and its axes."""
+    module = require("matplotlib.figure", "plots need matplotlib", extra="eval")
+    figure = module.Figure(figsize=(7, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def _interval(score: Score) -> list[list[float]]:
-    """How far it reaches to both sides; a percentile interval need not hold the value."""
+    """How far an interval reaches below and above its value, as `xerr` takes it.
+
+    Not below 0: an interval of percentiles need not contain the value.
+    """
     return [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]]
 
 
 def _save(figure: Any, path: Path) -> None:
+    """Write a figure into a file, whose folder is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""How each family's own evaluation embeds the two sides of a task: a table, and what reads it."""
+"""How the authors of each family embedded MTEB's tasks: roles, instructions, normalisation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _CLASSIFICATIONS = frozenset({"Classification", "MultilabelClassification"})
 
 
 class InstructionWarning(UserWarning):
-    """Nobody published an instruction for a task, so a general one stands in."""
+    """No instruction is published for a task, so a general one is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a family's published evaluation does.
+    """How the authors of a family evaluated it.
 
     Attributes:
-        one_sided: Types of tasks whose documents stay bare. In all others both sides get the
-            instruction.
-        symmetric: Role of all texts of the others, where the query template has no place for an
-            instruction.
+        one_sided: Types of tasks whose documents get no instruction. In all other tasks (the
+            symmetric ones) both sides get it.
+        symmetric: Role of all texts of symmetric tasks, where the query template has no place for
+            an instruction.
         raw: Types of tasks whose vectors are not normalised; None = all.
         ending: What instructions end in, instead of a full stop.
-        wording: Tasks whose instruction differs from E5's.
-        max_length: Limit in tokens of the published scores; None = the recipe's.
-        source: Where this is from.
+        wording: Instructions that differ from E5's, by task.
+        max_length: Most tokens of a text in the published scores; None = the recipe's limit.
+        source: Where this is documented.
     """
 
     one_sided: frozenset[str] = SEARCHES | _RERANKINGS
@@ -76,11 +76,11 @@ DEFAULT = Rules()
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """How the texts of one side are embedded.
+    """How the texts of one side of a task are embedded.
 
     Attributes:
-        role: Whose template.
-        instruction: "" = none.
+        role: Whose template they get.
+        instruction: Their instruction; "" = none.
     """
 
     role: Role
@@ -89,12 +89,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """How a task is embedded.
+    """How the texts of a task are embedded.
 
     Attributes:
-        query: Texts that ask; in symmetric tasks all texts.
-        document: Texts that are found; in symmetric tasks the same as `query`.
-        normalize: Unit length; None = as the recipe says.
+        query: For queries; in symmetric tasks for all texts.
+        document: For documents; in symmetric tasks the same as `query`.
+        normalize: Whether vectors get unit length; None = as the recipe says.
     """
 
     query: Side
@@ -115,17 +115,21 @@ def prompts_of(
     instructions: Mapping[str, str] | None = None,
     own: str | None = None,
 ) -> Prompts:
-    """How a recipe embeds a task.
+    """Roles and instructions with which a recipe embeds a task.
 
     Args:
-        recipe: Of the encoder.
+        recipe: The encoder's recipe.
         kind: MTEB's type of the task, such as "Retrieval" or "STS".
-        name: MTEB's name of the task, or that of the user's own set.
-        instructions: The user's, by task name or type; they are taken as they are.
-        own: What the task itself brings along; used if nobody published one.
+        name: MTEB's name of the task, or the name of a set of one's own.
+        instructions: The user's instructions, by task name or type; they are used unchanged.
+        own: The instruction that the task itself brings along, used if none is published.
+
+    Raises:
+        ValueError: an instruction is given, and the recipe takes none.
 
     Warns:
-        InstructionWarning: neither, so the type of the task or the recipe decides.
+        InstructionWarning: none is given, published or brought along, so a general one for the
+            type of task or the recipe's default is used.
     """
     rules = rules_of(recipe)
     instruction = _instruction(recipe, rules, kind, name, instructions or {}, own)
@@ -146,7 +150,7 @@ def _instruction(
     instructions: Mapping[str, str],
     own: str | None,
 ) -> str:
-    """The user's, the family's, E5's, the task's or the type's."""
+    """A task's instruction: the user's, else the family's, E5's, the task's or a general one."""
     given = instructions.get(name, instructions.get(kind))
     if not recipe.query.takes_instruction:
         if given:

@@ -1,4 +1,4 @@
-"""Numbers out of numbers: rank correlation, gains of a ranking, and confidence intervals."""
+"""Scores with confidence intervals, and the arithmetic of metrics: rank correlation, nDCG."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric.
+    """A metric's value and its 95% confidence interval.
 
     Attributes:
-        value: On all pairs, queries or texts.
-        low: 2.5th percentile over resamples of them.
+        value: The metric on all samples (pairs, queries or texts).
+        low: 2.5th percentile over resamples.
         high: 97.5th percentile.
-        count: How many there are.
+        count: How many samples there are.
     """
 
     value: float
@@ -35,22 +35,23 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How confidence intervals are made (Efron 1979).
+    """Makes confidence intervals by resampling (Efron 1979).
 
     Attributes:
-        resamples: Samples with replacement; 0 = no interval.
-        seed: Of the samples.
+        resamples: How often as many samples as there are are drawn, with replacement; 0 = no
+            interval.
+        seed: Seed of the draws.
     """
 
     resamples: int = 1000
     seed: int = 0
 
     def of(self, metric: Callable[[Indices], float], count: int) -> Score:
-        """The metric on everything, and its percentiles over samples.
+        """The score of a metric.
 
         Args:
-            metric: Of the pairs, queries or texts at these places.
-            count: How many there are.
+            metric: Places of samples (pairs, queries or texts) -> the metric's value on these.
+            count: How many samples there are.
         """
         value = metric(np.arange(count))
         if not self.resamples:
@@ -61,7 +62,7 @@ class Bootstrap:
         return Score(value, float(low), float(high), count)
 
     def mean(self, values: Sequence[float] | Floats) -> Score:
-        """The mean of a value per query or text."""
+        """The score that is the mean of one value per sample."""
         array = np.asarray(values, np.float64)
         return self.of(lambda chosen: float(array[chosen].mean()), len(array))
 
@@ -70,9 +71,9 @@ def ndcg(ranked: Sequence[float], gains: Sequence[float], cut: int = 10) -> floa
     """Normalised discounted cumulative gain: gain / log2(rank + 1), over that of the best ranking.
 
     Args:
-        ranked: Gains of what was found, the best first.
-        gains: All gains there are; one must be above 0.
-        cut: Ranks that count.
+        ranked: Gains of the documents found, in the order of their ranks.
+        gains: Gains of all relevant documents; one must be above 0.
+        cut: How many ranks count.
     """
     best = sorted(gains, reverse=True)
     return _discounted(ranked[:cut]) / _discounted(best[:cut])
@@ -87,7 +88,7 @@ def spearman(first: Floats, second: Floats) -> float:
 
 
 def unit(vectors: Floats) -> NDArray[np.float32]:
-    """Rows of unit length, in float32.
+    """Vectors `[n, dim]` scaled to unit length, in float32.
 
     Raises:
         ValueError: a vector is not finite.
@@ -99,10 +100,10 @@ def unit(vectors: Floats) -> NDArray[np.float32]:
 
 
 def finite(vectors: Floats) -> NDArray[np.float32]:
-    """Vectors in float32.
+    """Vectors `[n, dim]` in float32, checked.
 
     Raises:
-        ValueError: one is not finite.
+        ValueError: a vector is not finite.
     """
     rows = np.asarray(vectors, np.float32)
     if not np.isfinite(rows).all():
@@ -111,7 +112,7 @@ def finite(vectors: Floats) -> NDArray[np.float32]:
 
 
 def _ranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks from 1; equal values get the mean of theirs."""
+    """Ranks of values, from 1; equal values all get the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
@@ -119,4 +120,5 @@ def _ranks(values: Floats) -> NDArray[np.float64]:
 
 
 def _discounted(gains: Sequence[float]) -> float:
+    """Discounted cumulative gain of gains in the order of their ranks."""
     return float(sum(gain / np.log2(rank + 1) for rank, gain in enumerate(gains, 1)))

@@ -1,4 +1,4 @@
-"""The user's own sets: which kind a path is, and what stands in its files."""
+"""Evaluation sets in files of one's own: pairs, retrieval, classification, clustering."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """What all kinds share.
+    """What all kinds of sets have.
 
     Attributes:
-        name: The file's or directory's, without its ending.
-        files: What it was read from.
+        name: Name of the file or directory, without its ending.
+        files: The files it was read from.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Pairs(Set):
-    """Sentence pairs and how alike people find them.
+    """Sentence pairs with people's scores of their similarity.
 
     Attributes:
         first: One sentence of each pair.
-        second: The other.
-        wanted: People's scores, `[n]`.
+        second: The other sentence of each pair.
+        wanted: People's scores, `[pairs]`.
     """
 
     first: list[str]
@@ -60,15 +60,15 @@ class Pairs(Set):
 
 @dataclass(frozen=True, slots=True)
 class Retrieval(Set):
-    """Queries, documents, and which of them belong together.
+    """Queries, documents, and which documents are relevant to which query.
 
     Attributes:
-        documents: By id; a title goes before its text.
-        queries: By id; those with a relevant document.
-        relevant: By query id: gains above 0 by document id.
-        shared_ids: Queries are documents too: a document with the query's own id is the query
-            itself and no hit. So it is where the texts are the same for some id (as in ArguAna and
-            Quora), and not where ids are merely numbers on both sides.
+        documents: Texts by id; a title goes before its text.
+        queries: Texts by id, of queries that have a relevant document.
+        relevant: By query id, the gain of each relevant document, above 0, by its id.
+        shared_ids: Whether queries are documents too, so that the document with a query's id is
+            the query itself and no hit. It is so if some id has the same text on both sides (as in
+            ArguAna and Quora); ids that are merely numbers do not tell.
     """
 
     documents: dict[str, str]
@@ -87,7 +87,7 @@ class Clustering(Set):
 
 @dataclass(frozen=True, slots=True)
 class Classification(Set):
-    """Texts and labels to learn from, and those to be told apart."""
+    """Texts with labels to learn from, and texts with labels to be predicted."""
 
     train_texts: list[str]
     train_labels: list[str]
@@ -99,7 +99,7 @@ AnySet = Pairs | Retrieval | Classification | Clustering
 
 
 def read_set(path: str | Path) -> AnySet:
-    """Read a set of whatever kind.
+    """Read a set, of the kind that its files tell.
 
     Args:
         path: A directory in BEIR's form; a directory with train.jsonl and test.jsonl, or one of two
@@ -212,6 +212,7 @@ def read_classification(train: Path, test: Path, *, name: str) -> Classification
 
 
 def _labelled(path: Path) -> tuple[list[str], list[str]]:
+    """Texts and labels of a file's rows."""
     texts, labels = [], []
     for row in read_rows(path):
         text, label = row.values.get("text"), row.values.get("label")
@@ -225,7 +226,7 @@ def _labelled(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Ids, texts with their titles before them, and texts alone."""
+    """Of each row the id, the text with its title before it, and the text alone."""
     seen: set[str] = set()
     for row in read_rows(path):
         name, text = row.values.get("_id"), row.values.get("text")
@@ -238,6 +239,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _title(row: Row) -> str:
+    """The title of a row; "" if it has none."""
     title = row.values.get("title") or ""
     if not isinstance(title, str):
         raise ValueError(f"{row.place}: title is {title!r:.60}, not a text")
@@ -245,7 +247,7 @@ def _title(row: Row) -> str:
 
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Queries, documents and gains; the first line is a header."""
+    """Query id, document id and gain of each line of a TSV file, whose first line is a header."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], 2):
         try:
             query, document, gain = line.split("\t")
@@ -261,11 +263,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _stem(path: Path) -> str:
+    """A file's name up to its first dot."""
     return path.name.split(".")[0]
 
 
 def read_sets(paths: Sequence[str | Path]) -> list[AnySet]:
-    """All sets, read before work starts.
+    """Read several sets.
 
     Raises:
         OSError: a file is missing.

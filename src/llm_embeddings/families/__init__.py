@@ -1,4 +1,4 @@
-"""The table of known checkpoints: one file per family, merged here."""
+"""The recipes of known checkpoints: one file per family, merged into one table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def find_recipe(name: str) -> Recipe | None:
-    """The recipe listed under `name` (case does not count), or None.
+    """The recipe listed under a name (case does not count); None = there is none.
 
     Raises:
         ValueError: the checkpoint is known to need behaviour this package lacks.
@@ -61,7 +61,7 @@ def near_names(name: str) -> list[str]:
 
 
 def nearest(name: str) -> str:
-    """A sentence with the nearest known names and how to go on without one."""
+    """A sentence for errors: the nearest known names, and what to do with another checkpoint."""
     near = near_names(name)
     hint = f"Nearest known: {', '.join(near)}. " if near else ""
     return (

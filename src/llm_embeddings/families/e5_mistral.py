@@ -1,6 +1,6 @@
-"""E5-Mistral (arXiv 2401.00368): causal, state of a closing EOS, instruction on queries only.
+"""E5-Mistral (arXiv 2401.00368): causal, pools the state of a closing EOS, instructs queries only.
 
-Facts: microsoft/unilm `e5/` at 59d0483, the model card and the sentence-transformers files of hub
+Sources: microsoft/unilm `e5/` at 59d0483, the model card and the sentence-transformers files of hub
 revision 07163b7. The prompt is joined with the text before tokenising. The folder `lora/` of the
 repository is already merged into its weights.
 """
@@ -12,7 +12,13 @@ TEMPLATE = Template("Instruct: {instruction}\nQuery: ")
 
 
 def recipe(name: str, source: str, *, max_length: int = 4096) -> Recipe:
-    """The E5-Mistral recipe under another checkpoint's name."""
+    """The recipe of E5-Mistral for a checkpoint of some name.
+
+    Args:
+        name: Name of the checkpoint.
+        source: Where its values are documented.
+        max_length: Most tokens of the whole sequence.
+    """
     return Recipe(
         name=name,
         family="e5-mistral",

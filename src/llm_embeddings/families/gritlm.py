@@ -1,6 +1,6 @@
-"""GritLM (arXiv 2402.09906): bidirectional while embedding, mean over what follows the prompt.
+"""GritLM (arXiv 2402.09906): embeds bidirectionally, by the mean over what follows the prompt.
 
-Facts: gritlm 1.0.2 (`GritLM.encode`), the README and paper. `<|user|>` and `<|embed|>` are plain
+Sources: gritlm 1.0.2 (`GritLM.encode`), the README and paper. `<|user|>` and `<|embed|>` are plain
 text, not vocabulary entries. Without an instruction the prompt is the bare `<|embed|>` frame.
 The repositories carry modeling files that stock transformers >= 5.2 makes unnecessary.
 """
@@ -12,7 +12,7 @@ TEMPLATE = Template("<|user|>\n{instruction}\n<|embed|>\n", bare="<|embed|>\n")
 
 
 def recipe(name: str, source: str = "gritlm 1.0.2; hub card; arXiv 2402.09906") -> Recipe:
-    """The GritLM recipe of one checkpoint."""
+    """The recipe of GritLM for a checkpoint of some name; `source` says where it is documented."""
     return Recipe(
         name=name,
         family="gritlm",

@@ -1,7 +1,7 @@
-"""LLaRA / Llama2Vec (arXiv 2312.15503): causal, mean of eight learnt tokens behind a prompt.
+"""LLaRA / Llama2Vec (arXiv 2312.15503): causal, mean of eight learnt tokens after a prompt.
 
-Facts: FlagEmbedding research/LLARA at 7ed43d6 (README procedure, training code) and the hub cards.
-Prefix, text and suffix are tokenised one by one; `max_length` is that of the text alone; no EOS;
+Sources: FlagEmbedding research/LLARA at 7ed43d6 (README, training code) and the hub cards. Prefix,
+text and suffix are tokenised separately; `max_length` is that of the text alone; there is no EOS;
 the ids of <s1>..<s16> are not in order, so they are always looked up by name.
 """
 
@@ -16,7 +16,7 @@ PASSAGE = Template('"', f'", summarize the above passage within eight words: {SE
 
 
 def recipe(name: str, source: str = "the checkpoint's own tokens <s1>..<s16>") -> Recipe:
-    """The LLaRA recipe of one checkpoint."""
+    """The recipe of LLaRA for a checkpoint of some name; `source` says where it is documented."""
     return Recipe(
         name=name,
         family="llara",

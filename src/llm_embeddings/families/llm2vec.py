@@ -1,6 +1,6 @@
 """LLM2Vec (arXiv 2404.05961): bidirectional attention, mean over the text, base -> MNTP -> adapter.
 
-Facts: package llm2vec 0.2.3 (`LLM2Vec.from_pretrained`, `encode`, `tokenize`,
+Sources: package llm2vec 0.2.3 (`LLM2Vec.from_pretrained`, `encode`, `tokenize`,
 `prepare_for_tokenization`), the McGill-NLP adapter repositories, and the llm2vec-gen code for the
 Llama 3.2 and Qwen names. The chat template is keyed by the exact name of the base model, as in the
 reference: Llama 3.1, 3.2, Qwen2.5 and Qwen3 get none.
@@ -85,13 +85,13 @@ CHECKPOINTS: tuple[tuple[str, str, bool | str, tuple[str, ...]], ...] = (
 def recipe(
     name: str, base_model: str, *, bos: bool | str = True, base: str | None = None
 ) -> Recipe:
-    """The LLM2Vec recipe of one checkpoint.
+    """The recipe of LLM2Vec for a checkpoint of some name.
 
     Args:
         name: Name of the checkpoint.
-        base_model: Hub id of the raw LLM; decides the chat template.
+        base_model: Hub id of the language model it was made of, which decides the chat template.
         bos: BOS token, see `Recipe.bos`.
-        base: The MNTP checkpoint a second-stage adapter goes on.
+        base: The MNTP checkpoint that the checkpoint's adapter belongs on; None = none.
     """
     template = TEMPLATES.get(base_model, PLAIN)
     return Recipe(
@@ -114,10 +114,14 @@ def recipe(
 
 
 def configured(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
-    """The recipe under the settings that `LLM2Vec.save` writes beside trained weights.
+    """A recipe changed by the settings that `LLM2Vec.save` writes beside trained weights.
+
+    Args:
+        recipe: The recipe of the checkpoint without these settings.
+        settings: The content of llm2vec_config.json.
 
     Raises:
-        ValueError: a pooling mode that a recipe has no word for.
+        ValueError: a pooling mode that no recipe can express.
     """
     mode = settings.get("pooling_mode", "mean")
     if mode not in _POOLING:
@@ -134,6 +138,7 @@ def configured(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 def _stages() -> dict[str, Recipe]:
+    """The recipes of all `CHECKPOINTS`, MNTP first, then the stages on top of it."""
     table = {}
     for short, base_model, bos, stages in CHECKPOINTS:
         mntp = f"McGill-NLP/LLM2Vec-{short}-mntp"

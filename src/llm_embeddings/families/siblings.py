@@ -1,6 +1,6 @@
-"""Checkpoints of the same kind as the four families, and plain recipes for any decoder.
+"""Checkpoints similar to those of the four families, and plain recipes for any decoder.
 
-Facts: the model cards and sentence-transformers files of each repository, FlagEmbedding's model
+Sources: the model cards and sentence-transformers files of each repository, FlagEmbedding's model
 map, tevatron (RepLLaMA). `REFUSED` names checkpoints that need behaviour this package lacks.
 """
 

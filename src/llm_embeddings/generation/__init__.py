@@ -1,4 +1,4 @@
-"""Text from the weights that embed."""
+"""Text generation with the weights of an encoder that was trained for both, such as GritLM."""
 
 from .generator import GenerateOptions, Generation, Generator, Pieces
 

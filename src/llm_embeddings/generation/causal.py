@@ -1,8 +1,8 @@
-"""The causal twin of a backbone: a second, shallow tree of modules around the same weights.
+"""A causal language model over an encoder's backbone: other modules around the same weights.
 
-An encoder's backbone has one attention direction, which stands in its config for good. Text is
-generated in the causal one, so generation runs modules of its own, with a config of their own, that
-hold the very parameters of the encoder's. Neither tree ever writes to the other.
+The config of an encoder's backbone fixes its attention direction. Text is generated causally, so
+generation runs modules of its own, with a config of their own, which hold the parameters of the
+encoder's modules. Neither set of modules writes to the other.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel
     """A language model over the weights of a backbone, with its head read from a checkpoint.
 
     Args:
-        backbone: An encoder's.
+        backbone: An encoder's backbone.
         checkpoint: Directory whose files hold the head.
 
     Returns:
-        A transformers `...ForCausalLM` on the backbone's device, which attends causally. Memory is
-        only taken for a head that is not the embedding matrix.
+        A transformers `...ForCausalLM` on the backbone's device, with causal attention. It takes
+        memory only for a head that is not the embedding matrix.
 
     Raises:
         FileNotFoundError: the directory holds no weights.
@@ -70,6 +70,7 @@ def causal_model(backbone: PreTrainedModel, checkpoint: Path) -> PreTrainedModel
 
 
 def _causal_config(config: PretrainedConfig) -> PretrainedConfig:
+    """A copy of a config with causal attention, a cache and an attention of transformers."""
     twin: Any = copy.deepcopy(config)
     twin.is_causal = twin.use_cache = True
     twin._attn_implementation = str(twin._attn_implementation).removeprefix(PREFIX)
@@ -81,8 +82,8 @@ def _head_weights(
 ) -> dict[str, torch.Tensor]:
     """The head's own weights by name, in the backbone's dtype and on its device.
 
-    A tied head is the embedding matrix; it counts as there only where the checkpoint calls itself
-    a language model, since every embedding matrix could be one.
+    A tied head is the embedding matrix. Since any embedding matrix could be one, it is taken only
+    if the checkpoint's config names a language model.
     """
     config: Any = backbone.config
     if config.tie_word_embeddings:
@@ -107,6 +108,7 @@ def _head_weights(
 
 
 def _without_head(checkpoint: Path, reason: str) -> str:
+    """The message of the error for a checkpoint without a head."""
     return (
         f"{checkpoint} has no language model head ({reason}), so it embeds and cannot generate. "
         "Use a checkpoint that does both, as GritLM/GritLM-7B, or pass checkpoint=... if the head "

@@ -1,4 +1,4 @@
-"""A conversation -> the prompt a chat model was trained on. Knows no tensor."""
+"""A conversation -> the prompt in the format that a chat model was trained on, as token ids."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..tokens import special_id, without_lone_surrogates
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Message = Mapping[str, str]
-Prompt = str | Sequence[Message]
+ChatMessage = Mapping[str, str]  # "role" and "content"
+ChatPrompt = str | Sequence[ChatMessage]
 
 USER, ASSISTANT = "<|user|>\n", "<|assistant|>\n"
 _ROLES = ("system", "user", "assistant")
 
 
-def check_messages(prompt: Prompt) -> list[dict[str, str]]:
-    """A conversation as messages; a string is one user's turn.
+def check_messages(prompt: ChatPrompt) -> list[dict[str, str]]:
+    """A conversation as messages, checked; a string is one turn of the user.
 
     Raises:
         TypeError: neither a string nor messages with a role and a content that are strings.
@@ -45,7 +45,7 @@ def check_messages(prompt: Prompt) -> list[dict[str, str]]:
 def check_format(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe, template: str | None
 ) -> str | None:
-    """The Jinja template of prompts; None is GritLM's format.
+    """The Jinja template of prompts: the given one, else the tokenizer's; None = GritLM's format.
 
     Raises:
         ValueError: there is neither a template nor a known format.
@@ -64,27 +64,27 @@ def check_format(
 def prompt_ids(
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
-    messages: Sequence[Message],
+    messages: Sequence[ChatMessage],
     template: str | None,
     answer_start: str = "",
 ) -> list[int]:
     """Token ids of a prompt.
 
     Args:
-        tokenizer: The checkpoint's.
-        recipe: Says which BOS GritLM's format begins with.
+        tokenizer: The checkpoint's tokenizer.
+        recipe: Names the BOS with which GritLM's format begins.
         messages: From `check_messages`.
-        template: From `check_format`; it puts BOS where the model has one.
-        answer_start: First words of the answer, which the model goes on from.
+        template: From `check_format`; a template writes BOS itself.
+        answer_start: First words of the answer, which the model continues.
     """
     text = prompt_text(tokenizer, messages, template) + answer_start
     return with_bos(tokenizer, recipe, text) if template is None else text_ids(tokenizer, text)
 
 
 def prompt_text(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], template: str | None
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[ChatMessage], template: str | None
 ) -> str:
-    """The prompt as a string; BOS is in it only where a template spells it out."""
+    """The prompt as a string, without BOS unless a template writes it."""
     if template is None:
         return gritlm_prompt(messages, str(tokenizer.eos_token))
     text = tokenizer.apply_chat_template(
@@ -96,7 +96,7 @@ def prompt_text(
     return str(text)
 
 
-def gritlm_prompt(messages: Sequence[Message], eos: str) -> str:
+def gritlm_prompt(messages: Sequence[ChatMessage], eos: str) -> str:
     r"""GritLM's format without BOS (arXiv 2402.09906; the same as Tülu 2's).
 
     Turns are joined by a newline and an answer ends with EOS. The format has no system role: in
@@ -116,13 +116,13 @@ def gritlm_prompt(messages: Sequence[Message], eos: str) -> str:
 
 
 def with_bos(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, text: str) -> list[int]:
-    """Ids of a text behind the recipe's BOS."""
+    """Token ids of a text after the recipe's BOS, if it has one."""
     bos = special_id(tokenizer, recipe.bos, "bos")
     return [*([] if bos is None else [bos]), *text_ids(tokenizer, text)]
 
 
 def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Ids of a text, with no special token that it does not spell out."""
+    """Token ids of a text alone: special tokens only where the text itself spells them."""
     clean = without_lone_surrogates(text)
     ids: list[int] = tokenizer.backend_tokenizer.encode(clean, add_special_tokens=False).ids
     return ids

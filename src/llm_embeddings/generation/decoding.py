@@ -1,4 +1,4 @@
-"""From token ids to answers, through transformers' own `generate`."""
+"""Token ids of prompts -> answers, by transformers' own `generate`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from .sampling import Sampling
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 TextOf = Callable[[Sequence[int]], str]
 
-_UNFINISHED = "\ufffd"  # what bytes decode to before their character is whole
-_BYTES_PER_CHARACTER, _MARGIN = 4, 8
+_UNFINISHED = "\ufffd"  # what the first bytes of a character decode to
+_LIKELIEST = Sampling()
+_BYTES_PER_CHARACTER, _MARGIN = 4, 8  # tokens in which a stop string is looked for
 
 
 class DecodingOptions(TypedDict, total=False):
-    """The options of `Generator.generate` that leave its prompt alone."""
+    """The keyword options of `Generator.generate` but for `answer_start`."""
 
     max_new_tokens: int
     min_new_tokens: int
@@ -42,42 +36,12 @@ class DecodingOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen; fields as in `Generator.generate`."""
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature} must be 0 or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} must be 1 or more")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} is not between 0 and 1")
-
-    def processors(self, rows: int) -> LogitsProcessorList:
-        """What turns the likeliest token into a sample."""
-        found = LogitsProcessorList()
-        if self.temperature > 0:
-            found.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_k is not None:
-                found.append(TopKLogitsWarper(self.top_k))
-            if self.top_p is not None:
-                found.append(TopPLogitsWarper(self.top_p))
-            found.append(_Noise(rows, self.seed))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Decoding:
     """How an answer is written; fields as in `Generator.generate`."""
 
     max_new_tokens: int = 256
     min_new_tokens: int = 0
-    sampling: Sampling = Sampling()
+    sampling: Sampling = _LIKELIEST
     stop: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -93,13 +57,13 @@ class Decoding:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
+        """The stop strings, as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One row's answer; fields as in `Generation`."""
+    """The answer to one prompt; fields as in `Generation`."""
 
     text: str
     ids: tuple[int, ...]
@@ -116,7 +80,11 @@ def decoding_of(
     seed: int | None = None,
     stop: str | Sequence[str] = (),
 ) -> Decoding:
-    """`DecodingOptions` with their defaults, checked."""
+    """A `Decoding` from `DecodingOptions`.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
     sampling = Sampling(temperature, top_k, top_p, seed)
     return Decoding(max_new_tokens, min_new_tokens, sampling, stop)
 
@@ -124,7 +92,13 @@ def decoding_of(
 def batch_of(
     rows: Sequence[Sequence[int]], device: torch.device, cache: DynamicCache | None
 ) -> dict[str, Any]:
-    """Rows padded on the left, where a decoder that goes on from the last token needs it."""
+    """Inputs for `generate`: rows padded on the left, so that all end at the last position.
+
+    Args:
+        rows: Token ids of each prompt.
+        device: Where the tensors are made.
+        cache: Keys and values of the first tokens of the rows; None = nothing is computed yet.
+    """
     longest = max(map(len, rows))
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -135,7 +109,7 @@ def batch_of(
     return inputs if cache is None else {**inputs, "past_key_values": cache}
 
 
-def run(
+def generate_batch(
     model: PreTrainedModel,
     inputs: dict[str, Any],
     decoding: Decoding,
@@ -143,15 +117,19 @@ def run(
     text_of: TextOf,
     on_ids: Callable[[list[int]], bool] | None = None,
 ) -> list[Answer]:
-    """Generate answers to a batch.
+    """Generate answers to a batch of prompts.
 
     Args:
         model: A causal language model.
         inputs: From `batch_of`.
-        decoding: The options.
-        ends: Ids that end an answer.
-        text_of: Ids -> text.
-        on_ids: Called after each token with the ids of the first row; True ends the generation.
+        decoding: How tokens are chosen, and when an answer ends.
+        ends: Token ids that end an answer.
+        text_of: Token ids -> text.
+        on_ids: Called after each token with the new ids of the first row; if it returns True, the
+            generation ends.
+
+    Returns:
+        An answer for each row.
     """
     ids = inputs["input_ids"]
     watch = _Watch(ids.shape[1], len(ids), decoding.stops, text_of, on_ids)
@@ -175,17 +153,23 @@ def run(
     ]
 
 
-def running(
+def generate_pieces(
     model: PreTrainedModel,
     inputs: dict[str, Any],
     decoding: Decoding,
     ends: Sequence[int],
     text_of: TextOf,
 ) -> Generator[str, None, Answer]:
-    """The text of `run` for one row, in pieces, while a thread generates.
+    """The answer of `generate_batch` to one prompt, in pieces, while a thread generates.
 
     Text is held back while it may still change: unfinished characters, the beginning of a stop
-    string. Closing the generator stops the thread; its value is the whole answer.
+    string. Closing the iterator stops the thread.
+
+    Yields:
+        Pieces of the text.
+
+    Returns:
+        The whole answer.
     """
     news: queue.SimpleQueue[list[int] | list[Answer] | BaseException] = queue.SimpleQueue()
     closed = threading.Event()
@@ -196,8 +180,8 @@ def running(
 
     def work() -> None:
         try:
-            news.put(run(model, inputs, decoding, ends, text_of, on_ids))
-        except BaseException as error:  # the reader's to see, whatever it is
+            news.put(generate_batch(model, inputs, decoding, ends, text_of, on_ids))
+        except BaseException as error:  # raised again in the thread that reads
             news.put(error)
 
     thread = threading.Thread(target=work, name="llm-embeddings-generate")
@@ -223,7 +207,7 @@ def running(
 def _answer(
     ids: list[int], stopped: int | None, stops: Sequence[str], ends: Sequence[int], text_of: TextOf
 ) -> Answer:
-    """One row without what `generate` pads it with."""
+    """The answer in a row's new ids, which `generate` pads after its end."""
     if stopped is not None:
         ids = ids[:stopped]
     end = next((place for place, token in enumerate(ids, 1) if token in ends), None)
@@ -234,12 +218,12 @@ def _answer(
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
-    """Text up to the first stop string."""
+    """A text up to the first stop string in it."""
     return text[: min((text.find(stop) for stop in stops if stop in text), default=None)]
 
 
 def _settled(text: str, stops: Sequence[str]) -> str:
-    """The part of an unfinished text that will not change any more."""
+    """The beginning of an unfinished text that will not change any more."""
     text = _cut(text, stops).rstrip(_UNFINISHED)
     held = max(
         (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
@@ -248,10 +232,11 @@ def _settled(text: str, stops: Sequence[str]) -> str:
 
 
 class _Watch(StoppingCriteria):
-    """Looks at each new token: is there a stop string, does the reader want more?
+    """Ends rows at a stop string, and all rows when `on_ids` says so.
 
     Attributes:
-        stopped: New tokens of each row when a stop string was complete; None = none yet.
+        stopped: For each row, how many new tokens it had when a stop string was complete; None =
+            no stop string yet.
     """
 
     def __init__(
@@ -279,22 +264,3 @@ class _Watch(StoppingCriteria):
         closed = self._on_ids is not None and self._on_ids(new[0].tolist())
         done = [closed or length is not None for length in self.stopped]
         return torch.tensor(done, device=input_ids.device)
-
-
-class _Noise(LogitsProcessor):
-    """Gumbel noise: the likeliest token of the sum is a sample of the softmax (Gumbel 1954).
-
-    Noise of its own per row, where torch's sampling draws from one stream that all threads and
-    all rows of a batch share.
-    """
-
-    def __init__(self, rows: int, seed: int | None) -> None:
-        self._streams = [torch.Generator() for _ in range(rows)]
-        for stream in self._streams:
-            _ = stream.seed() if seed is None else stream.manual_seed(seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        drawn = torch.stack(
-            [torch.empty(scores.shape[1]).exponential_(generator=one) for one in self._streams]
-        )
-        return scores.float() - drawn.clamp(min=1e-30).log().to(scores.device)

@@ -1,4 +1,4 @@
-"""Generator: text from the weights that embed. Holds an `Encoder` and adds the head alone."""
+"""Generator: text from the weights of an `Encoder`, to which it adds the language-model head."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ..checkpoint.files import Source, find, read_json
 from .causal import causal_model
-from .chat import Prompt, check_format, check_messages, prompt_ids
+from .chat import ChatPrompt, check_format, check_messages, prompt_ids
 from .decoding import (
     Decoding,
     DecodingOptions,
-    Sampling,
     batch_of,
     decoding_of,
-    run,
-    running,
+    generate_batch,
+    generate_pieces,
 )
 from .kv import KeyValues, cache_of, check_room, run_states
+from .sampling import Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _ends(directory: Path, eos: int | None) -> list[int]:
-    """The ids that end a turn: the checkpoint's generation_config.json, else EOS."""
+    """Token ids that end an answer: by the checkpoint's generation_config.json, else EOS."""
     found = read_json(directory / "generation_config.json").get("eos_token_id", eos)
     return [found] if isinstance(found, int) else list(found or [])
 
@@ -46,9 +46,9 @@ class Generation:
 
     Attributes:
         text: The answer, up to a stop string or the end of the turn.
-        ids: The new token ids; with a stop string, up to and with the token that completed it.
-        prompt_tokens: Tokens of the prompt.
-        cached_tokens: How many of these came with their states and were not read again.
+        ids: The new token ids; with a stop string, up to the token that completed it, included.
+        prompt_tokens: How many tokens the prompt has.
+        cached_tokens: How many of these were not computed, as their states were kept.
         finish: "stop" = end of the turn or a stop string, "length" = `max_new_tokens`.
     """
 
@@ -63,10 +63,10 @@ Pieces = collections.abc.Generator[str, None, Generation]
 
 
 class Generator:
-    """Answers with the weights an encoder embeds with; only the language model head is added.
+    """Generates answers with the weights of an encoder; only the language-model head is added.
 
-    Embedding and generating may go on in several threads at once: generation runs modules of its
-    own, with its own attention direction, around the same parameters.
+    Several threads may embed and generate at once: generation has modules of its own around the
+    same parameters, with causal attention.
 
     Example:
         >>> encoder = Encoder.from_pretrained("GritLM/GritLM-7B")  # doctest: +SKIP
@@ -74,8 +74,8 @@ class Generator:
         >>> print(generator.generate("What is the capital of France?").text)
 
     Attributes:
-        encoder: Whose weights are shared.
-        model: A transformers `...ForCausalLM` around them.
+        encoder: The encoder whose weights are shared.
+        model: A transformers `...ForCausalLM` around these weights.
         chat_template: Jinja template of prompts; None = GritLM's format.
     """
 
@@ -111,27 +111,27 @@ class Generator:
 
     @property
     def max_length(self) -> int:
-        """Positions for prompt and answer together."""
+        """Most tokens of prompt and answer together."""
         return int(self.model.config.max_position_embeddings)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.encoder.device
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a string is no list of prompts
-        self, prompts: Prompt, **options: Unpack[GenerateOptions]
+        self, prompts: ChatPrompt, **options: Unpack[GenerateOptions]
     ) -> Generation: ...
 
     @overload
     def generate(
-        self, prompts: Sequence[Prompt], **options: Unpack[GenerateOptions]
+        self, prompts: Sequence[ChatPrompt], **options: Unpack[GenerateOptions]
     ) -> list[Generation]: ...
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: ChatPrompt | Sequence[ChatPrompt],
         *,
         max_new_tokens: int = 256,
         min_new_tokens: int = 0,
@@ -147,15 +147,19 @@ class Generator:
         Args:
             prompts: A string (one turn of the user), a conversation (messages with "role" and
                 "content", the user's last), or a list of these, which run as one batch.
-            max_new_tokens: Tokens an answer may have.
-            min_new_tokens: Tokens an answer must have before it may end.
+            max_new_tokens: Most tokens of an answer.
+            min_new_tokens: Fewest tokens of an answer.
             temperature: 0 = the likeliest token each time; above, sampling.
             top_k: Sample among this many likeliest tokens.
             top_p: Sample among the likeliest tokens that together have this probability.
-            seed: Of the samples: the same for each prompt, so that an answer does not depend on
-                its batch. None = another one each time.
+            seed: Seed of the samples, the same for each prompt, so that an answer does not depend
+                on its batch; None = a new one each time.
             stop: Strings that end an answer; they are not part of its text.
-            answer_start: First words of the answer, given; `text` goes on from there.
+            answer_start: First words of the answer, which the model continues; they are not part
+                of its text.
+
+        Returns:
+            A `Generation`, or a list of them for a list of prompts.
 
         Raises:
             TypeError: a prompt is neither a string nor messages.
@@ -174,12 +178,12 @@ class Generator:
         return found[0] if single else found
 
     def stream(
-        self, prompt: Prompt, *, answer_start: str = "", **options: Unpack[DecodingOptions]
+        self, prompt: ChatPrompt, *, answer_start: str = "", **options: Unpack[DecodingOptions]
     ) -> Pieces:
-        """The answer to one prompt, piece by piece; joined they are `generate(...).text`.
+        """The answer to one prompt in pieces, which joined are `generate(...).text`.
 
-        Whoever stops iterating stops the generation. What `generate` returns is the value that the
-        iterator ends with (`yield from` gives it, or `StopIteration.value`).
+        To stop iterating stops the generation. The iterator ends with the value that `generate`
+        returns (`yield from` gives it, or `StopIteration.value`).
 
         Args:
             prompt: A string or a conversation.
@@ -187,14 +191,14 @@ class Generator:
             **options: As in `generate`.
 
         Raises:
-            TypeError: as in `generate`; before the first piece is asked for.
+            TypeError: as in `generate`; raised before the first piece is asked for.
             ValueError: likewise.
         """
         ids = self.prompt_ids(prompt, answer_start=answer_start)
         return self.stream_ids(ids, decoding_of(**options))
 
-    def prompt_ids(self, prompt: Prompt, *, answer_start: str = "") -> list[int]:
-        """Exactly the token ids the model is fed for a prompt."""
+    def prompt_ids(self, prompt: ChatPrompt, *, answer_start: str = "") -> list[int]:
+        """The token ids that the model is fed for a prompt, BOS included."""
         messages = check_messages(prompt)
         encoder = self.encoder
         parts = encoder.tokenizer, encoder.recipe, messages, self.chat_template
@@ -209,16 +213,17 @@ class Generator:
         """`generate` for token ids.
 
         Args:
-            rows: Ids of each prompt, BOS included.
-            decoding: The options.
-            states: States of the first tokens of the one prompt, which are not read again.
+            rows: Token ids of each prompt, BOS included.
+            decoding: How tokens are chosen, and when an answer ends.
+            states: Keys and values of the first tokens of a single prompt, which are then not
+                computed again.
 
         Raises:
             ValueError: a prompt does not fit, or states are given for a batch.
         """
         self._check(rows, decoding, states)
         inputs = batch_of(rows, self.device, cache_of(states, self.device))
-        found = run(self.model, inputs, decoding, self._ends, self._text)
+        found = generate_batch(self.model, inputs, decoding, self._ends, self._text)
         cached = 0 if states is None else states.length
         return [
             Generation(answer.text, answer.ids, len(row), cached, answer.finish)
@@ -234,7 +239,7 @@ class Generator:
 
     def _pieces(self, ids: Sequence[int], decoding: Decoding, states: KeyValues | None) -> Pieces:
         inputs = batch_of([ids], self.device, cache_of(states, self.device))
-        answer = yield from running(self.model, inputs, decoding, self._ends, self._text)
+        answer = yield from generate_pieces(self.model, inputs, decoding, self._ends, self._text)
         cached = 0 if states is None else states.length
         return Generation(answer.text, answer.ids, len(ids), cached, answer.finish)
 
@@ -244,6 +249,9 @@ class Generator:
         Args:
             ids: All the tokens, those of `before` included.
             before: States of the first of them, which are not computed again.
+
+        Returns:
+            States of all tokens, on the model's device.
 
         Raises:
             ValueError: more tokens than the model has positions.

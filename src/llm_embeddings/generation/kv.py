@@ -1,4 +1,4 @@
-"""Keys and values of a text: what a model has to remember of it to go on from there."""
+"""Keys and values of tokens: what a model keeps of a text to continue it."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KeyValues:
-    """Keys (rotated) and values of some tokens.
+    """Keys (rotated) and values of some tokens in all layers.
 
     Attributes:
-        layers: Per layer both, `[key heads, tokens, dim]`, in the model's dtype.
+        layers: For each layer, keys and values, `[key heads, tokens, dim]`, in the model's dtype.
     """
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
     @property
     def length(self) -> int:
-        """Tokens."""
+        """How many tokens."""
         return int(self.layers[0][0].shape[1])
 
     @property
     def nbytes(self) -> int:
-        """Memory they take."""
+        """Memory they take, in bytes."""
         return sum(key.nbytes + value.nbytes for key, value in self.layers)
 
     def first(self, length: int) -> KeyValues:
-        """States of the first tokens alone: what follows plays no part in causal ones."""
+        """States of the first `length` tokens; causal states do not depend on what follows."""
         if length == self.length:
             return self
         return KeyValues(tuple((key[:, :length], value[:, :length]) for key, value in self.layers))
 
     def to(self, device: torch.device | str) -> KeyValues:
-        """The same on a device."""
+        """The same states on a device."""
         return KeyValues(tuple((key.to(device), value.to(device)) for key, value in self.layers))
 
 
 def joined(parts: Sequence[KeyValues]) -> KeyValues:
-    """States one after the other, each with the positions it was computed at."""
+    """States of several texts in a row, each with the positions at which it was computed."""
     if len(parts) == 1:
         return parts[0]
     layers = zip(*(part.layers for part in parts), strict=True)
@@ -57,7 +57,7 @@ def joined(parts: Sequence[KeyValues]) -> KeyValues:
 
 
 def bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
-    """Memory of one token's keys and values: 128 KiB for a 7B Mistral in bfloat16."""
+    """Bytes of one token's keys and values in all layers: 128 KiB in a 7B Mistral in bfloat16."""
     sizes: Any = config
     heads = getattr(sizes, "num_key_value_heads", None) or sizes.num_attention_heads
     dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
@@ -65,12 +65,13 @@ def bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
 
 
 def cache_of(states: KeyValues | None, device: torch.device) -> DynamicCache | None:
-    """States as transformers takes them, copied, so that it may write on."""
+    """A copy of states as transformers takes them, which it may extend; None for no states."""
     from transformers import DynamicCache
 
     if states is None:
         return None
-    # Without a config no layer drops what has left its sliding window; masks hide it.
+    # Made without a config, so that no layer drops what has left its sliding window: the masks
+    # hide it, and the states are whole.
     cache = DynamicCache()
     for layer, (key, value) in enumerate(states.layers):
         cache.update(key[None].to(device), value[None].to(device), layer)
@@ -80,12 +81,12 @@ def cache_of(states: KeyValues | None, device: torch.device) -> DynamicCache | N
 def run_states(
     backbone: PreTrainedModel, ids: Sequence[int], before: KeyValues | None = None
 ) -> KeyValues:
-    """One pass over the tokens behind `before`, in the direction the backbone is set to.
+    """Compute states of tokens, in the attention direction of the backbone.
 
     Args:
-        backbone: A decoder without a head: an encoder's, or its causal twin.
+        backbone: A decoder without a head: an encoder's, or that of `causal_model`.
         ids: All tokens, those of `before` included.
-        before: States of the first of them.
+        before: States of the first of them, which are not computed again.
 
     Returns:
         States of all tokens, on the backbone's device.
@@ -101,7 +102,11 @@ def run_states(
 
 
 def check_room(tokens: int, new: int, positions: int) -> None:
-    """Raise `ValueError` if tokens and what is to follow them have more than `positions`."""
+    """Check that a prompt and its answer fit the model.
+
+    Raises:
+        ValueError: `tokens` and `new` tokens together are more than `positions`.
+    """
     if tokens + new > positions:
         raise ValueError(
             f"the prompt takes {tokens} tokens, max_new_tokens={new}, and this model has "

@@ -1,4 +1,7 @@
-"""Retrieval and answers from one model: an index, and a reader that reads no document twice."""
+"""Retrieval and answers with one model: an index of documents, and a reader that answers.
+
+The reader keeps the states of documents, so that it need not read a document twice.
+"""
 
 from .late import late_vectors, spans_of
 from .modes import MODES, Mode, Rule

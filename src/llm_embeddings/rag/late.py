@@ -1,4 +1,4 @@
-"""Late chunking (arXiv 2409.04701): chunks are cut out of a text after it was read as a whole."""
+"""Late chunking (arXiv 2409.04701): a text is encoded as a whole and then cut into chunks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ Split = Callable[[str], Sequence[str]]
 
 
 def check_late(recipe: Recipe) -> None:
-    """Raise `ValueError` for a recipe whose vectors are not means of tokens that see all others."""
+    """Check that a recipe fits late chunking: bidirectional, with mean pooling.
+
+    Raises:
+        ValueError: it does not.
+    """
     if recipe.causal or recipe.pooling != "mean":
         raise ValueError(
             f"late chunking needs bidirectional attention and mean pooling; {recipe.name!r} is "
@@ -33,12 +37,12 @@ def check_late(recipe: Recipe) -> None:
 
 
 def spans_of(text: str, split: int | Split) -> list[Span]:
-    """Where the chunks of a text begin and end, in characters.
+    """Begin and end of the chunks of a text, in characters.
 
     Args:
         text: The text.
-        split: Characters per chunk, cut between words where there are any; or a function that
-            returns the chunks, each a part of the text, in its order. They may overlap.
+        split: Most characters of a chunk, which ends between words if it can; or a function that
+            returns the chunks, parts of the text in its order, which may overlap.
 
     Raises:
         ValueError: a size that is not positive, or a chunk that is not in the text.
@@ -63,19 +67,19 @@ def spans_of(text: str, split: int | Split) -> list[Span]:
 def late_vectors(
     encoder: Encoder, text: str, spans: Sequence[Span], *, instruction: str | None = None
 ) -> Vectors:
-    """Vectors of parts of a text, each the mean of its own tokens in their context.
+    """Vectors of the chunks of a text, each the mean of its tokens, which see the whole text.
 
-    A text that is longer than the model's positions is read in as few pieces as fit, cut where a
-    chunk begins.
+    A text with more tokens than the model has positions is encoded in as few pieces as possible,
+    cut where a chunk begins.
 
     Args:
-        encoder: With a bidirectional recipe that pools by the mean.
+        encoder: An encoder whose recipe is bidirectional with mean pooling.
         text: The whole text.
         spans: Begin and end of each chunk in characters, in order.
-        instruction: Of documents; None = none.
+        instruction: Instruction for documents; None = none.
 
     Returns:
-        `[spans, dim]`, float32, unit length.
+        `[chunks, dim]`, float32, of unit length.
 
     Raises:
         ValueError: another kind of recipe, a span without a token, or one that has more tokens
@@ -96,7 +100,7 @@ def late_vectors(
 
 
 def _even(text: str, size: int) -> Iterator[Span]:
-    """Spans of at most `size` characters that end between words."""
+    """Spans of at most `size` characters that end between words if they can."""
     begin = 0
     while begin < len(text):
         end = min(begin + size, len(text))
@@ -111,7 +115,7 @@ def _even(text: str, size: int) -> Iterator[Span]:
 def _pieces(
     encoder: Encoder, text: str, spans: Sequence[Span], room: int, instruction: str | None
 ) -> Iterator[tuple[int, int, list[Span]]]:
-    """Parts of a text that fit the model, as begin, end, and the spans that lie in each."""
+    """Pieces of a text that fit the model: begin, end, and the chunks in each."""
 
     def tokens_of(begin: int, end: int) -> Tokens:
         texts = [text[begin:end]]

@@ -1,13 +1,13 @@
-"""Prompts with documents: which part comes first, and which states are kept between questions.
+"""Prompts with documents: the order of their parts, and which parts' states are kept.
 
-Prompts and modes are GritLM's (arXiv 2402.09906); the strings are those of the rag folder of
-github.com/ContextualAI/gritlm at 9710681. There are two rules:
+Prompts and modes are GritLM's (arXiv 2402.09906), strings those of the rag folder of
+github.com/ContextualAI/gritlm at 9710681. There are two rules for the states (keys and values):
 
-- "paper" takes the states of the bidirectional pass that embeds a text as if a causal pass had left
-  them. Each text is cached by itself, so any texts can be put together. Answers differ from those
+- "paper" takes those of the bidirectional pass that embeds a text, in place of causal ones. Each
+  text has states of its own, so they can be combined in any order, but answers differ from those
   without a cache.
-- "exact" keeps the states of a causal pass over the beginning of the prompt. Answers are those
-  without a cache; only texts at the very beginning of the prompt can come from it.
+- "exact" keeps those of a causal pass over the beginning of the prompt. Answers are those without a
+  cache, but only texts at the very beginning of the prompt can be kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Mode = Literal["none", "query", "doc", "doc-query", "query-doc"]
 Rule = Literal["exact", "paper"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-RULES: tuple[Rule, ...] = get_args(Rule)
+_RULES: tuple[Rule, ...] = get_args(Rule)
 
 _QUERY_LAST = "Answer the prior query while optionally using the context prior to it"
 _QUERY_FIRST = "Optionally using the prior context answer the query prior to it"
@@ -36,8 +36,8 @@ class Laid:
     """A prompt as token ids.
 
     Attributes:
-        ids: All of them.
-        borders: After how many tokens each part that is kept ends.
+        ids: All its token ids.
+        borders: For each part whose states are kept, the number of tokens up to its end.
     """
 
     ids: list[int]
@@ -45,11 +45,15 @@ class Laid:
 
 
 def check_mode(mode: str, rule: str, generator: Generator) -> None:
-    """Raise `ValueError` for a mode or rule that is not there, or not for this model."""
+    """Check a mode and a rule.
+
+    Raises:
+        ValueError: there is no such mode or rule, or the model cannot use it.
+    """
     if mode not in MODES:
         raise ValueError(f"mode={mode!r} is not one of {MODES}")
-    if rule not in RULES:
-        raise ValueError(f"rule={rule!r} is not one of {RULES}")
+    if rule not in _RULES:
+        raise ValueError(f"rule={rule!r} is not one of {_RULES}")
     encoder = generator.encoder
     if rule == "paper" and (encoder.recipe.causal or generator.chat_template is not None):
         raise ValueError(
@@ -59,7 +63,7 @@ def check_mode(mode: str, rule: str, generator: Generator) -> None:
 
 
 def query_first(mode: Mode) -> bool:
-    """Whether the question stands before the documents; without a cache it does not."""
+    """Whether the question stands before the documents in the prompt of a mode."""
     return mode.startswith("query")
 
 
@@ -70,13 +74,16 @@ def lay_out(
     documents: Sequence[str],
     answer_start: str = "",
 ) -> Laid:
-    """The prompt of the exact rule, and of no cache at all: one conversation with all texts.
+    """The prompt for the rule "exact", and for no cache: one conversation with all texts.
 
-    Borders are counted in the tokens of the whole prompt, wherever its tokenizer merges across
-    texts, so states of the tokens before a border are those of this very prompt.
+    Borders are counted in the tokens of the whole prompt, as its tokenizer may merge characters
+    across texts; so the states before a border are exactly those of this prompt.
+
+    Raises:
+        ValueError: the chat template changes the text of a message, so nothing can be kept.
     """
     if generator.chat_template is not None:
-        # Templates may trim a message, so white space must not stand at its beginning.
+        # Templates may strip a message, so none may begin or end with white space.
         question, documents = question.strip(), [text.strip() for text in documents]
     parts = [question, *documents] if query_first(mode) else [*documents, question]
     kept = {"none": 0, "query": 1, "doc": len(documents)}.get(mode, len(parts))
@@ -108,9 +115,9 @@ def lay_out(
 def paper_blocks(
     generator: Generator, mode: Mode, question: str, documents: Sequence[str]
 ) -> list[list[int]]:
-    """Ids of the texts whose bidirectional states stand before a prompt of the paper's rule.
+    """Token ids of the texts whose bidirectional states come before the prompt, by rule "paper".
 
-    All begin with BOS but documents behind a question: so the reference's evaluation has it.
+    All begin with BOS but documents after a question, as in the reference's evaluation.
     """
     encoder = generator.encoder
     recipe, tokenizer = encoder.recipe, encoder.tokenizer
@@ -131,17 +138,18 @@ def paper_prompt(
     documents: Sequence[str],
     answer_start: str = "",
 ) -> list[int]:
-    """Ids of what follows the blocks; tokenised by itself, without BOS, as in the reference."""
+    """Token ids of the prompt after `paper_blocks`: tokenised alone, without BOS, as in gritlm."""
     open_parts = {"query": list(documents), "doc": [question]}.get(mode, [])
     content = _GAP.join([*open_parts, _request(mode)])
     return text_ids(generator.encoder.tokenizer, f"\n{USER}{content}\n{ASSISTANT}{answer_start}")
 
 
 def _request(mode: Mode) -> str:
+    """The sentence that asks for the answer."""
     return _QUERY_FIRST if query_first(mode) else _QUERY_LAST
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first items are the same."""
+    """How many items two sequences have in common at their beginnings."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((place for place, (x, y) in pairs if x != y), min(len(a), len(b)))

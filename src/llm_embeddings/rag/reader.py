@@ -1,4 +1,4 @@
-"""Reader: answers a question from texts, and keeps what it has read of them."""
+"""Reader: answers questions from texts, and keeps the states (keys, values) of what it has read."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .states import StateStore
 if TYPE_CHECKING:
     from ..generation import Generation, Generator, Pieces
 
-_SOME_QUESTION = "?"
+_SOME_QUESTION = "?"  # where only the documents' part of a prompt is wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the states of some texts take.
+    """The memory that the states of some texts take.
 
     Attributes:
         texts: How many texts.
-        tokens: Their tokens.
-        bytes_per_token: Keys and values of one token in all layers.
+        tokens: How many tokens they have together.
+        bytes_per_token: Bytes of the keys and values of one token in all layers.
     """
 
     texts: int
@@ -34,15 +34,15 @@ class Cost:
 
     @property
     def nbytes(self) -> int:
-        """Memory or disk space of all."""
+        """Bytes of all states, in memory or on disk."""
         return self.tokens * self.bytes_per_token
 
 
 class Reader:
     """Answers questions from texts, in a mode of GritLM's paper.
 
-    Kept states are found by the tokens they are of, never by a document's id: a text that has
-    changed is another text, and its old states can never answer for it.
+    States are kept by the tokens they belong to, not by a document's id: the states of a text are
+    never used for a changed one.
 
     Example:
         >>> reader = Reader(generator, states=StateStore("states", max_bytes=10**10))
@@ -52,10 +52,10 @@ class Reader:
 
     Attributes:
         generator: Writes the answers.
-        mode: What is kept: "none", "query", "doc", "doc-query" or "query-doc". The name is also
-            the order in the prompt; "none" puts documents first.
-        rule: "exact" or "paper".
-        states: Where it is kept; None in mode "none".
+        mode: Whose states are kept: "none", "query", "doc", "doc-query" or "query-doc". The name is
+            also the order in the prompt; in "none", documents come first.
+        rule: Which states: "exact" or "paper".
+        states: Where they are kept; None in mode "none".
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class Reader:
         rule: Rule = "exact",
         states: StateStore | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Check the mode; nothing is read yet.
 
         Args:
             generator: Writes the answers.
-            mode: What is kept between questions.
+            mode: Whose states are kept between questions.
             rule: "exact": answers are those without a cache. "paper": states of the pass that
-                embeds (GritLM only), which change the answers and go together in any order.
+                embeds (GritLM only), which change the answers, and can be combined in any order.
             states: Where states are kept; None = up to 1 GiB in the CPU's memory.
 
         Raises:
-            ValueError: an unknown mode or rule, one that the model has not, or a store that holds
-                states of another model.
+            ValueError: an unknown mode or rule, one that the model cannot use, or a store that
+                holds states of another model.
         """
         check_mode(mode, rule, generator)
         self.generator, self.mode, self.rule = generator, mode, rule
@@ -98,13 +98,14 @@ class Reader:
         """The answer to a question.
 
         Args:
-            question: As the user put it.
-            documents: Texts to answer from, the best first; none asks the model alone.
-            answer_start: First words of the answer, given; the paper has "The answer is".
+            question: The question.
+            documents: Texts to answer from, the best first; empty = the model answers alone.
+            answer_start: First words of the answer, which the model continues; "The answer is" in
+                the paper.
             **options: As in `Generator.generate`.
 
         Returns:
-            A `Generation`; its `cached_tokens` were not read for this question.
+            A `Generation`; its `cached_tokens` were not computed for this question.
 
         Raises:
             ValueError: prompt and answer are longer than the model's context, or a bad option.
@@ -124,7 +125,7 @@ class Reader:
         answer_start: str = "",
         **options: Unpack[DecodingOptions],
     ) -> Pieces:
-        """`answer` piece by piece, as `Generator.stream`; the documents are read at once."""
+        """The answer in pieces, as `Generator.stream`; documents are read before the first."""
         decoding = decoding_of(**options)
         ids, states, cached = self._prompt(
             question, documents, answer_start, decoding.max_new_tokens
@@ -134,7 +135,7 @@ class Reader:
     def prompt_ids(
         self, question: str, documents: Sequence[str], *, answer_start: str = ""
     ) -> list[int]:
-        """All token ids an answer is based on, cached ones included."""
+        """All token ids that an answer is based on, those with kept states included."""
         if self._by_paper(documents):
             blocks = paper_blocks(self.generator, self.mode, question, documents)
             new = paper_prompt(self.generator, self.mode, question, documents, answer_start)
@@ -142,21 +143,21 @@ class Reader:
         return lay_out(self.generator, self.mode, question, documents, answer_start).ids
 
     def cost(self, documents: Sequence[str]) -> Cost:
-        """What `prepare` will take for these texts; counts tokens and runs nothing."""
+        """What the states of texts will take when `prepare` keeps them; nothing is computed."""
         tokens = sum(len(ids) for ids in self._prepared(documents))
         return Cost(len(documents), tokens, self._bytes_per_token)
 
     def prepare(self, documents: Sequence[str]) -> int:
         """Read texts now, so that no question has to wait for it.
 
-        What is kept already is not read again: an interrupted call is resumed by the same call.
+        Texts whose states are kept are not read again, so the same call resumes an interrupted one.
 
         Returns:
             How many texts had to be read.
 
         Raises:
             ValueError: the mode keeps no documents, a text is longer than the model's context, or
-                the states of all do not fit the store's `max_bytes`. Nothing has been read then.
+                the states of all exceed the store's `max_bytes`. Then nothing has been read.
         """
         if self.states is None or "doc" not in self.mode or self._reads_behind_question:
             raise ValueError(
@@ -175,25 +176,26 @@ class Reader:
         return read
 
     def forget(self, documents: Sequence[str]) -> None:
-        """Free what is kept of texts by themselves."""
+        """Drop the states that `prepare` keeps of texts."""
         if self.states is not None:
             for ids in self._prepared(documents):
                 self.states.delete(self._kind, ids)
 
     @property
     def _kind(self) -> Literal["causal", "embedding"]:
+        """The kind of states that the rule uses."""
         return "embedding" if self.rule == "paper" else "causal"
 
     @property
     def _reads_behind_question(self) -> bool:
-        """Whether states of a document depend on the question before it."""
+        """Whether the states of a document depend on the question, which stands before it."""
         return self.rule == "exact" and self.mode == "query-doc"
 
     def _by_paper(self, documents: Sequence[str]) -> bool:
         return self.rule == "paper" and self.mode != "none" and bool(documents)
 
     def _prepared(self, documents: Sequence[str]) -> list[list[int]]:
-        """The ids whose states `prepare` keeps of each text."""
+        """For each text, the token ids whose states `prepare` keeps."""
         generator = self.generator
         if self.rule == "paper":
             mode: Mode = "query-doc" if self.mode == "query-doc" else "doc"
@@ -207,7 +209,7 @@ class Reader:
     def _prompt(
         self, question: str, documents: Sequence[str], answer_start: str, new: int
     ) -> tuple[list[int], KeyValues | None, int]:
-        """Ids of a prompt, states of its beginning, and how many tokens of it were kept."""
+        """Ids of a prompt, states of its beginning, and how many tokens had states already."""
         if self._by_paper(documents):
             return self._paper_prompt(question, documents, answer_start, new)
         laid = lay_out(self.generator, self.mode, question, documents, answer_start)
@@ -247,7 +249,7 @@ class Reader:
         return ids, joined(parts), cached
 
     def _read(self, ids: Sequence[int], before: KeyValues | None = None) -> KeyValues:
-        """One pass over tokens, in the direction the rule asks for."""
+        """Compute states of tokens: causal ones, or those of the embedding pass by rule "paper"."""
         if self.rule == "exact":
             return self.generator.states(ids, before)
         return run_states(self.generator.encoder.backbone, ids)

@@ -1,4 +1,4 @@
-"""Where keys and values of texts are kept between questions: on a device, in memory, or on disk."""
+"""A store for keys and values of texts between questions: on a device, in memory, or on disk."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _MANIFEST, _SUFFIX, _UNFINISHED = "states.json", ".safetensors", ".part"
 
 
 class StateStore:
-    """Keys and values by the tokens they are of, within a limit of bytes.
+    """Keeps keys and values of token sequences, up to a number of bytes.
 
-    What has not been used for longest goes first. Threads may share a store, processes a folder. A
-    file that is damaged is reported in the log, removed and made again by whoever needs it.
+    Beyond it, those not used for longest are dropped. Threads may share a store, processes a
+    folder. A damaged file is logged and removed, as if its states had not been kept.
 
     Attributes:
-        folder: Where the files are; None = in memory.
-        device: Where states are kept in memory.
-        max_bytes: The limit.
+        folder: Directory of the files; None = states are kept in memory.
+        device: Device of the memory.
+        max_bytes: Most bytes of all states together.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class StateStore:
         device: str | torch.device = "cpu",
         max_bytes: int = 2**30,
     ) -> None:
-        """Open a folder, or begin with nothing in memory.
+        """Open a folder, or start with nothing in memory.
 
         Args:
             folder: A directory for one safetensors file per text, memory-mapped when used; None =
                 keep states in memory.
-            device: Without a folder: where; "cuda" saves the copy before each answer.
-            max_bytes: What all states together may take.
+            device: Device of the memory, without a folder; "cuda" saves a copy before each answer.
+            max_bytes: Most bytes of all states together.
 
         Raises:
             ValueError: `max_bytes` is not positive, or a folder together with a device.
@@ -80,16 +80,16 @@ class StateStore:
             self._shrink()
 
     def __len__(self) -> int:
-        """Texts whose states are kept."""
+        """How many token sequences have their states kept."""
         return len(self._sizes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are taken."""
+        """Bytes that all states take."""
         return sum(self._sizes.values())
 
     def bind(self, fingerprint: str) -> None:
-        """Tie the store to a model; states of another one are never given out.
+        """Tie the store to a model, so that states of another one are never returned.
 
         Args:
             fingerprint: `Encoder.fingerprint`: weights, dtype, tokenizer and templates.
@@ -114,7 +114,11 @@ class StateStore:
             self._fingerprint = fingerprint
 
     def check(self, nbytes: int) -> None:
-        """Raise `ValueError` if so many bytes can never be kept."""
+        """Check that so many bytes of states can be kept at all.
+
+        Raises:
+            ValueError: they are more than `max_bytes`.
+        """
         if nbytes > self.max_bytes:
             raise ValueError(
                 f"the states of these texts take {nbytes:,} bytes and max_bytes={self.max_bytes:,}:"
@@ -122,18 +126,18 @@ class StateStore:
             )
 
     def has(self, kind: Kind, ids: Sequence[int]) -> bool:
-        """Whether the states of exactly these tokens are kept, whole."""
+        """Whether the states of exactly these tokens are kept and readable."""
         return self.get(kind, ids) is not None
 
     def get(self, kind: Kind, ids: Sequence[int]) -> KeyValues | None:
-        """The states of exactly these tokens, if they are kept.
+        """The states of exactly these tokens; None = they are not kept.
 
         Args:
-            kind: "causal", or "embedding" for those of the pass that embeds.
-            ids: The tokens.
+            kind: "causal", or "embedding" for the pass that embeds.
+            ids: The token ids.
 
         Returns:
-            States on the store's device; of a folder: mapped from the file, on the CPU.
+            States on the store's device; with a folder, mapped from the file, on the CPU.
         """
         key = _key(kind, ids)
         with self._lock:
@@ -143,7 +147,7 @@ class StateStore:
             return self._memory[key] if self.folder is None else self._read(self.folder, key)
 
     def put(self, kind: Kind, ids: Sequence[int], states: KeyValues) -> None:
-        """Keep states, and forget those not used for longest; more than all space is not kept."""
+        """Keep states, dropping those not used for longest; not if they exceed `max_bytes`."""
         if states.nbytes > self.max_bytes:
             logger.debug("states of %d tokens are over max_bytes and not kept", len(ids))
             return
@@ -158,17 +162,18 @@ class StateStore:
             self._shrink()
 
     def delete(self, kind: Kind, ids: Sequence[int]) -> None:
-        """Forget the states of these tokens, if they are kept."""
+        """Drop the states of these tokens, if they are kept."""
         with self._lock:
             self._drop(_key(kind, ids))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all states."""
         with self._lock:
             for key in list(self._sizes):
                 self._drop(key)
 
     def _shrink(self) -> None:
+        """Drop the states not used for longest until the rest fits `max_bytes`."""
         while self.nbytes > self.max_bytes:
             self._drop(next(iter(self._sizes)))
 
@@ -180,6 +185,7 @@ class StateStore:
             _path(self.folder, key).unlink(missing_ok=True)
 
     def _write(self, folder: Path, key: str, states: KeyValues) -> int:
+        """Write states to a file; returns its size in bytes."""
         tensors = _named(states)
         facts = {"fingerprint": str(self._fingerprint), "crc32": str(_checksum(tensors))}
         path = _path(folder, key)
@@ -188,7 +194,10 @@ class StateStore:
         return path.stat().st_size
 
     def _read(self, folder: Path, key: str) -> KeyValues | None:
-        """Map a file; the first time, read it whole and compare its checksum."""
+        """The states in a file, mapped; the first time its checksum is compared.
+
+        A file that cannot be used is removed, and None returned.
+        """
         path = _path(folder, key)
         try:
             with safe_open(path, framework="pt") as opened:
@@ -208,6 +217,7 @@ class StateStore:
 
 
 def _key(kind: Kind, ids: Sequence[int]) -> str:
+    """A hash of kind and tokens, which names the file."""
     return hashlib.sha256(json.dumps([kind, list(ids)]).encode()).hexdigest()[:32]
 
 
@@ -216,7 +226,7 @@ def _path(folder: Path, key: str) -> Path:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file so that it is whole or not there at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}")
     try:
         write(part)
@@ -226,7 +236,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _named(states: KeyValues) -> dict[str, Tensor]:
-    """Tensors by names that sort in the order of the layers."""
+    """Keys and values by names, which sort in the order of the layers."""
     found = {}
     for layer, (key, value) in enumerate(states.layers):
         found[f"{layer:04d}.key"] = key.cpu().contiguous()
@@ -235,6 +245,7 @@ def _named(states: KeyValues) -> dict[str, Tensor]:
 
 
 def _unnamed(tensors: dict[str, Tensor]) -> KeyValues:
+    """The states that `_named` gave names."""
     names = sorted(tensors)
     pairs = zip(names[::2], names[1::2], strict=True)
     return KeyValues(tuple((tensors[key], tensors[value]) for key, value in pairs))

@@ -1,4 +1,4 @@
-"""An index: documents, their metadata and their vectors, and the nearest of them."""
+"""DocumentIndex: documents with metadata and vectors, and the nearest to a query."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Hit(Document):
 
 
 class DocumentIndex:
-    """Documents that are found by meaning, with any embedding model.
+    """An index that finds documents by meaning, with any embedding model.
 
-    With a path, each batch that is embedded is committed: a call that was interrupted is resumed by
-    the same call. Threads may share an index.
+    With a path, each batch is committed once it is embedded, so the same call resumes an
+    interrupted one. Threads may share an index.
 
     Example:
         >>> index = DocumentIndex(Encoder.from_pretrained(), "notes.db")  # doctest: +SKIP
@@ -59,20 +59,21 @@ class DocumentIndex:
         max_length: int | None = None,
         faiss: str | None = None,
     ) -> None:
-        """Open an index, or begin one.
+        """Open an index, or start one.
 
         Args:
             encoder: Embeds documents and queries.
-            path: The file; None = in memory.
+            path: File of the index; None = in memory.
             query_instruction: As in `Encoder.encode_query`.
             document_instruction: As in `Encoder.encode_document`.
-            max_length: Tokens of a document that its vector sees; as in `Encoder.encode`.
-            faiss: None = exact search by a matrix product. Else what `faiss.index_factory` takes,
-                as "HNSW32".
+            max_length: Most tokens of a document, as in `Encoder.encode`; the rest is cut off.
+            faiss: Description of an index for `faiss.index_factory`, such as "HNSW32"; None =
+                exact search.
 
         Raises:
             ImportError: `faiss` is asked for and not installed.
-            ValueError: the file is no index, or one of another model, instruction or version.
+            ValueError: the file is no index, or one of another model, instruction or version of
+                the format.
         """
         check_faiss(faiss)
         facts = {
@@ -89,7 +90,7 @@ class DocumentIndex:
         self._nearest: tuple[list[str], Nearest] | None = None
 
     def __len__(self) -> int:
-        """Documents, or chunks of documents."""
+        """How many documents, or chunks of documents, there are."""
         return len(self._table)
 
     def add(
@@ -98,14 +99,14 @@ class DocumentIndex:
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[str]:
-        """Add documents, or put new ones in the place of those with the same ids.
+        """Add documents; one whose id is there already replaces that document.
 
         A text that is there already under its id is not embedded again.
 
         Args:
             texts: The documents.
-            ids: Their names; None = made from the texts, so that equal texts are one document.
-            metadata: What to give back with a hit: JSON objects.
+            ids: Their ids; None = made from the texts, so that equal texts are one document.
+            metadata: JSON objects that come back with hits; None = empty ones.
 
         Returns:
             The id of each text.
@@ -131,15 +132,15 @@ class DocumentIndex:
     ) -> list[str]:
         """Add long documents in chunks, each found by itself.
 
-        The chunks of a document are named "id#0", "id#1", ...; their metadata have "parent",
-        "start" and "end" (characters). They replace all chunks the document had.
+        The ids of a document's chunks are "id#0", "id#1", ...; their metadata have "parent" (the
+        document's id), "start" and "end" (in characters). They replace all chunks it had.
 
         Args:
             texts: The documents.
-            split: Characters per chunk, or a function such as a LangChain splitter's `split_text`,
-                whose chunks must be parts of the text, in its order.
-            ids: Names of the documents; None = made from the texts.
-            metadata: Of the documents; each chunk gets them.
+            split: Most characters of a chunk; or a function, such as `split_text` of a splitter of
+                LangChain, whose chunks must be parts of the text, in its order.
+            ids: Ids of the documents; None = made from the texts.
+            metadata: Metadata of the documents, which each chunk gets.
             late: Late chunking (arXiv 2409.04701): the document is encoded once and whole, and a
                 chunk's vector is the mean of its own tokens in their context.
 
@@ -161,20 +162,20 @@ class DocumentIndex:
         return found
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; the id of a chunked one removes all its chunks.
+        """Remove documents; the id of a chunked document removes all its chunks.
 
         Returns:
-            How many documents or chunks went; unknown ids count for nothing.
+            How many documents or chunks were removed; unknown ids are passed over.
         """
         gone = self._table.delete(ids)
         self._changed()
         return gone
 
     def get(self, ids: Sequence[str] | None = None) -> list[Document]:
-        """Documents by id, in the order asked for, or all of them in the order they came.
+        """Documents by id, in the order of `ids`; without ids all, in the order they were added.
 
         Raises:
-            KeyError: there is none of this id.
+            KeyError: there is no document with such an id.
         """
         if ids is None:
             return self._table.all()
@@ -196,7 +197,14 @@ class DocumentIndex:
         return self.search_vectors(vector[None], k)[0]
 
     def search_vectors(self, vectors: Vectors, k: int = 4) -> list[list[Hit]]:
-        """The `k` documents nearest to each of some unit vectors `[n, dim]`, float32.
+        """The `k` documents nearest to each query.
+
+        Args:
+            vectors: Unit vectors of queries, `[queries, dim]`, float32.
+            k: How many documents for each, at least 1.
+
+        Returns:
+            For each query its hits, best first.
 
         Raises:
             ValueError: `k` is not positive, or vectors of another dimension.
@@ -214,13 +222,13 @@ class DocumentIndex:
         found: list[list[Hit]] = []
         for scores, places in nearest(np.asarray(vectors, np.float32), k):
             best = [names[place] for place in places]
-            there = self._table.get(best)  # without those another thread has just deleted
+            there = self._table.get(best)  # lacks those that another thread has just deleted
             hits = [(there[i], s) for i, s in zip(best, scores.tolist(), strict=True) if i in there]
             found.append([Hit(one.id, one.text, one.metadata, score) for one, score in hits])
         return found
 
     def save(self, path: str | Path) -> None:
-        """Write the whole index to a file, which `DocumentIndex(encoder, path)` opens."""
+        """Write the whole index to a new file, which `DocumentIndex(encoder, path)` opens."""
         self._table.save(Path(path).expanduser())
 
     def close(self) -> None:
@@ -230,7 +238,11 @@ class DocumentIndex:
     def _put(
         self, rows: Sequence[Row], whole: Document | None = None, parent: str | None = None
     ) -> None:
-        """Embed what is new or has changed, late if a `whole` is given, and commit it."""
+        """Embed rows that are new or changed, and commit all.
+
+        With `whole`, the document the rows are chunks of, by late chunking. With `parent`, its
+        earlier chunks are replaced.
+        """
         known = self._table.digests(row.document.id for row in rows)
         new = [row for row in rows if known.get(row.document.id) != row.digest]
         instruction = self._document_instruction
@@ -251,12 +263,13 @@ class DocumentIndex:
         self._changed()
 
     def _changed(self) -> None:
+        """Drop the vectors in memory, which the next search reads again."""
         with self._lock:
             self._nearest = None
 
 
 def _chunks(whole: Document, spans: Sequence[Span], *, late: bool) -> list[Row]:
-    """Rows of a document's chunks; a late one's vector depends on all of the document."""
+    """Rows of a document's chunks; with `late`, their digests depend on the whole document."""
     context = digest_of(whole.text) if late else ""
     rows = []
     for number, (start, end) in enumerate(spans):
@@ -268,4 +281,5 @@ def _chunks(whole: Document, spans: Sequence[Span], *, late: bool) -> list[Row]:
 
 
 def _span(row: Row) -> Span:
+    """Begin and end of a chunk in its document, in characters."""
     return row.document.metadata["start"], row.document.metadata["end"]

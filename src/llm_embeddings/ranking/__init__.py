@@ -1,1 +1,1 @@
-"""Which documents come first: nearest vectors, and BM25."""
+"""Which documents come first for a query: by the nearest vectors, or by BM25."""

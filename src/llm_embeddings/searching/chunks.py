@@ -1,4 +1,4 @@
-"""Sections -> passages of a size that embeds well, each with its first and last line."""
+"""Sections of a file -> passages of a size that embeds well, each with its first and last line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .outline import Line, Section
 
-# UTF-8 bytes: about 250 tokens of English, and no less for scripts of three bytes a character.
+# UTF-8 bytes: about 250 tokens of English, and not fewer in scripts of three bytes per character.
 LIMIT = 1000
 OVERLAP = 150
 _SENTENCE = re.compile(r".+?(?:[.!?][\"'\u201d\u2019)\]]*\s+|[\u3002\uff01\uff1f]+\s*|$)", re.S)
@@ -19,10 +19,10 @@ class Chunk:
     """A passage of a file.
 
     Attributes:
-        first: Its first line, or page of a PDF; counted from 1.
-        last: Its last line or page.
+        first: Number of its first line, or page of a PDF, from 1.
+        last: Number of its last line or page.
         heading: The headings above it, joined by " > ".
-        text: The passage without them.
+        text: The passage without the headings.
     """
 
     first: int
@@ -32,7 +32,7 @@ class Chunk:
 
     @property
     def passage(self) -> str:
-        """What is embedded: the headings say what the text may not repeat."""
+        """What is embedded: headings and text, since the text alone may not say its subject."""
         return "\n".join(filter(None, (self.heading, self.text)))
 
 
@@ -58,16 +58,17 @@ def chunk(sections: list[Section]) -> list[Chunk]:
 
 
 def _clean(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON may hold and a database may not."""
+    """A text without lone surrogates, which JSON may hold and a database may not."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(text: str) -> int:
+    """Length of a text in UTF-8 bytes."""
     return len(text.encode("utf-8", "replace"))
 
 
 def _pieces(lines: list[Line]) -> Iterator[Line]:
-    """The lines with their ends; one over the limit comes as sentences, words, or slices."""
+    """The lines with their line feeds; one over the limit in parts: sentences, words or slices."""
     for line in lines:
         text = line.text.rstrip() + "\n"
         if _size(text) <= LIMIT:
@@ -79,7 +80,7 @@ def _pieces(lines: list[Line]) -> Iterator[Line]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Runs of words under the limit; a word over it is cut between characters."""
+    """A text as runs of words under the limit; a word over the limit is cut between characters."""
     run, room = "", LIMIT
     for word in re.findall(r"\s*\S+\s*", text):
         widest = LIMIT // max(1, max(_size(character) for character in set(word)))
@@ -93,7 +94,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _pack(pieces: Iterator[Line]) -> Iterator[list[Line]]:
-    """Groups of pieces under the limit."""
+    """Pieces in groups that are each under the limit; the next group may repeat the last pieces."""
     current: list[Line] = []
     used = 0
     for piece in pieces:
@@ -109,7 +110,7 @@ def _pack(pieces: Iterator[Line]) -> Iterator[list[Line]]:
 
 
 def _paragraph_end(lines: list[Line], used: int) -> int:
-    """Where to cut: at the last blank line of the second half, else at the end."""
+    """How many lines to keep: up to the last blank one in the second half, else all."""
     for index in range(len(lines) - 1, 0, -1):
         used -= _size(lines[index].text)
         if used < LIMIT // 2:
@@ -120,7 +121,7 @@ def _paragraph_end(lines: list[Line], used: int) -> int:
 
 
 def _overlap(lines: list[Line], room: int) -> list[Line]:
-    """The last pieces that fit into the overlap; never all, or the text would not go on."""
+    """The last pieces that fit into the overlap; not all of them, or there would be no progress."""
     kept: list[Line] = []
     room = min(room, OVERLAP)
     for line in reversed(lines[1:]):

@@ -1,4 +1,4 @@
-"""Bytes -> text: byte order marks, UTF-8, then what the bytes look like."""
+"""Bytes of a file -> text: by byte order mark, as UTF-8, else by a guess at the encoding."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is how this one begins
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, with whose mark this one begins
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Control characters that text files do not hold (they do hold tab, newlines, form feed, escape).
+# Control characters that text files do not have (but for tab, newlines, form feed, escape).
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\b\x1b"})
-_SAMPLE = 65536
-_ENOUGH = 32
+_SAMPLE = 65536  # bytes that a guess looks at
+_ENOUGH = 32  # bytes that are not ASCII; a guess from fewer is not worth much
 
 
 class Unreadable(Exception):
@@ -23,7 +23,7 @@ class Unreadable(Exception):
 
     Args:
         reason: Why, in a few words.
-        passing: It may be readable next time without having changed.
+        passing: Whether it may be readable next time without having changed.
     """
 
     def __init__(self, reason: str, *, passing: bool = False) -> None:
@@ -32,11 +32,11 @@ class Unreadable(Exception):
 
 
 def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
-    """The text of a file and a note, which is empty where there was nothing to guess.
+    """The text of a file, and a note on how it was decoded, "" if there was nothing to guess.
 
     Args:
         data: The whole file.
-        declared: The encoding that the file itself names, if it does.
+        declared: The encoding that the file itself names; None = it names none.
 
     Raises:
         Unreadable: it is not text.
@@ -58,6 +58,7 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
 
 
 def _replacing(data: bytes, encoding: str) -> tuple[str, str]:
+    """The text and a note, with U+FFFD for bytes that the encoding does not have."""
     try:
         return data.decode(encoding), ""
     except UnicodeDecodeError as error:
@@ -67,7 +68,7 @@ def _replacing(data: bytes, encoding: str) -> tuple[str, str]:
 
 
 def _guess(data: bytes, declared: str | None) -> tuple[str, str]:
-    """Text that is not UTF-8: as declared, as charset-normalizer thinks, or as cp1252."""
+    """Text that is not UTF-8, and a note: read as declared, as detected, or as cp1252."""
     for encoding in (declared, _detect(data)):
         try:
             if encoding:
@@ -78,10 +79,10 @@ def _guess(data: bytes, declared: str | None) -> tuple[str, str]:
 
 
 def _detect(data: bytes) -> str | None:
-    """What charset-normalizer thinks, where there is enough to go by.
+    """The encoding that charset-normalizer finds; None = there is too little to tell by.
 
-    In scripts of their own (Cyrillic, Japanese) most bytes are not ASCII; where few are, the text
-    is Latin, and cp1252 guesses better.
+    In Cyrillic or Japanese text most bytes are not ASCII; where few are, the script is Latin, and
+    cp1252 is the better guess.
     """
     high = len(data) - len(data.translate(None, bytes(range(128, 256))))
     if high < _ENOUGH or high * 5 < len(data):

@@ -1,25 +1,25 @@
-"""What a hit shows of its passage: the words of the query and what stands around them."""
+"""Excerpts of passages: the part of a text with most words of the query, fit for a terminal."""
 
 from __future__ import annotations
 
 import re
 
-# Words that say nothing about what is looked for.
+# Words of a query that say nothing about what is looked for.
 _COMMON = frozenset(
     "about and are can did does for from had has have how into its not that the their them then "
     "there these they this was were what when where which who whose why will with you your".split()
 )
-# Control characters: text of a file must not command the terminal; nor half a surrogate pair.
+# Control characters, which could command a terminal, and lone surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """The text with runs of white space as one space and without what disturbs a terminal."""
+    """A text with runs of white space as one space, and U+FFFD for what disturbs a terminal."""
     return _UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
 
 
 def pattern(query: str) -> re.Pattern[str] | None:
-    """Matches the words of a query and words that begin with them; None if it has none."""
+    """A pattern for words that begin with a word of the query; None = the query has no words."""
     words = {word.lower() for word in re.findall(r"\w+", query)}
     telling = {word for word in words if len(word) > 2 and word not in _COMMON} or words
     if not telling:
@@ -29,7 +29,7 @@ def pattern(query: str) -> re.Pattern[str] | None:
 
 
 def excerpt(text: str, words: re.Pattern[str] | None, length: int) -> str:
-    """At most about `length` characters of a text, where most different words match."""
+    """About `length` characters of a text at most, from where most different words match."""
     text = printable(text)
     if len(text) <= length:
         return text

@@ -1,4 +1,4 @@
-"""HTML -> sections, with the line of the source at which each text stands."""
+"""HTML -> sections of text, each line with its number in the source."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BLOCKS = frozenset(
     "figure footer form head header hr html legend li main nav ol option p pre section select "
     "summary table tbody td textarea tfoot th thead tr ul".split()
 )
-# Their ends make a paragraph; the end of a cell or an item only makes a line.
+# Blocks whose end is the end of a line, not of a paragraph: cells, list items.
 _INNER = frozenset({"br", "dd", "dt", "li", "option", "td", "th", "tr"})
 _DECLARED = re.compile(rb"<(?:meta|\?xml)[^>]+?(?:charset|encoding)\s*=\s*[\"']?([\w.:-]+)", re.I)
 
 
 def declared_encoding(data: bytes) -> str | None:
-    """The encoding that a page names near its beginning."""
+    """The encoding that a page names near its beginning; None = it names none."""
     found = _DECLARED.search(data[:2048])
     return found[1].decode("ascii", "replace") if found else None
 
@@ -36,6 +36,8 @@ def read_html(text: str) -> list[Section]:
 
 
 class _Page(HTMLParser):
+    """Collects the text of a page, line by line, under its headings."""
+
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.outline = Outline()
@@ -79,7 +81,7 @@ class _Page(HTMLParser):
                 self._words.append(" ")
 
     def end_block(self, *, paragraph: bool = True) -> None:
-        """Close the line, or the heading, that is being read."""
+        """End the line or heading that is being read."""
         if self._heading is None:
             self._end_line()
             if paragraph and self.outline.sections:
@@ -89,10 +91,12 @@ class _Page(HTMLParser):
             self._heading = None
 
     def _end_line(self) -> None:
+        """Add the words read so far as a line."""
         if text := self._take():
             self.outline.line(self._first, text)
 
     def _take(self) -> str:
+        """The words read so far, as one string; the next ones start anew."""
         text = " ".join("".join(self._words).split())
         self._words.clear()
         return text

@@ -1,4 +1,4 @@
-"""What a reader makes of a file: its lines, in sections under headings."""
+"""The lines of a file in sections under headings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of text. Of a PDF, `number` is the page; several lines may share a number."""
+    """One line of text.
+
+    Attributes:
+        number: Number of the line in the file, from 1; of the page in a PDF. Several may share one.
+        text: The line.
+    """
 
     number: int
     text: str
@@ -15,11 +20,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Lines that belong together.
+    """Lines under one heading.
 
     Attributes:
         heading: The headings above the lines, outermost first, joined by " > "; may be empty.
-        number: Where the heading stands, or the first line.
+        number: Line or page of the heading, or of the first line if there is none.
         lines: The text below the heading, without it.
     """
 
@@ -30,16 +35,20 @@ class Section:
 
 @dataclass(slots=True)
 class Outline:
-    """Puts lines into sections while headings come by."""
+    """Puts lines into sections, as lines and headings are added in the order of a file.
+
+    Attributes:
+        sections: The sections so far.
+    """
 
     sections: list[Section] = field(default_factory=list)
     _path: list[tuple[int, str]] = field(default_factory=list)
 
     def heading(self, level: int, title: str, number: int) -> None:
-        """Begin a section. Level 0 stands above level 1: the title of a page."""
+        """Start a section. The title of a page has level 0, above level 1."""
         if not title:
             return
-        # A heading right below its parent: the parent's own section holds nothing.
+        # A heading right below its parent: the parent's own section is empty, and is dropped.
         if self.sections and self._path and level > self._path[-1][0]:
             if not self.sections[-1].lines:
                 self.sections.pop()
@@ -51,7 +60,7 @@ class Outline:
         self.sections.append(Section(" > ".join(names), number, []))
 
     def line(self, number: int, text: str) -> None:
-        """Add a line to the section that is open; blank lines that follow each other are one."""
+        """Add a line to the last section; of blank lines in a row only the first is kept."""
         if not text.strip() and not (self.sections and self._ends_with_text()):
             return
         if not self.sections:

@@ -1,4 +1,4 @@
-"""One function per kind of file: bytes -> sections, or the reason why not."""
+"""Readers, one for each format of file: bytes -> sections of text, or the reason why not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ..faces import require
 from .decoding import Unreadable, decode
 from .html import declared_encoding, read_html
 from .outline import Line, Outline, Section
 
-# Files of these names are read when a directory is searched; "" are names without a suffix.
-KINDS = {
+# Format of the files that are read when a directory is searched, by suffix; "" = no suffix.
+FORMATS = {
     **dict.fromkeys(("", ".txt", ".text", ".rst", ".adoc", ".org", ".tex"), "text"),
     **dict.fromkeys((".md", ".markdown", ".mdx"), "markdown"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
@@ -25,52 +26,61 @@ _NEWLINE = re.compile(r"\r\n|\r|\n")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_LISTED = 5
+_LISTED = 5  # line numbers in a note
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """The sections of one file, and what the user should know about how it was read."""
+class FileContent:
+    """The text of one file.
+
+    Attributes:
+        sections: Its sections.
+        note: What the user should know about how it was read; may be "".
+    """
 
     sections: list[Section]
     note: str
 
 
-def kind_of(path: str) -> str:
-    """Which reader takes a file, by its name: a key of `READERS`."""
-    return KINDS.get(PurePath(path).suffix.lower(), "text")
+def content_format(path: str) -> str:
+    """The format of a file by its name, a key of `READERS`; plain text if it is not known."""
+    return FORMATS.get(PurePath(path).suffix.lower(), "text")
 
 
-def read(data: bytes, kind: str) -> Document:
-    """Read a file of a kind.
+def read_content(data: bytes, kind: str) -> FileContent:
+    """Read the text of a file.
+
+    Args:
+        data: The whole file.
+        kind: Its format, as `content_format` gives it.
 
     Raises:
-        Unreadable: empty, binary, broken, or its reader is not installed.
+        Unreadable: it is empty, binary or broken, or a library to read it is not installed.
     """
     if not data:
         raise Unreadable("empty")
-    document = READERS[kind](data)
-    if not any(line.text.strip() for part in document.sections for line in part.lines) and not any(
-        part.heading for part in document.sections
+    content = READERS[kind](data)
+    if not any(line.text.strip() for part in content.sections for line in part.lines) and not any(
+        part.heading for part in content.sections
     ):
         raise Unreadable("no text" + (" (scanned pages?)" if kind == "pdf" else ""))
-    return document
+    return content
 
 
 def _split(text: str) -> list[str]:
-    """Lines as editors count them; `str.splitlines` knows more line ends than they do."""
+    """The lines of a text as editors count them; `str.splitlines` ends lines at more characters."""
     return _NEWLINE.split(text)
 
 
-def _text(data: bytes) -> Document:
+def _text(data: bytes) -> FileContent:
     text, note = decode(data)
     outline = Outline()
     for number, line in enumerate(_split(text), 1):
         outline.line(number, line)
-    return Document(outline.sections, note)
+    return FileContent(outline.sections, note)
 
 
-def _markdown(data: bytes) -> Document:
+def _markdown(data: bytes) -> FileContent:
     text, note = decode(data)
     lines = _split(text)
     outline = Outline()
@@ -90,23 +100,23 @@ def _markdown(data: bytes) -> Document:
             if number > matter + 1 and _underlined(lines, number - 1):
                 continue
         outline.line(number, line)
-    return Document(outline.sections, note)
+    return FileContent(outline.sections, note)
 
 
 def _underlined(lines: list[str], number: int) -> bool:
-    """Whether the line of this number is a heading by the rule of = or - below it."""
+    """Whether line `number`, from 1, is a heading, underlined by = or - in the next line."""
     if number >= len(lines) or not _UNDERLINE.match(lines[number]):
         return False
     alone = number < 2 or not lines[number - 2].strip()
     return alone and bool(re.match(r" {0,3}[^\s|>*+-]", lines[number - 1]))
 
 
-def _html(data: bytes) -> Document:
+def _html(data: bytes) -> FileContent:
     text, note = decode(data, declared_encoding(data))
-    return Document(read_html(text), note)
+    return FileContent(read_html(text), note)
 
 
-def _jsonl(data: bytes) -> Document:
+def _jsonl(data: bytes) -> FileContent:
     text, note = decode(data)
     sections, bad = [], []
     lines = [(number, line) for number, line in enumerate(_split(text), 1) if line.strip()]
@@ -122,11 +132,14 @@ def _jsonl(data: bytes) -> Document:
         numbers = ", ".join(map(str, bad[:_LISTED])) + (", ..." if len(bad) > _LISTED else "")
         left_out = f"{len(bad)} of {len(lines)} lines without JSON text left out: {numbers}"
         note = "; ".join(filter(None, (note, left_out)))
-    return Document(sections, note)
+    return FileContent(sections, note)
 
 
 def _record(line: str) -> tuple[str, str] | None:
-    """Title and text of a JSON line: its field `text`, else its longest string."""
+    """Title and text of a line of JSON; the text is the field `text`, else the longest string.
+
+    None = it is no JSON, or holds no text.
+    """
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -141,12 +154,11 @@ def _record(line: str) -> tuple[str, str] | None:
     return ("" if title == body else title, body) if body else None
 
 
-def _pdf(data: bytes) -> Document:
+def _pdf(data: bytes) -> FileContent:
     try:
-        import pypdf
+        pypdf = require("pypdf", "needs pypdf", extra="search")
     except ImportError as error:
-        need = "needs pypdf: pip install 'llm-embeddings[search]'"
-        raise Unreadable(need, passing=True) from error
+        raise Unreadable(str(error), passing=True) from error
     try:
         pages = pypdf.PdfReader(io.BytesIO(data)).pages
         sections = [
@@ -157,10 +169,10 @@ def _pdf(data: bytes) -> Document:
     except Exception as error:
         reason = " ".join(str(error).split())[:80] or "no reason given"
         raise Unreadable(f"broken or locked PDF ({type(error).__name__}: {reason})") from error
-    return Document(sections, "")
+    return FileContent(sections, "")
 
 
-READERS: dict[str, Callable[[bytes], Document]] = {
+READERS: dict[str, Callable[[bytes], FileContent]] = {
     "text": _text,
     "markdown": _markdown,
     "html": _html,

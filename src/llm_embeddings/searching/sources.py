@@ -1,4 +1,4 @@
-"""Paths -> the files to search, and those left out with the reason."""
+"""Paths -> the files to search, and the files left out, with the reason."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from .readers import KINDS
+from .readers import FORMATS
 
-# Directories that hold no documents of the user; hidden ones are left out too.
-IGNORED = frozenset({"__pycache__", "node_modules", "site-packages"})
+# Directories without documents of the user; hidden directories are left out too.
+IGNORED_DIRECTORIES = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it is on disk now.
+    """A file as it was found on disk.
 
     Attributes:
-        path: Absolute: what the index knows it by.
-        shown: As the user would write it.
-        size: In bytes.
-        mtime_ns: When it was last changed.
+        path: Absolute path, by which the index knows it.
+        shown: Its path as the user would write it.
+        size: Size in bytes.
+        mtime_ns: When it was last changed, in nanoseconds since 1970.
     """
 
     path: str
@@ -34,9 +34,12 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or directory that is not searched, and why.
+    """A file or directory that is not searched.
 
-    `by_name` says that nothing is wrong with it: its name is not one of a kind that is read.
+    Attributes:
+        file: The file.
+        reason: Why it is not searched.
+        by_name: Whether it was not tried at all, because its suffix is not one that is read.
     """
 
     file: File
@@ -46,12 +49,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies under some paths.
+    """What was found under some paths.
 
     Attributes:
         roots: The paths, absolute.
-        files: What to search.
-        skipped: What not.
+        files: Files to search.
+        skipped: Files and directories that are not searched.
     """
 
     roots: list[str]
@@ -60,13 +63,14 @@ class Scan:
 
 
 def scan(paths: Sequence[Path], *, globs: Sequence[str] = (), max_bytes: int, index: Path) -> Scan:
-    """Find the files under paths; a path that is a file is taken whatever its name is.
+    """Find the files under paths; a path that is a file itself is taken whatever its name.
 
     Args:
         paths: Files and directories.
-        globs: Patterns of names or relative paths that are taken instead of the usual kinds.
-        max_bytes: Longer files are skipped.
-        index: A directory to keep out of.
+        globs: Patterns of names or relative paths; files that match are taken, instead of those
+            with a known suffix.
+        max_bytes: Size of the largest file that is taken.
+        index: A directory that is not searched, even if it lies in one of `paths`.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -89,7 +93,7 @@ def scan(paths: Sequence[Path], *, globs: Sequence[str] = (), max_bytes: int, in
 
 
 def _walk(root: Path, index: str, skipped: list[Skipped]) -> Iterator[tuple[str, str]]:
-    """Files below a path in a steady order: as shown, and relative to the path ("" for itself)."""
+    """Files below a path, sorted: path as shown, and path relative to `root` ("" for itself)."""
     if not root.is_dir():
         yield str(root), ""
         return
@@ -104,7 +108,7 @@ def _walk(root: Path, index: str, skipped: list[Skipped]) -> Iterator[tuple[str,
             continue
         folders = []
         for entry in inside:
-            if entry.name.startswith(".") or entry.name in IGNORED:
+            if entry.name.startswith(".") or entry.name in IGNORED_DIRECTORIES:
                 continue
             if not _is_directory(entry):
                 yield os.path.normpath(entry.path), os.path.relpath(entry.path, root)
@@ -119,14 +123,14 @@ def _walk(root: Path, index: str, skipped: list[Skipped]) -> Iterator[tuple[str,
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself: `_sort` says so
+    except OSError:  # a link that leads to itself: `_sort` reports it
         return False
 
 
 def _sort(
     path: str, shown: str, name: str, globs: Sequence[str], max_bytes: int, found: Scan
 ) -> None:
-    """Put one file among those to search or those skipped."""
+    """Add one file to those to search or to those skipped."""
     if name and globs and not any(_matches(name, glob) for glob in globs):
         return
     try:
@@ -138,7 +142,7 @@ def _sort(
     suffix = PurePath(name).suffix.lower()
     if not stat.S_ISREG(status.st_mode):
         found.skipped.append(Skipped(file, "not a regular file"))
-    elif name and not globs and suffix not in KINDS:
+    elif name and not globs and suffix not in FORMATS:
         found.skipped.append(Skipped(file, f"{suffix} is not searched unless asked", by_name=True))
     elif status.st_size > max_bytes:
         found.skipped.append(Skipped(file, f"larger than --max-file-size {max_bytes / 1e6:g}"))
@@ -147,15 +151,17 @@ def _sort(
 
 
 def _matches(name: str, glob: str) -> bool:
+    """Whether a relative path, or its last part, matches a pattern."""
     name = PurePath(name).as_posix()
     return fnmatch(name, glob) or fnmatch(name.rpartition("/")[2], glob)
 
 
 def _absolute(path: str | Path) -> str:
-    # Not `resolve`: a link is known by its own name.
+    # Not `resolve`, which would replace a link by what it leads to.
     return os.path.normpath(Path(path).absolute())
 
 
 def _missing(shown: str, error: OSError) -> Skipped:
+    """A file that the system cannot read."""
     reason = f"cannot be read ({error.strerror or type(error).__name__})"
     return Skipped(File(_absolute(shown), shown, 0, 0), reason)

@@ -1,4 +1,4 @@
-"""Brings an index up to date with what lies on disk."""
+"""Brings an index up to date with the files on disk."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from numpy.typing import NDArray
 from .chunks import Chunk, chunk
 from .decoding import Unreadable
 from .index import Entry, Index, Known
-from .readers import kind_of, read
+from .readers import content_format, read_content
 from .sources import File, Scan, Skipped
 
-# Passages per call of the encoder and per transaction: what a kill can cost.
+# Passages per call of the encoder and per transaction: at most these are lost by a kill.
 _BATCH = 256
 
-Encode = Callable[[list[str]], NDArray[np.float32]]
+EncodePassages = Callable[[list[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """What is called while an update goes on, so that nothing is lost when it is ended.
+class WatchUpdate:
+    """Functions that are called while an update goes on, to show how far it is.
 
     Attributes:
-        done: With each file that is in the index or left out now.
-        skipped: With each that could not be read, if it was not left out for that last time.
-        note: With each that was read, but perhaps not as it was meant.
+        done: Called with each file that has been dealt with: it is in the index, or left out.
+        skipped: Called with each file that cannot be read, unless it could not last time, for the
+            same reason.
+        note: Called with each file that was read, but perhaps in another way than was meant.
     """
 
     done: Callable[[File], None] = lambda file: None
@@ -38,7 +39,7 @@ class Watch:
     note: Callable[[File, str], None] = lambda file, note: None
 
 
-_NOBODY = Watch()
+_NOBODY = WatchUpdate()
 
 
 @dataclass(slots=True)
@@ -46,11 +47,11 @@ class Changes:
     """What an update did.
 
     Attributes:
-        files: The files of the scan that can be searched, with the ids of their contents.
-        read: How many were new or changed.
+        files: Ids of contents by path, of the files of the scan that can be searched.
+        read: How many files were new or changed.
         embedded: How many passages were new.
-        dropped: How many had vanished.
-        skipped: Everything that is left out.
+        dropped: How many files had vanished.
+        skipped: All files that are left out.
         news: Those of the scan's `skipped` that were not left out for the same reason last time.
     """
 
@@ -63,7 +64,7 @@ class Changes:
 
 
 def changed(scan: Scan, known: dict[str, Known]) -> list[File]:
-    """The files of a scan that the index does not know as they are now."""
+    """The files of a scan that are new or have changed since the index read them."""
     return [
         file
         for file in scan.files
@@ -72,16 +73,21 @@ def changed(scan: Scan, known: dict[str, Known]) -> list[File]:
     ]
 
 
-def update(index: Index, scan: Scan, encode: Encode, watch: Watch = _NOBODY) -> Changes:
-    """Embed what is new, forget what is gone.
+def update(
+    index: Index, scan: Scan, encode: EncodePassages, watch: WatchUpdate = _NOBODY
+) -> Changes:
+    """Embed what is new, and drop what is gone.
 
-    Every `_BATCH` passages are kept as soon as they are embedded.
+    Passages are committed in batches as soon as they are embedded.
 
     Args:
         index: The index.
-        scan: What is on disk.
-        encode: Passages to unit vectors `[n, dim]`.
-        watch: Who wants to know.
+        scan: The files on disk.
+        encode: Passages -> unit vectors `[n, dim]`, float32.
+        watch: Told how far it is.
+
+    Returns:
+        What was done.
     """
     before = index.files()
     changes = Changes(skipped=list(scan.skipped))
@@ -90,14 +96,14 @@ def update(index: Index, scan: Scan, encode: Encode, watch: Watch = _NOBODY) -> 
         changes.read += 1
         try:
             data = _bytes(file)
-            digest, kind = hashlib.sha256(data).digest(), kind_of(file.path)
+            digest, kind = hashlib.sha256(data).digest(), content_format(file.path)
             if index.link(file, digest, kind):
                 watch.done(file)
                 continue
-            document = read(data, kind)
-            if document.note:
-                watch.note(file, document.note)
-            waiting.put(file, digest, kind, chunk(document.sections))
+            content = read_content(data, kind)
+            if content.note:
+                watch.note(file, content.note)
+            waiting.put(file, digest, kind, chunk(content.sections))
         except Unreadable as reason:
             if file.path not in before or before[file.path].skipped != str(reason):
                 watch.skipped(Skipped(file, str(reason)))
@@ -113,7 +119,7 @@ class _Batch:
     """Files whose passages wait to be embedded together."""
 
     def __init__(
-        self, index: Index, encode: Encode, changes: Changes, done: Callable[[File], None]
+        self, index: Index, encode: EncodePassages, changes: Changes, done: Callable[[File], None]
     ) -> None:
         self._index = index
         self._encode = encode
@@ -128,7 +134,7 @@ class _Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Embed and keep what waits."""
+        """Embed the passages of all waiting files, and add them to the index."""
         passages = [part.passage for *_, chunks in self._files for part in chunks]
         if not passages:
             return
@@ -143,6 +149,11 @@ class _Batch:
 
 
 def _bytes(file: File) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        Unreadable: the system cannot read it.
+    """
     try:
         return Path(file.path).read_bytes()
     except OSError as error:
@@ -151,9 +162,9 @@ def _bytes(file: File) -> bytes:
 
 
 def _forget(index: Index, scan: Scan, before: dict[str, Known], changes: Changes) -> None:
-    """Drop files below the roots that are on disk no more.
+    """Drop files below the scanned paths that are not on disk any more.
 
-    A file that is there but not in the scan, by another --glob, stays: it cost time to embed.
+    A file that is on disk but not in the scan, because of another --glob, stays in the index.
     """
     there = {file.path for file in scan.files} | {skip.file.path for skip in scan.skipped}
     gone = [
@@ -167,11 +178,12 @@ def _forget(index: Index, scan: Scan, before: dict[str, Known], changes: Changes
 
 
 def _below(path: str, roots: list[str]) -> bool:
+    """Whether a path is one of the roots or lies in one."""
     return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
 
 
 def _sum_up(index: Index, scan: Scan, before: dict[str, Known], changes: Changes) -> None:
-    """Sort the scan into what can be searched and what cannot; remember the reasons."""
+    """Fill in which files of the scan can be searched and which cannot; store new reasons."""
     after = index.files() if changes.read else before
     for file in scan.files:
         row = after.get(file.path)

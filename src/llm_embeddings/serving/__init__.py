@@ -1,7 +1,7 @@
 """An OpenAI-compatible server of embeddings, on FastAPI and uvicorn.
 
-`create_app` makes an ASGI application around an encoder, `serve` runs one until it is told to end.
-All requests share the passes of the encoder's scheduler.
+`create_app` makes an ASGI application around an encoder, `serve` runs one until a signal ends it.
+The texts of all requests are batched together by the encoder's scheduler.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from ..faces import lazy
 
 if TYPE_CHECKING:
     from .app import create_app
-    from .options import Limits
+    from .limits import Limits
     from .server import serve
 
 __all__ = ["Limits", "create_app", "serve"]
 
 _HOMES = {
-    "Limits": "options",
+    "Limits": "limits",
     "create_app": "app",
     "serve": "server",
 }

@@ -1,4 +1,4 @@
-"""The routes."""
+"""The ASGI application: its routes, the check of the API key, and errors as responses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .. import __version__
 from ..encoder import Encoder
 from .body import read_body, while_connected
 from .errors import ApiError, error_response
-from .middleware import Edge
-from .options import Limits
+from .limits import Limits
+from .middleware import RequestLog
 from .request import EmbeddingRequest, parse
 from .response import answer_body
 from .service import Served, Service
 
 JSON = "application/json"
-_QUICK = 2**18  # bytes that are parsed in about a millisecond
+_QUICK = 2**18  # bytes; a body of so many is parsed in about a millisecond, without a thread
 
 
 def create_app(
@@ -35,16 +35,16 @@ def create_app(
     token_arrays: bool = False,
     limits: Limits | None = None,
 ) -> FastAPI:
-    """An ASGI application that serves an encoder; its caller closes the encoder.
+    """An ASGI application that serves an encoder, which its caller has to close.
 
     Args:
-        encoder: What computes.
-        name: What clients call the model; None = the recipe's name.
-        api_key: What clients must send as `Authorization: Bearer ...`; None = nothing.
-        instruction: Of queries that bring none; None = the recipe's default.
-        normalize: Unit L2 length; None = as the recipe says.
+        encoder: Computes the vectors.
+        name: Name by which clients ask for the model; None = the recipe's name.
+        api_key: Key that clients must send as `Authorization: Bearer KEY`; None = none is needed.
+        instruction: Instruction of queries that come without; None = the recipe's default.
+        normalize: Whether vectors get unit L2 length; None = as the recipe says.
         token_arrays: Whether arrays of ids of the model's own tokenizer are taken as input.
-        limits: Bounds; None = the defaults.
+        limits: Bounds on requests; None = the defaults.
 
     Raises:
         ValueError: the model has no place for the instruction, or the key cannot be sent.
@@ -66,11 +66,11 @@ def build(service: Service, api_key: str | None) -> FastAPI:
     app = FastAPI(
         title="llm-embeddings",
         version=__version__,
-        docs_url=None,  # both pages load scripts from elsewhere
+        docs_url=None,  # this page and the next load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Edge, metrics=service.metrics)
+    app.add_middleware(RequestLog, metrics=service.metrics)
     app.add_exception_handler(ApiError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     routes, key = _Routes(service), Depends(_key_check(api_key))
@@ -87,30 +87,30 @@ def build(service: Service, api_key: str | None) -> FastAPI:
 
 
 class _Routes:
-    """One method per route."""
+    """The functions of the routes."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def alive(self) -> Response:
-        """The process answers."""
+        """Whether the process answers."""
         return _json({"status": "ok"})
 
     async def ready(self) -> Response:
-        """The model is loaded and requests are taken."""
+        """Whether the model is loaded and requests are taken."""
         self._service.check_ready()
         return _json({"status": "ready"})
 
     async def metrics(self) -> Response:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def models(self) -> Response:
-        """All served names."""
+        """All names of the model."""
         return _json({"object": "list", "data": self._service.models()})
 
     async def model(self, name: str) -> Response:
-        """One served name."""
+        """One name of the model."""
         models = {model["id"]: model for model in self._service.models()}
         self._service.role_of(name)
         return _json(models[name])
@@ -125,6 +125,7 @@ class _Routes:
         return Response(answer, media_type=JSON)
 
     async def _asked(self, request: Request) -> EmbeddingRequest:
+        """Read and parse the body of a request."""
         limits = self._service.limits
         body = await read_body(request, limits)
         if len(body) < _QUICK:
@@ -132,12 +133,17 @@ class _Routes:
         return await asyncio.to_thread(parse, body, limits.inputs)
 
     async def _embedded(self, encoder: Encoder, asked: EmbeddingRequest) -> bytes:
+        """The body of the response."""
         vectors, tokens = await self._service.embed(encoder, asked)
         return await answer_body(vectors, asked.encoding_format, asked.model, tokens)
 
 
 def _key_check(api_key: str | None) -> Any:
-    """A dependency that lets a request through, or raises `ApiError` 401."""
+    """A FastAPI dependency that raises `ApiError` 401 for a request without the key.
+
+    Raises:
+        ValueError: the key is empty, or cannot be sent in a header.
+    """
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
         raise ValueError("the API key must be printable ASCII and not empty")
     expected = f"Bearer {api_key}".encode()
@@ -161,7 +167,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What the framework refuses: an unknown path, another method."""
+    """The response to a request that the framework refuses: an unknown path, another method."""
     assert isinstance(error, HTTPException)
     words = f"{error.detail}: {request.method} is not served at this path"
     return error_response(ApiError(error.status_code, words, headers=error.headers))

@@ -1,4 +1,4 @@
-"""A request's body, read within its limits; and whether its client is still there."""
+"""Reading the body of a request within its limits, and noticing that its client has gone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from .errors import ApiError, shown
-from .options import Limits
+from .limits import Limits
 
 T = TypeVar("T")
 
@@ -19,8 +19,8 @@ async def read_body(request: Request, limits: Limits) -> bytearray:
     """The body of a JSON request.
 
     Raises:
-        ApiError: 415, not JSON in UTF-8; 413, too large, found out without reading the rest; 408,
-            it does not come.
+        ApiError: 415, it is not JSON in UTF-8; 413, it is too large (the rest is not read); 408, it
+            does not arrive in time.
         ClientDisconnect: the client has gone.
     """
     _check_type(request)
@@ -46,10 +46,17 @@ async def read_body(request: Request, limits: Limits) -> bytearray:
 
 
 async def while_connected(request: Request, work: Coroutine[None, None, T]) -> T:
-    """Do some work, and give it up when the client goes.
+    """Do some work, and cancel it when the client disconnects.
+
+    Args:
+        request: The request, whose body has been read.
+        work: What to do.
+
+    Returns:
+        What the work returns.
 
     Raises:
-        ClientDisconnect: it has gone.
+        ClientDisconnect: the client has gone.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_leaving(request))
@@ -65,12 +72,17 @@ async def while_connected(request: Request, work: Coroutine[None, None, T]) -> T
 
 
 async def _leaving(request: Request) -> None:
-    """End when the client has gone; its body has been read."""
+    """Wait until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _check_type(request: Request) -> None:
+    """Check that the headers announce plain JSON in UTF-8.
+
+    Raises:
+        ApiError: 415, they announce something else.
+    """
     kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
     charset = parameters.partition("charset=")[2].strip(' "')
     if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):

@@ -1,4 +1,4 @@
-"""What went wrong, in the shape that OpenAI's clients read."""
+"""Errors as HTTP responses, in the form that OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from fastapi import Response
 from pydantic_core import to_json
 
-MOST_SHOWN = 80
+_MOST_SHOWN = 80  # characters
 
 
 class ApiError(Exception):
-    """An answer other than vectors."""
+    """An error that is the response to a request."""
 
     def __init__(
         self,
@@ -22,14 +22,14 @@ class ApiError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Say what is wrong and what helps.
+        """Describe an error.
 
         Args:
-            status: Of HTTP, 400 or more.
-            message: For a person.
-            code: For a program.
+            status: HTTP status, 400 or more.
+            message: What is wrong and what helps, for people.
+            code: A word for it, for programs.
             param: Field of the request that is wrong.
-            headers: More headers of the answer.
+            headers: Further headers of the response.
         """
         super().__init__(message)
         self.status, self.message = status, message
@@ -37,7 +37,7 @@ class ApiError(Exception):
 
 
 def error_response(error: ApiError) -> Response:
-    """`{"error": {"message", "type", "param", "code"}}`."""
+    """The response of an error, `{"error": {"message", "type", "param", "code"}}`."""
     body = {
         "message": error.message,
         "type": _kind(error.status),
@@ -53,12 +53,13 @@ def error_response(error: ApiError) -> Response:
 
 
 def shown(value: object) -> str:
-    """A value of the client's in a message, not at its full length."""
+    """A value from a request, shortened for a message."""
     words = repr(value)
-    return words if len(words) <= MOST_SHOWN else words[: MOST_SHOWN - 3] + "..."
+    return words if len(words) <= _MOST_SHOWN else words[: _MOST_SHOWN - 3] + "..."
 
 
 def _kind(status: int) -> str:
+    """OpenAI's type of error for an HTTP status."""
     if status == 429:
         return "rate_limit_error"
     return "server_error" if status >= 500 else "invalid_request_error"

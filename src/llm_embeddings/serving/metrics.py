@@ -1,4 +1,4 @@
-"""What a server tells Prometheus: numbers, never a text or a key."""
+"""Metrics of a server for Prometheus: numbers, never a text or a key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metrics:
     """Counters and histograms of one server, in a registry of their own."""
 
     def __init__(self, queue: Queue) -> None:
-        """Nothing has happened yet."""
+        """Create the metrics, all at 0; `queue` tells what is in hand."""
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -66,23 +66,23 @@ class Metrics:
             gauge.set_function(value)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count a response to a request of a route, and the seconds it took."""
         self._requests.labels(route, status).inc()
         if route == "/v1/embeddings":
             self._latency.labels(status).observe(seconds)
 
     def embedded(self, role: Role, texts: int, tokens: int, cut: int) -> None:
-        """Count texts that have vectors now."""
+        """Count texts that were embedded, their tokens, and how many texts were cut off."""
         self._texts.labels(role).inc(texts)
         self._tokens.labels(role).inc(tokens)
         self._cut.labels(role).inc(cut)
 
     def watch(self, encoder: Encoder) -> None:
-        """See how full the passes of the device in this process are."""
+        """Record how full the forward passes of an encoder in this process are."""
         runner, fill = encoder.scheduler.runner, self._fill
 
         def see(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:

@@ -1,4 +1,4 @@
-"""The outermost layer: what every request gets, whatever becomes of it."""
+"""The outermost layer around the application: request ids, the log, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLIENT_GONE = 499  # nginx's number; never sent, only counted
+CLIENT_GONE = 499  # nginx's status for a client that left; counted, as it cannot be sent
 
 
-class Edge:
-    """Numbers requests, measures and logs them without their content, and answers what failed."""
+class RequestLog:
+    """Gives each request an id, logs and counts it without its content, answers if it failed."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Stand around an application."""
+        """Wrap an application."""
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ class Edge:
             self._note(scope, status, time.perf_counter() - begun, number)
 
     def _note(self, scope: Scope, status: int, seconds: float, number: str) -> None:
-        """Count and log, by the name of the route: a path may hold anything."""
+        """Count and log a response, by its route, not by its path, which may hold anything."""
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.answered(route, status, seconds)
         client = (scope.get("client") or ["-"])[0]
@@ -66,7 +66,10 @@ class Edge:
 
 
 def _explained(error: BaseException, number: str) -> ApiError:
-    """What the client may know. The log gets the place, not the message, which may quote a text."""
+    """An unexpected error as the client may see it.
+
+    The log gets its place in the code, not its message, which may quote a text.
+    """
     if isinstance(error, asyncio.CancelledError):
         return ApiError(503, "the server is ending", code="draining", headers={"Retry-After": "5"})
     places = "".join(traceback.format_tb(error.__traceback__))

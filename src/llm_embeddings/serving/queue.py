@@ -1,4 +1,4 @@
-"""What a server has taken on, and what it cannot take on now."""
+"""The queue of a server: what it has in hand, and the refusal of what is too much."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .errors import ApiError
-from .options import Limits
+from .limits import Limits
 
-_REMEMBERED_SECONDS = 30.0
+_REMEMBERED_SECONDS = 30.0  # of work, from which the speed is estimated
 _LONGEST_WAIT = 60  # openai's client ignores a longer Retry-After than one or two minutes
 
 
 class Queue:
-    """Requests in hand and tokens that are not computed yet; used by one event loop.
+    """Counts requests in hand and their tokens; used within one event loop.
 
     Attributes:
-        requests: Requests in hand.
-        tokens: Tokens of theirs, as far as they are counted, that have no vectors yet.
+        requests: How many requests are in hand.
+        tokens: How many of their tokens are not computed yet; requests not parsed yet have none.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing is in hand."""
+        """Start with nothing in hand; `clock` tells the time in seconds."""
         self._limits, self._clock = limits, clock
         self.requests = self.tokens = 0
         self._done = self._seconds = self._since = 0.0
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Have a request in hand, so that what waiting bodies take is bounded.
+        """Count a request as in hand while the block runs, so that waiting bodies are bounded.
 
         Raises:
-            ApiError: 429, there are too many.
+            ApiError: 429, too many requests are in hand.
         """
         if self.requests >= self._limits.queue_requests:
             raise self._full(f"{self.requests} requests", self.tokens)
@@ -45,10 +45,10 @@ class Queue:
 
     @contextmanager
     def place(self, tokens: int) -> Iterator[None]:
-        """Have a request's tokens in the queue until they are computed or given up.
+        """Count a request's tokens as in hand while the block runs, which computes them.
 
         Raises:
-            ApiError: 400, more than ever fit; 429, more than fit now.
+            ApiError: 400, they are more than ever fit; 429, more than fit now.
         """
         most = self._limits.queue_tokens
         if tokens > most:
@@ -71,16 +71,16 @@ class Queue:
             self.tokens -= tokens
 
     def seconds(self, tokens: int) -> int:
-        """How long to wait until so many tokens are done, by the speed of the last requests.
+        """About how long so many tokens take, by the speed of the last requests.
 
         Returns:
-            Between 1 and 60.
+            Seconds, from 1 to 60.
         """
         needed = tokens * self._seconds / self._done if self._done else 0.0
         return min(max(math.ceil(needed), 1), _LONGEST_WAIT)
 
     def _count(self, tokens: int) -> None:
-        """Remember how fast requests are finished while there are any."""
+        """Count tokens as done, with the time since the last ones; older ones count less."""
         now = self._clock()
         self._done += tokens
         self._seconds += now - self._since
@@ -89,6 +89,7 @@ class Queue:
             self._done, self._seconds = self._done / 2, self._seconds / 2
 
     def _full(self, what: str, ahead: int) -> ApiError:
+        """The refusal of a request while `ahead` tokens have to be done first."""
         seconds = self.seconds(ahead)
         return ApiError(
             429,

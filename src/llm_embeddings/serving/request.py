@@ -1,4 +1,4 @@
-"""A request's body -> what is asked for, or an error that names the field and the remedy."""
+"""The body of a request -> what is asked for, or an error that names the field and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _SHAPES = "a string, strings, an array of token ids, or arrays of token ids"
 
 
 def _check_inputs(value: Any, info: ValidationInfo) -> Inputs:
-    """All texts as a list, whichever way they were sent."""
+    """All texts of the field `input` as a list of strings or of arrays, checked.
+
+    Raises:
+        ApiError: 400, there are none, too many, or values of another type.
+    """
     texts = value if isinstance(value, list) else [value]
     if texts and type(texts[0]) is int:
         texts = [texts]
@@ -67,7 +71,7 @@ def parse(body: bytes | bytearray, most_inputs: int) -> EmbeddingRequest:
 
     Args:
         body: JSON in UTF-8, without NaN and without infinity.
-        most_inputs: Texts it may have.
+        most_inputs: Most texts that it may have.
 
     Raises:
         ApiError: 400, with the field that is wrong.
@@ -94,6 +98,7 @@ def parse(body: bytes | bytearray, most_inputs: int) -> EmbeddingRequest:
 
 
 def _unknown(name: str) -> ApiError:
+    """The error for a field that does not exist."""
     known = list(EmbeddingRequest.model_fields)
     near = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
@@ -103,7 +108,7 @@ def _unknown(name: str) -> ApiError:
 
 
 def _name(value: Any) -> str:
-    """What a JSON value is, without its content."""
+    """The type of a JSON value in words."""
     if isinstance(value, list):
         return "an array"
     names = {str: "a string", dict: "an object", bool: "true or false", type(None): "null"}

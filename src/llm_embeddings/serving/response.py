@@ -1,4 +1,4 @@
-"""Vectors -> the body of the answer."""
+"""Vectors -> the body of a response."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pydantic_core import to_json
 
 from ..vectors import Vectors
 
-_AT_ONCE = 2**16  # numbers; as text they take some milliseconds, in which nothing else is served
+_AT_ONCE = 2**16  # numbers; to write them as text takes milliseconds, which block the event loop
 
 
 async def answer_body(
     vectors: Vectors, encoding: Literal["float", "base64"], model: str, tokens: int
 ) -> bytes:
-    """The JSON that OpenAI's clients read.
+    """The body of a response, in the JSON that OpenAI's clients read.
 
     Args:
         vectors: `[n, dim]`, float32.
-        encoding: "float" = numbers that give back the same float32; "base64" = the bytes of
-            little-endian float32, of which no Python list is made.
+        encoding: "float" = numbers, which read back as the same float32; "base64" = the bytes of
+            little-endian float32, which is faster.
         model: Name of the model.
-        tokens: What the model was fed, for `usage`.
+        tokens: Tokens that the model was fed, for the field `usage`.
     """
     parts = []
     written = 0
@@ -41,6 +41,7 @@ async def answer_body(
 
 
 def _items(vectors: Vectors, encoding: str) -> Iterator[bytes]:
+    """The entries of the field `data`, one for each vector."""
     rows = np.ascontiguousarray(vectors, "<f4")
     for index, row in enumerate(rows):
         value = to_json(row.tolist()) if encoding == "float" else b'"%b"' % base64.b64encode(row)

@@ -1,4 +1,4 @@
-"""A process that serves one model, from its first byte read to the last answer sent."""
+"""Running the server: listening, loading the model, signals, and the end."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from uvicorn.config import LOGGING_CONFIG
 
 from ..encoder import Encoder
 from .app import build
-from .options import Limits
+from .limits import Limits
 from .service import Served, Service
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 75  # longer than clients keep a connection, so that they close it, not we
+_IDLE_SECONDS = 75  # longer than clients keep a connection, so that they close it first
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, and a service that hears of the end as early."""
+    """uvicorn's server, which tells the service of a signal to end."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal to end."""
+        """Handle a signal to end: take no more requests, and finish those in hand."""
         self._service.drain()
         super().handle_exit(sig, frame)
 
@@ -54,21 +54,21 @@ def serve(
     grace: int = 30,
     log_level: str = "info",
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; then finish what is in hand and return.
+    """Serve until SIGTERM or Ctrl-C; then finish the requests in hand and return.
 
-    The port answers while the model loads: `/healthz` with 200, requests for vectors with 503.
+    While the model loads, `/healthz` answers 200 and requests for vectors get 503.
 
     Args:
-        load: Makes the encoder, which is closed at the end; called in a thread.
+        load: Loads the encoder, which is closed at the end; called in a thread.
         host: Address to listen on.
-        port: 0 = any that is free.
+        port: Port to listen on; 0 = any that is free.
         name: As in `create_app`.
-        api_key: The same.
-        instruction: The same.
-        normalize: The same.
-        token_arrays: The same.
-        limits: The same.
-        grace: Seconds that requests in hand have at the end; then they are answered 503.
+        api_key: As in `create_app`.
+        instruction: As in `create_app`.
+        normalize: As in `create_app`.
+        token_arrays: As in `create_app`.
+        limits: As in `create_app`.
+        grace: Seconds that requests in hand have at the end; after them they get 503.
         log_level: "debug", "info" (a line per request), "warning" or "error".
 
     Raises:
@@ -91,7 +91,7 @@ def serve(
 async def _run(
     server: _Server, service: Service, load: Callable[[], Encoder], listener: socket.socket
 ) -> None:
-    """Serve, and load meanwhile; a model that does not load ends the server."""
+    """Serve, and load the model meanwhile; if that fails, the server ends."""
     host, port, *_ = listener.getsockname()
     host = f"[{host}]" if ":" in host else host
 
@@ -104,8 +104,8 @@ async def _run(
         return encoder
 
     async def loading() -> Encoder:
-        # A thread that ends: while more than one thread of a process has an OpenMP team of its own,
-        # all of them sleep between operations, which takes a third of a short pass.
+        # In a thread that ends afterwards: while several threads of a process have a team of OpenMP
+        # threads each, all teams sleep between operations, which makes a short pass a third longer.
         pool = ThreadPoolExecutor(1)
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, opened)
@@ -123,6 +123,11 @@ async def _run(
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens on an address.
+
+    Raises:
+        OSError: it cannot; the message names the address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -135,7 +140,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextmanager
 def _handled_signals(server: _Server) -> Iterator[None]:
-    """What ends uvicorn ends the process with an error, unless someone else takes the signal."""
+    """Handle signals to end while the block runs.
+
+    uvicorn raises them again after its end, which would end the process with an error.
+    """
     numbers = signal.SIGINT, signal.SIGTERM
     before = {number: signal.signal(number, server.handle_exit) for number in numbers}
     try:
@@ -146,6 +154,7 @@ def _handled_signals(server: _Server) -> Iterator[None]:
 
 
 def _config(app: FastAPI, grace: int, log_level: str) -> uvicorn.Config:
+    """Uvicorn's configuration, with the log of this package in its format."""
     logs: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     logs["formatters"]["default"]["fmt"] = "%(asctime)s %(levelprefix)s %(message)s"
     own = {"handlers": ["default"], "level": log_level.upper(), "propagate": False}
@@ -154,7 +163,7 @@ def _config(app: FastAPI, grace: int, log_level: str) -> uvicorn.Config:
         app,
         ws="none",
         lifespan="off",
-        access_log=False,  # its lines hold the query string; those of `edge` do not
+        access_log=False,  # its lines hold the query string; those of `middleware` do not
         server_header=False,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=grace,

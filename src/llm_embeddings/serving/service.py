@@ -1,4 +1,4 @@
-"""From what is asked to vectors: names, roles, limits, and one encoder for all."""
+"""What the server does: a request -> vectors, with names, roles, limits and one encoder."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..encoder import Encoder
 from ..recipe import Role
 from ..vectors import Vectors
 from .errors import ApiError, shown
+from .limits import Limits
 from .metrics import Metrics
-from .options import Limits
 from .queue import Queue
 from .request import EmbeddingRequest, Inputs
-from .token_arrays import REMEDY, texts_of
+from .token_arrays import REMEDY, texts_of_arrays
 
-_QUICK = 8192  # characters or ids that are tokenised faster than a thread is woken
+_QUICK = 8192  # characters or ids; so few are tokenised faster than a thread is woken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What clients get.
+    """How a model is served.
 
     Attributes:
-        name: Of the model; None = its recipe's.
-        instruction: Of a query that brings none; None = the recipe's.
-        normalize: Unit L2 length; None = as the recipe says.
+        name: Name of the model; None = its recipe's.
+        instruction: Instruction of a query that comes without; None = the recipe's.
+        normalize: Whether vectors get unit L2 length; None = as the recipe says.
         token_arrays: Whether arrays of token ids are taken.
     """
 
@@ -39,7 +39,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """Texts as they will run."""
+    """The texts of a request, their tokens, and how many of the texts will be cut off."""
 
     texts: list[str]
     tokens: int
@@ -50,15 +50,15 @@ class Service:
     """One encoder behind a bounded queue.
 
     Attributes:
-        limits: Its bounds.
-        queue: What is in hand.
-        metrics: What has happened.
-        state: Whether requests are taken, and if not, why.
-        name: Of the model.
+        limits: Bounds on requests.
+        queue: The requests in hand.
+        metrics: Counts of what was served.
+        state: Whether requests are taken ("ready"), and if not, why.
+        name: Name of the model; "" before it is loaded, unless it was given.
     """
 
     def __init__(self, served: Served, limits: Limits) -> None:
-        """Wait for an encoder."""
+        """Start without an encoder; `open` gives it one."""
         self.limits, self.queue = limits, Queue(limits)
         self.metrics = Metrics(self.queue)
         self.state: Literal["loading", "ready", "draining"] = "loading"
@@ -69,7 +69,7 @@ class Service:
         self._roles: dict[str, Role | None] = {}
 
     def open(self, encoder: Encoder) -> None:
-        """Take requests from now on, after a first pass, which is slower than others.
+        """Take requests from now on, after a first pass, which is slower than later ones.
 
         Raises:
             ValueError: the model has no place for the instruction of queries.
@@ -83,14 +83,14 @@ class Service:
             self.state = "ready"
 
     def drain(self) -> None:
-        """Take no more requests; those in hand go on."""
+        """Take no more requests; those in hand are finished."""
         self.state = "draining"
 
     def check_ready(self) -> Encoder:
-        """The encoder that new requests get.
+        """The encoder, if requests are taken.
 
         Raises:
-            ApiError: 503, it is not there yet, or no longer for new requests.
+            ApiError: 503, the model is still loading, or the server is ending.
         """
         if self._encoder is None or self.state != "ready":
             raise ApiError(
@@ -99,10 +99,10 @@ class Service:
         return self._encoder
 
     def role_of(self, name: str) -> Role | None:
-        """The role that a served name stands for.
+        """The role that a name of the model stands for; None = the request says it.
 
         Raises:
-            ApiError: 404, there is no such model.
+            ApiError: 404, there is no such name.
         """
         if name not in self._roles:
             raise ApiError(
@@ -114,7 +114,7 @@ class Service:
         return self._roles[name]
 
     def models(self) -> list[dict[str, object]]:
-        """All served names, as `/v1/models` lists them."""
+        """All names of the model, as `/v1/models` lists them."""
         encoder = self.check_ready()
         facts = {
             "object": "model",
@@ -126,13 +126,17 @@ class Service:
         return [{"id": name, **facts} for name in self._roles]
 
     async def embed(self, encoder: Encoder, asked: EmbeddingRequest) -> tuple[Vectors, int]:
-        """What is asked for, from an encoder that was ready when the request came.
+        """Compute the vectors of a request.
+
+        Args:
+            encoder: The encoder, from `check_ready` when the request came.
+            asked: The request.
 
         Returns:
             Vectors `[n, dim]`, float32, and how many tokens the model was fed.
 
         Raises:
-            ApiError: what is asked cannot be, or not now, or took too long.
+            ApiError: the request is wrong, too much for now, or took too long.
         """
         role, instruction = self._as_what(asked)
         _check_dimensions(encoder, asked.dimensions)
@@ -170,7 +174,7 @@ class Service:
     async def _count(
         self, encoder: Encoder, inputs: Inputs, role: Role, instruction: str | None
     ) -> _Counted:
-        """Texts and their tokens; many are counted in a thread."""
+        """Tokenise the texts of a request to count its tokens; many texts in a thread."""
         if isinstance(inputs[0], list) and not self._served.token_arrays:
             raise ApiError(
                 400,
@@ -185,6 +189,7 @@ class Service:
         return await asyncio.to_thread(_counted, *arguments)
 
     def _late(self) -> ApiError:
+        """The error for a request that takes longer than the timeout."""
         return ApiError(
             503,
             f"not done within {self.limits.timeout:g} s: send fewer texts at a time, or try again "
@@ -195,18 +200,24 @@ class Service:
 
 
 def _counted(encoder: Encoder, inputs: Inputs, role: Role, instruction: str | None) -> _Counted:
+    """Texts of a request and their tokens, counted by tokenising.
+
+    Raises:
+        ApiError: 400, the model takes no such instruction.
+    """
     texts = _texts(encoder, inputs)
     try:
         rows = encoder.model.rows(texts, role, instruction)
-    except ValueError as error:  # the instruction is the only thing of the client's that can fail
+    except ValueError as error:  # only the client's instruction can be wrong
         raise ApiError(400, str(error), code="invalid_value", param="instruction") from error
     return _Counted(texts, sum(len(row.ids) for row in rows), sum(row.cut > 0 for row in rows))
 
 
 def _texts(encoder: Encoder, inputs: Inputs) -> list[str]:
+    """The texts of a request, those of token arrays decoded."""
     arrays = [one for one in inputs if isinstance(one, list)]
     if arrays:
-        return texts_of(encoder.tokenizer, arrays)
+        return texts_of_arrays(encoder.tokenizer, arrays)
     return [one for one in inputs if isinstance(one, str)]
 
 

@@ -1,8 +1,9 @@
-"""Arrays of token ids -> the texts they stand for.
+"""Arrays of token ids -> the texts that they encode.
 
-An array counts as the text that it decodes to, so that templates, BOS and EOS come around it as
-around a string. It is accepted only if the tokenizer makes these very ids of that text. Most arrays
-from another vocabulary fail there, but short ones may pass, so a server takes arrays only if asked.
+An array counts as the text that it decodes to, so that it gets templates, BOS and EOS like any
+text. It is accepted only if the tokenizer makes exactly these ids of that text. Most arrays of
+another vocabulary fail this test, but short ones may pass, so a server takes arrays only if it is
+told to.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ REMEDY = (
 )
 
 
-def texts_of(tokenizer: PreTrainedTokenizerFast, arrays: Arrays) -> list[str]:
-    """The texts of arrays.
+def texts_of_arrays(tokenizer: PreTrainedTokenizerFast, arrays: Arrays) -> list[str]:
+    """The texts that arrays of token ids encode.
 
     Raises:
         ApiError: an array holds an id that is not in the vocabulary or is a special token, or is
@@ -50,4 +51,5 @@ def texts_of(tokenizer: PreTrainedTokenizerFast, arrays: Arrays) -> list[str]:
 
 
 def _refused(index: int, why: str) -> ApiError:
+    """The error for array number `index` of a request."""
     return ApiError(400, f"input[{index}]: {why}", code="invalid_token_ids", param="input")

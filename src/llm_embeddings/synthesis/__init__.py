@@ -1,7 +1,7 @@
-"""Training data made by a language model, filtered, and hard negatives from a corpus.
+"""Training data made by a language model and filtered, and hard negatives from a corpus.
 
-`generate` writes a run, `rows_of` reads it, `apply_filters` chooses, `write_rows` saves; `mine`
-adds hard negatives to rows one has.
+`generate` lets a model write the examples of a run, `rows_of` reads them, `apply_filters` keeps the
+good ones, `write_rows` saves them for training; `mine` adds hard negatives to any training data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ties examples to somebody's own world: passages of their documents, and personas."""
+"""What ties examples to one's own domain: passages of one's documents, and personas."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from ..searching.chunks import chunk
 from ..searching.decoding import Unreadable
-from ..searching.readers import kind_of, read
+from ..searching.readers import content_format, read_content
 from ..searching.sources import scan
 
 _MAX_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """Something to ask about.
+class GroundingPassage:
+    """A passage of a document that queries are to be written for.
 
     Attributes:
         place: File and line, or page, where it begins.
-        text: With the headings above it.
+        text: The passage, with the headings above it.
     """
 
     place: str
@@ -31,27 +31,27 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Passages:
-    """The passages of documents.
+class Grounding:
+    """The passages found in documents.
 
     Attributes:
-        found: Those with enough to ask about.
+        found: Passages that are long enough to ask about.
         skipped: Files that could not be read, each with the reason.
         short: How many passages were too short.
     """
 
-    found: tuple[Passage, ...]
+    found: tuple[GroundingPassage, ...]
     skipped: tuple[str, ...]
     short: int
 
 
-def read_passages(paths: Sequence[Path], *, shortest: int = 200, output: Path) -> Passages:
+def read_grounding(paths: Sequence[Path], *, shortest: int = 200, output: Path) -> Grounding:
     """Cut documents into passages, as `llm-embeddings search` does.
 
     Args:
         paths: Files and directories: text, Markdown, HTML, PDF, JSONL.
         shortest: Characters that a passage needs.
-        output: A directory to keep out of.
+        output: A directory that is not read, even if it lies in one of `paths`.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -62,28 +62,29 @@ def read_passages(paths: Sequence[Path], *, shortest: int = 200, output: Path) -
             raise FileNotFoundError(f"{path}: no such document or directory of documents")
     listed = scan(paths, max_bytes=_MAX_BYTES, index=output)
     skipped = [f"{skip.file.shown}: {skip.reason}" for skip in listed.skipped if not skip.by_name]
-    passages: dict[str, Passage] = {}
+    passages: dict[str, GroundingPassage] = {}
     short = 0
     for file in listed.files:
         try:
-            sections = read(Path(file.path).read_bytes(), kind_of(file.path)).sections
+            data = Path(file.path).read_bytes()
+            sections = read_content(data, content_format(file.path)).sections
         except (Unreadable, OSError) as error:
             skipped.append(f"{file.shown}: {error}")
             continue
         for part in chunk(sections):
             if len(part.text) < shortest:
                 short += 1
-            else:  # what stands in several files is asked about once
+            else:  # a passage that stands in several files counts once
                 place = f"{file.shown}:{part.first}"
-                passages.setdefault(part.passage, Passage(place, part.passage))
+                passages.setdefault(part.passage, GroundingPassage(place, part.passage))
     if not passages:
         reasons = "; ".join(skipped[:3]) or f"{short} passages under {shortest} characters"
         raise ValueError(f"no passage to ask about in {', '.join(map(str, paths))}: {reasons}")
-    return Passages(tuple(passages.values()), tuple(skipped), short)
+    return Grounding(tuple(passages.values()), tuple(skipped), short)
 
 
 def read_personas(path: Path) -> tuple[str, ...]:
-    """Personas, one per line.
+    """Personas, descriptions of people who might ask, one per line of a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -100,12 +101,12 @@ def read_personas(path: Path) -> tuple[str, ...]:
 
 
 def in_turn(count: int, seed: int) -> list[int]:
-    """An order of `count` passages; going through it, each comes as often as any other."""
+    """The numbers of `count` passages in random order, the same for the same seed."""
     order = list(range(count))
     random.Random(f"{seed} passages").shuffle(order)
     return order
 
 
 def digest(texts: Sequence[str]) -> str:
-    """A short name for texts and their order."""
+    """A hash of texts in their order, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What prompts are filled with: groups of tasks, value sets and languages, as published for E5.
+"""What prompts are filled with: groups of tasks, values and languages, as published for E5.
 
 Source: Wang et al. 2024, arXiv 2401.00368, section 3.1 and appendix C (value sets), figure 2 and
 table 1 (sizes, languages). Where the text and table 8 differ (query lengths), the table holds.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 Group = Literal["short-long", "long-short", "short-short", "long-long", "sts", "bitext", "grounded"]
 
-# Thousands of examples in the published data.
+# How many thousand examples of each group the published data has.
 GROUP_WEIGHTS: Mapping[str, float] = {
     "short-long": 167,
     "long-short": 122,
@@ -24,7 +24,7 @@ GROUP_WEIGHTS: Mapping[str, float] = {
     "long-long": 17,
     "short-short": 13,
 }
-GROUNDED = "grounded"  # queries for passages of one's own; not in the paper
+GROUNDED = "grounded"  # queries for passages of one's own documents; not in the paper
 SYMMETRIC = {  # group -> its one instruction
     "sts": "Retrieve semantically similar text.",
     "bitext": "Retrieve parallel sentences.",
@@ -90,21 +90,25 @@ uk Ukrainian, ur Urdu, uz Uzbek, vi Vietnamese, xh Xhosa, yi Yiddish, zh Chinese
 LANGUAGES: Mapping[str, str] = {
     entry.split()[0]: entry.split(maxsplit=1)[1] for entry in _NAMES.replace("\n", " ").split(", ")
 }
-# Per cent. 13 languages have 2.7 to 3.0 each, of which only the sum is used here.
+# Shares of the published data in per cent. `_LARGE` have 2.7 to 3.0 each; only their sum is used.
 _ENGLISH, _OTHERS = 43.1, 19.8
 _LARGE = ("pl", "ja", "it", "ru", "id", "de", "fa", "es", "zh", "fr", "pt", "ar", "nl")
 
 
 def published_languages() -> dict[str, float]:
-    """Weights by code: English, 13 large languages alike, the other 79 alike."""
+    """Weights by language code: English, 13 large languages alike, the other 79 alike."""
     large = (100 - _ENGLISH - _OTHERS) / len(_LARGE)
     other = _OTHERS / (len(LANGUAGES) - len(_LARGE) - 1)
     weights = {code: large if code in _LARGE else other for code in LANGUAGES}
     return weights | {"en": _ENGLISH}
 
 
-def check_weights(what: str, weights: Mapping[str, float], known: Mapping[str, Any]) -> None:
-    """Raise `ValueError` unless weights are positive and their names known."""
+def _check_weights(what: str, weights: Mapping[str, float], known: Mapping[str, Any]) -> None:
+    """Check that there are weights, that they are positive and their names known.
+
+    Raises:
+        ValueError: they are not; the message calls them `what`.
+    """
     if not weights:
         raise ValueError(f"no {what}: give at least one")
     for name, weight in weights.items():
@@ -116,7 +120,7 @@ def check_weights(what: str, weights: Mapping[str, float], known: Mapping[str, A
 
 
 def draw(rng: random.Random, weights: Mapping[str, float]) -> str:
-    """A name, with a probability proportional to its weight."""
+    """Draw a name with a probability proportional to its weight."""
     sums = list(itertools.accumulate(weights.values()))
     place = bisect.bisect_right(sums, rng.random() * sums[-1])
     return list(weights)[min(place, len(sums) - 1)]
@@ -124,12 +128,12 @@ def draw(rng: random.Random, weights: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """Draws what an example is about; the same for a seed and number whatever came before.
+    """Draws what each example is about, from the seed and the example's number alone.
 
     Attributes:
-        seed: Of the run.
-        groups: Weights by group.
-        languages: Weights by code.
+        seed: Seed of the run.
+        groups: Weights by group of tasks.
+        languages: Weights by language code.
     """
 
     seed: int
@@ -142,8 +146,8 @@ class Sampler:
         Raises:
             ValueError: an unknown name, a weight that is not positive, or bitext with one language.
         """
-        check_weights("group", self.groups, VALUES)
-        check_weights("language", self.languages, LANGUAGES)
+        _check_weights("group", self.groups, VALUES)
+        _check_weights("language", self.languages, LANGUAGES)
         if "bitext" in self.groups and len(self.languages) < 2:
             raise ValueError(
                 f"group bitext needs two languages, not {', '.join(self.languages)} alone: give "
@@ -155,7 +159,7 @@ class Sampler:
         return draw(self.rng("group", number), self.groups)
 
     def values(self, group: str, number: int) -> dict[str, str]:
-        """The placeholders of example `number`; languages are codes.
+        """Values for the placeholders of example `number`, by name; languages are codes.
 
         In bitext both languages are drawn by their weights, the second from those that remain.
         """
@@ -170,5 +174,5 @@ class Sampler:
         return values | {"src_lang": language, "tgt_lang": draw(rng, rest)}
 
     def rng(self, *what: str | int) -> random.Random:
-        """A source of randomness for one purpose."""
+        """A source of randomness for one purpose, which `what` names."""
         return random.Random(" ".join(map(str, (self.seed, *what))))

@@ -1,7 +1,7 @@
 """The prompts, in our own words after the published guidelines (arXiv 2401.00368, appendix C).
 
-Whoever changes a word here raises `VERSION`: it stands in every row, and a run that was begun with
-another version is not continued.
+After a change to any word here, raise `VERSION`: it is written into every row, and a run that was
+begun with another version is not continued.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .placeholders import GROUNDED, LANGUAGES
 VERSION = "1"
 TASKS_PER_CALL = 20
 
-# group -> the keys of a reply: query, positive and, where there is one, negative.
+# Group -> keys of the JSON reply: of the query, the positive and, if there is one, the negative.
 KEYS: Mapping[str, tuple[str, ...]] = {
     "short-long": ("user_query", "positive_document", "hard_negative_document"),
     "long-short": ("input_text", "label", "misleading_label"),
@@ -133,11 +133,11 @@ _PERSONA = "\n- Who types the query: {persona}"
 
 
 def brainstorm_prompt(group: str, persona: str = "") -> str:
-    """Asks for a JSON list of tasks of an asymmetric group.
+    """The prompt that asks for a JSON list of tasks of an asymmetric group.
 
     Args:
-        group: One with tasks.
-        persona: Whose tasks; "" = anybody's.
+        group: A group that `has_tasks`.
+        persona: Description of the person whose tasks they are; "" = anybody.
     """
     idea, examples = _IDEAS[group]
     shown = "\n".join(f"- {example}" for example in examples)
@@ -152,13 +152,14 @@ def brainstorm_prompt(group: str, persona: str = "") -> str:
 
 
 def example_prompt(group: str, values: Mapping[str, str], persona: str = "") -> str:
-    """Asks for one example as a JSON object with the keys `KEYS[group]`.
+    """The prompt that asks for one example as a JSON object with the keys `KEYS[group]`.
 
     Args:
-        group: Of `KEYS`.
-        values: The placeholders; also "task" or "passage" where the group has them. Languages are
-            codes.
-        persona: Who types the query, in groups with a query of a user; "" = anybody.
+        group: One of `KEYS`.
+        values: Values of the placeholders, with "task" or "passage" where the group has them.
+            Languages are codes.
+        persona: Description of the person who types the query, used in groups with a user's query;
+            "" = anybody.
     """
     named = {
         name: LANGUAGES[value] if name in ("language", "src_lang", "tgt_lang") else value
@@ -169,12 +170,12 @@ def example_prompt(group: str, values: Mapping[str, str], persona: str = "") -> 
 
 
 def has_tasks(group: str) -> bool:
-    """Whether examples of a group belong to brainstormed tasks."""
+    """Whether the examples of a group are written for tasks that the model thought of."""
     return group in _IDEAS
 
 
 def reply_schema(group: str) -> dict[str, object]:
-    """The JSON schema of an example's reply."""
+    """The JSON schema of a reply with one example."""
     return {
         "title": "Example",
         "description": "One training example.",

@@ -1,4 +1,4 @@
-"""Examples of a run as rows of training data, each with where it comes from."""
+"""Examples of a run as rows of training data, each with its provenance."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .calls.journal import EXAMPLE, recorded
 from .placeholders import GROUNDED, VALUES
 
 # Groups whose positive is a document that its query should find.
-RETRIEVAL = ("short-long", "short-short", "long-long", GROUNDED)
+RETRIEVAL_GROUPS = ("short-long", "short-short", "long-long", GROUNDED)
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticRow:
-    """One example.
+    """One example made by a language model.
 
     Attributes:
-        query: The anchor.
-        positive: What belongs to it.
-        negative: What looks as if it did; "" = none.
-        instruction: What the query asks for; None = nothing is said.
-        group: Of `placeholders.VALUES`.
-        languages: Codes of the languages of query and positive; empty = that of a document.
+        query: The query, or the first of similar texts.
+        positive: The text that belongs to the query.
+        negative: A text that seems to belong to it and does not; "" = none.
+        instruction: The task, as an instruction to the query; None = none.
+        group: Group of tasks, one of `placeholders.VALUES`.
+        languages: Codes of the languages of query and positive; empty = that of a user's document.
         provenance: Number, model, prompt version, seed, placeholders and more.
     """
 
@@ -39,16 +39,16 @@ class SyntheticRow:
 
     @property
     def number(self) -> int:
-        """Its number in the run."""
+        """The example's number in the run."""
         return int(self.provenance["number"])
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All its texts."""
+        """Query, positive and, if there is one, negative."""
         return tuple(filter(None, (self.query, self.positive, self.negative)))
 
     def as_json(self) -> str:
-        """A line that the contrastive stage reads."""
+        """The row as a line of JSON that the stage `contrastive` reads."""
         columns = {"instruction": self.instruction, "query": self.query, "positive": self.positive}
         if self.negative:
             columns["negative"] = self.negative
@@ -60,9 +60,12 @@ class SyntheticRow:
 def rows_of(run: Path) -> Iterator[SyntheticRow]:
     """The examples of a run, by number.
 
+    Args:
+        run: The run's directory.
+
     Raises:
-        FileNotFoundError: there is no run.
-        ValueError: it is not what this version writes.
+        FileNotFoundError: it holds no run.
+        ValueError: its journal is not one that this version writes.
     """
     settings, lines = recorded(run, EXAMPLE)
     common = {name: settings[name] for name in ("model", "prompt_version", "seed")}
@@ -88,14 +91,15 @@ def rows_of(run: Path) -> Iterator[SyntheticRow]:
 def write_rows(rows: Iterable[SyntheticRow], directory: Path) -> dict[str, int]:
     """Write rows as training data, one file per group.
 
-    Files of one group have the same columns, and can be weighed in a mixture.
+    So each file has the same columns throughout, and a weight of its own in a mixture.
 
     Args:
-        rows: In the order in which they are written.
-        directory: Made if missing; files of groups that are there are replaced.
+        rows: The rows, in the order in which they are written.
+        directory: Made if missing; files of groups in it are replaced, or removed if no row is of
+            that group.
 
     Returns:
-        Rows by group.
+        How many rows were written, by group.
     """
     directory.mkdir(parents=True, exist_ok=True)
     by_group: dict[str, list[str]] = {}

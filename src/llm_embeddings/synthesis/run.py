@@ -1,8 +1,7 @@
-"""The two steps of E5's synthetic data: think of tasks, then write an example of each.
+"""A run of E5's two steps: the model thinks of tasks, then writes examples for them.
 
-What an example is about depends on the seed and its number alone, so a run that was interrupted
-goes on as if it had not been; its texts repeat too where the model gives the same reply to the same
-prompt.
+What an example is about depends on the seed and its number alone, so an interrupted run goes on as
+if it had not been. Its texts repeat in another run if the model answers a prompt alike.
 """
 
 from __future__ import annotations
@@ -17,32 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from . import prompts
-from .calls.asking import Asker, Job, Manners, OutOfBudget, Stopped
-from .calls.budget import Budget, Limits
-from .calls.generators import Generator, ModelOptions, Prompt, Reply
+from .calls.asking import Asker, Manners, OutOfBudget, PromptJob, Stopped
+from .calls.budget import Budget, BudgetLimits
+from .calls.generators import ModelOptions, Prompt, Reply, TextGenerator
 from .calls.journal import EXAMPLE, TASKS, Journal
 from .calls.parsing import parse_example, parse_tasks
-from .grounding import Passage, digest, in_turn
+from .grounding import GroundingPassage, digest, in_turn
 from .placeholders import GROUNDED, SYMMETRIC, Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run makes.
+    """What a run is to make.
 
     Attributes:
-        examples: How many.
-        sampler: Groups, languages and seed.
-        passages: Of the user's documents, for the group "grounded".
-        personas: Who types queries; none = anybody.
-        instruction: Of grounded examples; None = rows without one, "" = none.
-        examples_per_task: How often a task is used on average. The paper has 312 k examples of
-            asymmetric groups and 150 k instructions.
+        examples: How many examples.
+        sampler: Draws groups, languages and other values, by its seed.
+        passages: Passages of one's own documents, for the group "grounded".
+        personas: Descriptions of the people who type queries; empty = anybody.
+        instruction: Instruction of grounded examples; None = their rows do not say, "" = none.
+        examples_per_task: For how many examples a task is used on average. The paper has 312 k
+            examples of asymmetric groups and 150 k instructions.
     """
 
     examples: int
     sampler: Sampler = field(default_factory=lambda: Sampler(0))
-    passages: Sequence[Passage] = ()
+    passages: Sequence[GroundingPassage] = ()
     personas: Sequence[str] = ()
     instruction: str | None = None
     examples_per_task: float = 2.0
@@ -64,7 +63,7 @@ class Plan:
             raise ValueError(f"documents are given, but no group asks about them: {groups}")
 
     def settings(self, model: str, options: ModelOptions) -> dict[str, Any]:
-        """All that rows depend on: a run goes on only if none of it has changed."""
+        """All that a run's rows depend on; a run is continued only if none of it has changed."""
         return {
             "model": model,
             "prompt_version": prompts.VERSION,
@@ -84,20 +83,20 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What came of a run, with its earlier parts.
+    """What a run has made, all its parts together.
 
     Attributes:
-        planned: Examples wanted.
-        made: Examples there are.
-        failed: How many failed, by reason. What did so for want of an endpoint is tried again
-            when the run is continued.
-        untried: Examples nobody asked for yet.
-        tasks: Tasks thought of, by group.
-        tokens_in: Of all prompts.
-        tokens_out: Of all replies.
-        cost: By the prices given.
-        stopped: Why the run ended before its end; "" = it did not.
-        spent: Whether it was for the budget.
+        planned: How many examples are wanted.
+        made: How many examples there are.
+        failed: How many examples failed, by reason. A continued run tries those again that failed
+            because the endpoint did not answer.
+        untried: How many examples the model was not asked for yet.
+        tasks: How many tasks the model thought of, by group.
+        tokens_in: Tokens of all prompts.
+        tokens_out: Tokens of all replies.
+        cost: What they cost by the prices given.
+        stopped: Why the run stopped early; "" = it did not.
+        spent: Whether it stopped because the budget is spent.
     """
 
     planned: int
@@ -115,14 +114,14 @@ class Summary:
 def generate(
     output: Path,
     plan: Plan,
-    generator: Generator,
+    generator: TextGenerator,
     *,
-    limits: Limits | None = None,
+    limits: BudgetLimits | None = None,
     manners: Manners | None = None,
     options: ModelOptions | None = None,
     watch: Callable[[Journal], None] = lambda journal: None,
 ) -> Summary:
-    """Make the examples of a plan, or those that earlier calls left; see `agenerate`."""
+    """Make the examples of a plan that are not made yet; `agenerate` for code that is not async."""
     return asyncio.run(
         agenerate(
             output,
@@ -139,33 +138,33 @@ def generate(
 async def agenerate(
     output: Path,
     plan: Plan,
-    generator: Generator,
+    generator: TextGenerator,
     *,
-    limits: Limits | None = None,
+    limits: BudgetLimits | None = None,
     manners: Manners | None = None,
     options: ModelOptions | None = None,
     watch: Callable[[Journal], None] = lambda journal: None,
 ) -> Summary:
-    """Make the examples of a plan, or those that earlier calls left.
+    """Make the examples of a plan that are not made yet.
 
     Args:
-        output: Directory of the run; its journal holds every answer. `read_rows` reads it.
-        plan: What is made.
-        generator: Who answers; from `open_generator`, or any callable of that kind.
-        limits: What may be used, over all parts of the run; None = no limits.
-        manners: How the endpoint is treated.
-        options: How the model is asked: what the generator was opened with.
+        output: Directory of the run; its journal holds every answer. `rows_of` reads it.
+        plan: What is to be made.
+        generator: The language model, from `open_generator` or a callable like it.
+        limits: What the run may use, all its parts together; None = no limits.
+        manners: How the endpoint is treated: concurrency, waiting, repetitions.
+        options: The options that the generator was opened with.
         watch: Called after every answer.
 
     Returns:
-        What there is. `stopped` says why not all, if the budget or the endpoint gave out.
+        What the run has made. `stopped` tells if the budget or the endpoint ended it early.
 
     Raises:
         OSError: the directory cannot be written.
         ValueError: the directory is another run's, or the model will never answer.
     """
     options = options or ModelOptions()
-    limits = limits or Limits()
+    limits = limits or BudgetLimits()
     with Journal(output, plan.settings(generator.name, options)) as journal:
         budget = Budget(limits, journal.tokens_in, journal.tokens_out)
         asker = Asker(
@@ -188,13 +187,13 @@ async def agenerate(
         return _summary(plan, journal, limits, stopped)
 
 
-def _brainstorming(plan: Plan) -> Iterator[Job]:
-    """Jobs for as many tasks as the examples need; numbered over all groups."""
+def _brainstorming(plan: Plan) -> Iterator[PromptJob]:
+    """Prompts for as many tasks as the examples need; numbered over all groups."""
     number = 0
     for group in _groups_with_tasks(plan):
         for _ in range(_calls(plan, group)):
             persona = _persona(plan, "task persona", number)
-            yield Job(
+            yield PromptJob(
                 TASKS,
                 number,
                 Prompt(
@@ -207,10 +206,11 @@ def _brainstorming(plan: Plan) -> Iterator[Job]:
             number += 1
 
 
-def _examples(plan: Plan, tasks: Mapping[str, Sequence[str]]) -> Iterator[Job]:
+def _examples(plan: Plan, tasks: Mapping[str, Sequence[str]]) -> Iterator[PromptJob]:
+    """Prompts for the examples, numbered from 0; `tasks` by group."""
     sampler = plan.sampler
     order = in_turn(len(plan.passages), sampler.seed)
-    asked = 0  # of the passages, so far
+    asked = 0  # how many passages were asked about so far
     for number in range(plan.examples):
         group = sampler.group(number)
         values = sampler.values(group, number)
@@ -231,11 +231,11 @@ def _examples(plan: Plan, tasks: Mapping[str, Sequence[str]]) -> Iterator[Job]:
         text = prompts.example_prompt(group, filled, persona)
         prompt = Prompt(text, schema, _seed(plan, "example", number))
         reading = partial(_read_example, prompts.KEYS[group])
-        yield Job(EXAMPLE, number, prompt, reading, about | {"instruction": instruction})
+        yield PromptJob(EXAMPLE, number, prompt, reading, about | {"instruction": instruction})
 
 
 def _tasks(plan: Plan, journal: Journal) -> dict[str, list[str]]:
-    """The tasks of each group, each once, in the order of the calls.
+    """The tasks that the model thought of, by group, without repetitions, in the order of calls.
 
     Raises:
         Stopped: a group has none, because no reply could be used.
@@ -254,7 +254,7 @@ def _groups_with_tasks(plan: Plan) -> list[str]:
 
 
 def _calls(plan: Plan, group: str) -> int:
-    """Brainstormings of a group, by the number of examples that is expected of it."""
+    """How many prompts for tasks a group needs, by its expected number of examples."""
     weights = plan.sampler.groups
     expected = plan.examples * weights[group] / sum(weights.values())
     return max(1, ceil(expected / plan.examples_per_task / prompts.TASKS_PER_CALL))
@@ -276,7 +276,9 @@ def _read_example(keys: Sequence[str], reply: Reply) -> tuple[str, ...]:
     return parse_example(reply.text, keys, truncated=reply.truncated)
 
 
-def _summary(plan: Plan, journal: Journal, limits: Limits, stopped: Stopped | None) -> Summary:
+def _summary(
+    plan: Plan, journal: Journal, limits: BudgetLimits, stopped: Stopped | None
+) -> Summary:
     failed = Counter(
         reason for (kind, _), reason in sorted(journal.failures.items()) if kind == EXAMPLE
     )

@@ -1,7 +1,7 @@
-"""Supervised contrastive training with instructions: queries, positives and hard negatives.
+"""The stage `contrastive`: training on queries, positives and hard negatives, with instructions.
 
-LLM2Vec, E5-Mistral, RepLLaMA, LLaRA and Qwen3-Embedding differ in the values of the options here
-(`PRESETS`) and in the recipe.
+LLM2Vec, E5-Mistral, RepLLaMA, LLaRA and Qwen3-Embedding were trained this way, and differ in the
+values of the options (`PRESETS`) and in the recipe.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from ..recipe import Role
 from ..records.examples import Example, read_examples
 from ..records.sources import sources_of
 from ..vectors import Vectors
+from .batches.lengths import within
 from .batches.mixture import Mixture
 from .batches.pairs import Lengths, Pair, choose, targets_of, text_numbers, tokenize_pairs
-from .batches.texts import within
 from .losses import info_nce, matryoshka
-from .options import StageOptions, require
-from .passes.encoding import Encoding
+from .options import StageOptions, check_option
+from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
-from .run.loop import run
+from .run.loop import run_stage
 from .run.stage import Progress
-from .weights.loading import encode_texts, load_backbone_for_training, save_result
+from .weights.loading import load_backbone_for_training
+from .weights.saving import save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 __all__ = ["PRESETS", "Contrastive", "train_contrastive"]
 
-SOURCE = (
+_SOURCE = (
     "InfoNCE with in-batch and hard negatives; defaults of LLM2Vec, arXiv 2404.05961; "
     "train_configs/supervised of llm2vec 0.2.3"
 )
@@ -54,18 +55,21 @@ def train_contrastive(options: Contrastive) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return run(_Stage(options), options)
+    return run_stage(_Stage, options)
 
 
 def contrastive_loss(
     options: Contrastive, vectors: torch.Tensor, batch: Sequence[Pair]
 ) -> torch.Tensor:
-    """The loss of a batch.
+    """The InfoNCE loss of a batch.
 
     Args:
-        options: Temperature and negatives.
+        options: Say the temperature, which negatives count, and the lengths of vectors.
         vectors: `[queries + passages, dim]`, in the order of `tokenize_pairs`.
-        batch: Their pairs.
+        batch: The pairs that were embedded.
+
+    Returns:
+        A float32 scalar.
     """
     equal = None
     if options.skip_duplicates:
@@ -87,7 +91,7 @@ def contrastive_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(StageOptions):
-    """Train on queries, positives and hard negatives, instructions before the queries."""
+    """Train on queries, positives and hard negatives, with instructions before the queries."""
 
     batch_size: int = field(
         default=512, metadata={"help": "examples per update, all processes together"}
@@ -131,21 +135,21 @@ class Contrastive(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("temperature", self.temperature, self.temperature > 0, "must be above 0")
-        require("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
-        require("margin", self.margin, (self.margin or 0) >= 0, "must be 0 or more")
+        check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
+        check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
+        check_option("margin", self.margin, (self.margin or 0) >= 0, "must be 0 or more")
         for name in ("query_length", "passage_length", "max_characters"):
             value = getattr(self, name)
-            require(name, value, value is None or value >= 1, "must be 1 or more")
+            check_option(name, value, value is None or value >= 1, "must be 1 or more")
         object.__setattr__(self, "matryoshka", tuple(map(int, self.matryoshka)))
         shortest = min(self.matryoshka, default=1)
-        require("matryoshka", self.matryoshka, shortest >= 1, "has a length below 1")
+        check_option("matryoshka", self.matryoshka, shortest >= 1, "has a length below 1")
         if self.batch_size == 1 and not self.negatives:
             raise ValueError("batch_size=1 with negatives=0 has nothing to tell apart: raise one")
 
 
 class _Stage:
-    """The `Stage` of contrastive training."""
+    """Contrastive training, as the loop asks for it."""
 
     name = "contrastive"
 
@@ -164,15 +168,17 @@ class _Stage:
         self._trained = load_backbone_for_training(options)
         width = self._trained.backbone.config.hidden_size
         longest = max(options.matryoshka, default=0)
-        require("matryoshka", longest, longest <= width, f"is longer than the vectors: {width}")
-        for survey in self._mixture.surveys:  # what has no place in the templates shows here
+        check_option(
+            "matryoshka", longest, longest <= width, f"is longer than the vectors: {width}"
+        )
+        for survey in self._mixture.surveys:  # raises where a template takes no instruction
             first = next(iter(read(survey.source)))
             self._rows(choose([first], 0, options.instruction, random.Random(0)))
         self._encoding = Encoding(self._trained.backbone, self._trained.recipe)
         self.model: torch.nn.Module = self._encoding
 
     def batches(self, start: int) -> Iterator[list[Pair]]:
-        """Queries with a positive and negatives each, drawn by seed and number of the batch."""
+        """Pairs of query and passages, drawn by the seed and the number of the batch."""
         options = self._options
         found = self._mixture.batches(options.batch_size, start, epochs=options.epochs)
         for number, examples in enumerate(found, start):
@@ -193,24 +199,25 @@ class _Stage:
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def _rows(self, batch: Sequence[Pair]) -> tuple[list[list[int]], list[int]]:
+        """Token ids of queries, then passages, and the first pooled position of each."""
         rows = tokenize_pairs(self._trained, batch, self._lengths)
         return [row.ids for row in rows], [row.start for row in rows]
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """The backbone with its recipe."""
+        """Write the backbone with its recipe."""
         assert isinstance(model, Encoding)
         trained = replace(self._trained, backbone=model.backbone)
         save_result(self._options, trained, directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
-        """Vectors of the model as it is."""
+        """Vectors `[texts, dim]`, float32, by the model as trained so far."""
         budget = self._options.batch_tokens
         return encode_texts(model, self._trained, texts, role, budget=budget)
 
     def facts(self) -> Mapping[str, object]:
-        """Data and source."""
+        """Where the method comes from, and the fingerprint of the data."""
         return {
-            "source": SOURCE,
+            "source": _SOURCE,
             "batches": self._encoding.packing,
             "data": self._mixture.fingerprint(),
         }

@@ -1,9 +1,9 @@
-"""GRIT: one set of weights that embeds, looking both ways, and generates, looking back.
+"""The stage `grit`: one model that embeds with bidirectional and generates with causal attention.
 
-Muennighoff et al. 2024 (arXiv 2402.09906); hyper-parameters of its 7B model, losses as gritlm's
-training code (9710681) has them. The direction of attention belongs to each pass, so both losses
-go through the same modules in one update. Unlike there, the contrastive gradient is not divided by
-the number of processes.
+Muennighoff et al. 2024 (arXiv 2402.09906); hyper-parameters of its 7B model, losses of gritlm's
+training code (9710681). Each forward pass has its own direction of attention, so both losses are
+computed with the same modules in one update. Unlike there, the contrastive gradient is not divided
+by the number of processes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from .batches.conversations import tokenize_conversation
 from .batches.mixture import Mixture
 from .batches.pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
 from .losses import Aggregation, generative_weights, info_nce
-from .options import LoraOptions, StageOptions, require, require_one_of
-from .passes.encoding import Encoding
+from .options import LoraOptions, StageOptions, check_one_of, check_option
+from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, backward_vectors, plan
 from .passes.unified import UnifiedModel, learnt
-from .run.loop import run
+from .run.loop import run_stage
 from .run.stage import Progress
-from .weights.loading import encode_texts, load_backbone_for_training, load_head, save_result
+from .weights.head import load_head
+from .weights.loading import load_backbone_for_training
+from .weights.saving import save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
-RECIPE = gritlm.recipe("grit", SOURCE).replace(bos=True)
+_SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
+GRIT_RECIPE = gritlm.recipe("grit", _SOURCE).replace(bos=True)
 _STRIPPED = "\t\n :"  # what gritlm's training takes off both ends of an instruction
 
 
@@ -54,12 +56,12 @@ def train_grit(options: GRIT) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return run(_Stage(options), options)
+    return run_stage(_Stage, options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GRIT(StageOptions):
-    """Train one model to embed, looking both ways, and to generate, looking back."""
+    """Train one model to embed (bidirectional attention) and to generate (causal attention)."""
 
     batch_size: int = field(
         default=2048, metadata={"help": "examples per update, all processes together"}
@@ -104,13 +106,13 @@ class GRIT(StageOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "generative", tuple(self.generative))
-        require("temperature", self.temperature, self.temperature > 0, "must be above 0")
-        require("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
-        require_one_of("aggregation", self.aggregation, Aggregation)
+        check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
+        check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
+        check_one_of("aggregation", self.aggregation, Aggregation)
         for name in _POSITIVE:
-            require(name, getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
+            check_option(name, getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
         for name in ("embedding_weight", "generative_weight"):
-            require(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
+            check_option(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
         if not self.embedding_weight and not self.generative_weight:
             raise ValueError(
                 "embedding_weight and generative_weight are both 0: nothing is trained"
@@ -135,14 +137,14 @@ _POSITIVE = (
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What one update learns from; either may be empty."""
+    """What one update learns from; either list may be empty."""
 
     pairs: list[Pair]
     conversations: list[Conversation]
 
 
 class _Stage:
-    """The `Stage` of GRIT."""
+    """GRIT, as the loop asks for it."""
 
     name = "grit"
 
@@ -160,11 +162,13 @@ class _Stage:
                 same_source=False,
             )
         self.updates = self._updates()
-        self._trained = load_backbone_for_training(options, RECIPE)
+        self._trained = load_backbone_for_training(options, GRIT_RECIPE)
         most = self._trained.positions
         for name in ("query_length", "passage_length", "generative_length"):
             length = getattr(options, name)
-            require(name, length, length <= most, f"exceeds the model's {most} positions: lower it")
+            check_option(
+                name, length, length <= most, f"exceeds the model's {most} positions: lower it"
+            )
         head = load_head(options, self._trained.backbone)
         if options.lora is None:
             head.weight.requires_grad_(bool(options.generative_weight))
@@ -174,7 +178,7 @@ class _Stage:
         self.model: torch.nn.Module = UnifiedModel(self._encoding, head)
 
     def _read(self, source: Source) -> Iterator[Example]:
-        """Examples, their instructions without the marks around them that a frame replaces."""
+        """Examples of a file, without the colons and spaces around their instructions."""
         for example in read_examples(source, negatives=self._options.negatives > 0):
             yield replace(
                 example,
@@ -183,7 +187,7 @@ class _Stage:
             )
 
     def _updates(self) -> int | None:
-        """Updates in the epochs wanted, which are those of the embedding data if there is any."""
+        """Updates in `epochs` epochs of the embedding data, or if there is none, the other data."""
         options = self._options
         found = []
         if self._examples is not None:
@@ -194,7 +198,7 @@ class _Stage:
         return found[0]
 
     def batches(self, start: int) -> Iterator[_Batch]:
-        """Pairs and conversations; how many there are is for the loop to say."""
+        """Pairs and conversations, without end: the loop stops after `updates`."""
         options = self._options
         pairs: Iterator[list[Example]] = repeat([])
         conversations: Iterator[list[Conversation]] = repeat([])
@@ -207,7 +211,7 @@ class _Stage:
             yield _Batch(choose(examples, options.negatives, options.instruction, rng), talks)
 
     def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
-        """Both losses. The one that uses all weights comes last, when processes exchange them."""
+        """Backward passes of both losses, the one that uses all weights (with the head) last."""
         losses, tokens = {"loss": 0.0}, 0
         for name, part in (("embedding", self._embed), ("generative", self._generate)):
             if batch.pairs if name == "embedding" else batch.conversations:
@@ -219,7 +223,7 @@ class _Stage:
     def _embed(
         self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
     ) -> tuple[float, int]:
-        """Gradient of the contrastive loss; the loss, and tokens."""
+        """Backward pass of the contrastive loss; returns the loss and the number of tokens."""
         options = self._options
         rows = tokenize_pairs(self._trained, batch.pairs, self._lengths)
         targets = targets_of(batch.pairs)
@@ -245,7 +249,7 @@ class _Stage:
     def _generate(
         self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
     ) -> tuple[float, int]:
-        """Gradient of the language-model loss; the loss, and tokens."""
+        """Backward pass of the language-model loss; returns it and the number of tokens."""
         options = self._options
         tokenizer, recipe = self._trained.tokenizer, self._trained.recipe
         found = [
@@ -268,21 +272,21 @@ class _Stage:
         return total / options.generative_weight, sum(lengths)
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Backbone and head."""
+        """Write the causal language model of backbone and head."""
         assert isinstance(model, UnifiedModel)
         trained = replace(self._trained, backbone=model.encoding.backbone)
         save_result(self._options, trained, directory, head=model.head, generates=True)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
-        """Vectors of the model as it is."""
+        """Vectors `[texts, dim]`, float32, by the model as trained so far."""
         budget = self._options.batch_tokens
         return encode_texts(model, self._trained, texts, role, budget=budget)
 
     def facts(self) -> Mapping[str, object]:
-        """Data and source."""
+        """Where the method comes from, and the fingerprint of the data."""
         mixtures = {"embedding": self._examples, "generative": self._conversations}
         return {
-            "source": SOURCE,
+            "source": _SOURCE,
             "batches": self._encoding.packing,
             "data": [
                 {"loss": name, **entry}

@@ -1,9 +1,10 @@
-"""LLaRA / Llama2Vec: a causal LLM learns that eight tokens tell the words of what it read.
+"""The stage `llara`: eight tokens after a text learn to tell its words (LLaRA, Llama2Vec).
 
-EBAE asks them for the text itself (prompt SELF), EBAR for what follows it (prompt NEXT); the
-language-model loss on the text keeps the model what it is (arXiv 2312.15503; prompts, losses and
-weights as FlagEmbedding's research/LLARA/pretrain at 7ed43d6 has them, which differ from the
-paper's). The result is no retriever yet: `contrastive` makes it one.
+After the prompt SELF they tell the words of the text itself (the paper's EBAE), after the prompt
+NEXT those of the text that follows (EBAR). The language-model loss on the text is trained too, to
+keep what the model knows. Source: arXiv 2312.15503, with prompts, losses and weights of
+FlagEmbedding's research/LLARA/pretrain at 7ed43d6, which differ from the paper's. The result does
+not retrieve well yet: train it further by the stage `contrastive`.
 """
 
 from __future__ import annotations
@@ -26,26 +27,22 @@ from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.passages import WORDS, Passage, read_passages
 from .losses import LLARA_DIVISOR
-from .options import LoraOptions, StageOptions, require
-from .passes.encoding import Encoding
+from .options import LoraOptions, StageOptions, check_option
+from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
-from .passes.joint import Joint, JointModel, check_recipe, prompts_of, tokenize_joint
-from .run.loop import run
+from .passes.joint import Joint, JointModel, check_recipe, joint_prompts, tokenize_joint
+from .run.loop import run_stage
 from .run.stage import Progress
-from .weights.loading import (
-    encode_texts,
-    load_backbone_for_training,
-    load_head,
-    save_result,
-)
+from .weights.head import load_head
+from .weights.loading import load_backbone_for_training
+from .weights.saving import save_result
 from .weights.vocabulary import add_tokens
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
-SOURCE = "LLaRA, arXiv 2312.15503; FlagEmbedding research/LLARA/pretrain at 7ed43d6"
-RECIPE = llara.recipe("llara", SOURCE).replace(bos=True)
+_SOURCE = "LLaRA, arXiv 2312.15503; FlagEmbedding research/LLARA/pretrain at 7ed43d6"
+LLARA_RECIPE = llara.recipe("llara", _SOURCE).replace(bos=True)
 
 
 def train_llara(options: LLaRA) -> Path:
@@ -59,20 +56,20 @@ def train_llara(options: LLaRA) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return run(_Stage(options), options)
+    return run_stage(_Stage, options)
 
 
-def recipe_for(options: LLaRA) -> Recipe:
-    """The recipe asked for, that of a published LLaRA model, or `RECIPE`."""
+def _recipe(options: LLaRA) -> Recipe:
+    """The recipe asked for, or that of a published LLaRA model, or `LLARA_RECIPE`."""
     found = named(options.model, options.recipe)
-    if options.recipe is None and (found is None or found.family != RECIPE.family):
-        return RECIPE
+    if options.recipe is None and (found is None or found.family != LLARA_RECIPE.family):
+        return LLARA_RECIPE
     assert found is not None
     return found
 
 
-def train_words(backbone: Any, head: torch.nn.Linear) -> None:
-    """Let embeddings and head learn, in float32, also where only adapters do otherwise."""
+def _train_vocabulary(backbone: Any, head: torch.nn.Linear) -> None:
+    """Make token embeddings and head trainable, in float32, even if the rest has LoRA adapters."""
     embedding = backbone.get_input_embeddings()
     tied = head.weight is embedding.weight
     embedding.weight = torch.nn.Parameter(embedding.weight.detach().float())
@@ -80,8 +77,11 @@ def train_words(backbone: Any, head: torch.nn.Linear) -> None:
     head.weight = embedding.weight if tied else torch.nn.Parameter(weight)
 
 
-def weights_of(rows: list[Joint], prefix: int) -> list[float]:
-    """What each of the three sums counts: `losses.llara_total` of the whole batch."""
+def _shares(rows: list[Joint], prefix: int) -> list[float]:
+    """Factors of `JointModel`'s three sums that give `losses.llara_total` of the whole batch.
+
+    `prefix` is the number of ids before each text, which the language-model loss leaves out.
+    """
     tokens = sum(len(row.ids) - prefix for row in rows)
     full = [sum(bool(row.summary) for row in rows), sum(bool(row.following) for row in rows)]
     bags = sum(bool(count) for count in full)
@@ -91,7 +91,7 @@ def weights_of(rows: list[Joint], prefix: int) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class LLaRA(StageOptions):
-    """Teach a causal LLM to hold a text, and what follows it, in eight tokens each.
+    """Teach a causal LLM to tell the words of a text, and of what follows, by eight tokens each.
 
     Defaults: arXiv 2312.15503 (10,000 updates of 256 passages, 1024 tokens, 1e-5) and the released
     README (warm-up, stop words left out).
@@ -119,18 +119,20 @@ class LLaRA(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("words", self.words, self.words >= 1, "must be 1 or more")
-        require("save", self.save, self.save == "merged", "cannot hold new tokens: save merged")
+        check_option("words", self.words, self.words >= 1, "must be 1 or more")
+        check_option(
+            "save", self.save, self.save == "merged", "cannot hold new tokens: save merged"
+        )
 
 
 class _Stage:
-    """The `Stage` of LLaRA."""
+    """LLaRA, as the loop asks for it."""
 
     name = "llara"
 
     def __init__(self, options: LLaRA) -> None:
         self._options = options
-        recipe = recipe_for(options)
+        recipe = _recipe(options)
         check_recipe(recipe)
         self._mixture: Mixture[Passage] = Mixture(
             sources_of(options.data),
@@ -139,15 +141,16 @@ class _Stage:
             same_source=False,
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
-        # As a plain causal model: its own recipe may look both ways, and the tokens are to come.
+        # Loaded as a plain causal model: its own recipe may be bidirectional, and that of LLaRA
+        # needs tokens that are added below.
         plain = dataclasses.replace(options, recipe=siblings.MEAN)
         loaded = load_backbone_for_training(plain)
         backbone, tokenizer = loaded.backbone, loaded.tokenizer
         head = load_head(options, backbone)
         add_tokens(tokenizer, backbone, head, recipe.required_tokens, seed=options.seed)
         self._trained = Model(backbone, tokenizer, recipe)
-        prompts = prompts_of(tokenizer, recipe)
-        require(
+        prompts = joint_prompts(tokenizer, recipe)
+        check_option(
             "cutoff",
             options.cutoff,
             options.cutoff > prompts.tokens,
@@ -155,23 +158,25 @@ class _Stage:
         )
         most = self._trained.positions
         fits = options.cutoff <= most
-        require("cutoff", options.cutoff, fits, f"exceeds the model's {most} positions: lower it")
+        check_option(
+            "cutoff", options.cutoff, fits, f"exceeds the model's {most} positions: lower it"
+        )
         encoding = Encoding(backbone, recipe)
         with torch.no_grad():  # a backbone that cannot continue a text is refused here
             encoding.hidden([[0], [0]], parents=[None, 0])
-        train_words(backbone, head)  # only now: until here the backbone is of one dtype
+        _train_vocabulary(backbone, head)  # last: the passes above need one dtype throughout
         self._model = JointModel(encoding, head, prompts)
         self.model: torch.nn.Module = self._model
 
     def batches(self, start: int) -> Iterator[list[Passage]]:
-        """Passages."""
+        """`batch_size` passages each."""
         options = self._options
         return self._mixture.batches(options.batch_size, start, epochs=options.epochs)
 
     def update(
         self, accelerator: Accelerator, model: torch.nn.Module, batch: list[Passage]
     ) -> Progress:
-        """One pass over each text, two prompts behind it, three losses."""
+        """Backward pass of the three losses: one pass over each text with both prompts."""
         options, prompts = self._options, self._model.prompts
         rows = tokenize_joint(
             self._trained.tokenizer,
@@ -182,7 +187,7 @@ class _Stage:
             stop_words=options.stop_words,
         )
         tokens = [len(row.ids) + len(prompts.summary) + len(prompts.following) for row in rows]
-        shares = torch.tensor(weights_of(rows, len(prompts.prefix)), device=accelerator.device)
+        shares = torch.tensor(_shares(rows, len(prompts.prefix)), device=accelerator.device)
         parts = torch.zeros(3, device=accelerator.device)
 
         def loss(chunk: list[int]) -> torch.Tensor:
@@ -197,19 +202,19 @@ class _Stage:
         return Progress({"loss": total, **losses}, sum(tokens), len(batch))
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Backbone and head."""
+        """Write the causal language model of backbone and head."""
         assert isinstance(model, JointModel)
         trained = dataclasses.replace(self._trained, backbone=model.encoding.backbone)
         save_result(self._options, trained, directory, head=model.head, generates=True)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
-        """Vectors of the model as it is."""
+        """Vectors `[texts, dim]`, float32, by the model as trained so far."""
         return encode_texts(model, self._trained, texts, role, budget=self._options.batch_tokens)
 
     def facts(self) -> Mapping[str, object]:
-        """Data and source."""
+        """Where the method comes from, and the fingerprint of the data."""
         return {
-            "source": SOURCE,
+            "source": _SOURCE,
             "batches": self._model.encoding.packing,
             "data": self._mixture.fingerprint(),
         }

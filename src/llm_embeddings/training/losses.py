@@ -1,7 +1,7 @@
 """The losses of all stages: pure functions of tensors.
 
-What is summed over tokens or rows comes as a sum (and a count), so that chunks of a batch, and
-processes, add up to exactly what the whole batch has: the divisor is known before any forward.
+A loss over tokens or rows is returned as a sum (and a count), not a mean: so the parts of a batch,
+on several processes too, add up to exactly the loss of the whole batch.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def info_nce(
     Args:
         queries: `[queries, dim]`, of unit length if scores are to be cosines.
         passages: `[passages, dim]`, likewise.
-        targets: `[queries]`, int64: which passage is each query's positive.
-        temperature: Scores are divided by it.
+        targets: `[queries]`, int64: index of each query's positive among the passages.
+        temperature: What scores are divided by.
         same_tower: Also take queries and positives of other pairs as negatives of their own kind.
         margin: Leave out negatives that beat the positive by more than this; None = none.
         equal: `[passages, passages]`, bool: which passages have the same text, and so are no
@@ -83,6 +83,9 @@ def matryoshka(
         queries: `[queries, dim]`.
         passages: `[passages, dim]`.
         dims: Lengths to train; the whole length counts only if it is among them.
+
+    Returns:
+        The sum, a scalar.
     """
     parts = [
         loss(normalize(queries[:, :dim], dim=-1), normalize(passages[:, :dim], dim=-1))
@@ -94,12 +97,15 @@ def matryoshka(
 def nll_sum(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, int]:
-    """Sum of -log softmax at the labels, in float32, and how many labels there are.
+    """Sum of -log softmax at the labels, and how many labels count.
 
     Args:
         logits: `[positions, vocabulary]`.
         labels: `[positions]`, int64; `IGNORED` ones do not count.
-        weights: `[positions]`: what each position counts; None = 1.
+        weights: `[positions]`: factor of each position; None = 1.
+
+    Returns:
+        The sum, a float32 scalar, and the number of labels that are not `IGNORED`.
     """
     logits, counted = logits.float(), int((labels != IGNORED).sum())
     if weights is None:
@@ -116,17 +122,20 @@ def head_nll_sum(
     *,
     rows: int = _HEAD_ROWS,
 ) -> tuple[torch.Tensor, int]:
-    """`nll_sum` of a language-model head's logits, which never exist for more than `rows` states.
+    """`nll_sum` of the logits of a language-model head, computed for `rows` states at a time.
 
-    float32 logits of 8192 tokens over 128k words are 4 GB; here they are computed part by part, and
-    again in the backward pass.
+    The float32 logits of 8192 tokens over 128k words are 4 GB. Here those of a part are thrown away
+    once they are summed, and computed again in the backward pass.
 
     Args:
         head: States `[n, dim]` -> logits `[n, vocabulary]`.
-        hidden: `[positions, dim]`, each the state that predicts the label beside it.
-        labels: `[positions]`, int64.
-        weights: `[positions]`; None = 1.
+        hidden: `[positions, dim]`: the states that predict the labels.
+        labels: `[positions]`, int64; `IGNORED` ones do not count.
+        weights: `[positions]`: factor of each position; None = 1.
         rows: States per part.
+
+    Returns:
+        As `nll_sum`.
     """
 
     def part(states: torch.Tensor, at: slice) -> torch.Tensor:
@@ -148,10 +157,10 @@ def next_tokens(labels: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
     `MistralBiForMNTP`): a label at the first position has no state before it and is dropped.
 
     Args:
-        labels: Per row a label or `IGNORED` for each token.
+        labels: For each row, a label or `IGNORED` for each token.
 
     Returns:
-        Indices into the rows' tokens, laid one row after the other, and the labels, as long.
+        Indices of states, counted over all rows laid end to end, and the labels that they predict.
     """
     places, wanted, first = [], [], 0
     for row in labels:
@@ -166,18 +175,19 @@ def next_tokens(labels: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
 def generative_weights(
     counts: Sequence[int], aggregation: Aggregation, *, group: int | None = None
 ) -> list[float]:
-    """What one predicted token of each sample counts in GRIT's language-model loss.
+    """For each sample, the factor of its tokens in GRIT's language-model loss.
 
-    The loss is the sum of all tokens' weighted negative log-likelihoods (gritlm `NextTokenLoss`;
-    arXiv 2402.09906, section 2, calls "mixed" over groups of 8 of 32 "Mix (32 -> 8)"):
+    The loss is the sum of all tokens' negative log-likelihoods times these factors (gritlm
+    `NextTokenLoss`; arXiv 2402.09906, section 2, where "Mix (32 -> 8)" is "mixed" with groups of 8
+    in batches of 32):
 
-    - "token": each token 1 / samples, so that long samples count more;
-    - "sample": each sample the mean over its tokens, and all samples the same;
+    - "token": the sum over tokens divided by the number of samples, so that long ones count more;
+    - "sample": the mean over the tokens of each sample, and the mean over samples;
     - "mixed": the mean over the tokens of `group` samples, and the mean over these groups.
 
     Args:
         counts: Predicted tokens of each sample of the whole batch.
-        aggregation: One of the three.
+        aggregation: "token", "sample" or "mixed".
         group: Samples per group of "mixed"; None = all in one.
 
     Raises:
@@ -198,18 +208,18 @@ def generative_weights(
 def bag_of_words_nll(
     logits: torch.Tensor, targets: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, int]:
-    """LLaRA's loss of one prompt: which words does a passage hold, in any order.
+    """LLaRA's loss of one prompt: how well its tokens tell a passage's words, in any order.
 
-    The logits of the eight slots are reduced to their maximum; a row's loss is minus the mean
-    log-softmax of its different target ids (FlagEmbedding research/LLARA/pretrain at 7ed43d6;
+    The logits of the eight tokens ("slots") are reduced to their maximum; a row's loss is minus the
+    mean log-softmax of its different target ids (FlagEmbedding research/LLARA/pretrain at 7ed43d6;
     `llara_total` divides by ten).
 
     Args:
         logits: `[rows, slots, vocabulary]`.
-        targets: Per row the ids of the words to predict; repeated ones count once.
+        targets: For each row, the ids of the words to predict; repeated ones count once.
 
     Returns:
-        Sum over rows that have targets, and how many these are.
+        The sum over rows that have targets, a float32 scalar, and how many these are.
     """
     log_probabilities = logits.float().amax(1).log_softmax(-1)
     total = log_probabilities.new_zeros(())
@@ -224,14 +234,14 @@ def bag_of_words_nll(
 def llara_total(
     language: torch.Tensor, summary: torch.Tensor | None, prediction: torch.Tensor | None
 ) -> torch.Tensor:
-    """LLaRA's whole loss: next-token mean + mean of the two bag-of-words means, each over 10.
+    """LLaRA's whole loss: the language-model loss plus a tenth of the mean bag-of-words loss.
 
-    FlagEmbedding research/LLARA/pretrain at 7ed43d6. Of two bags of words either may be missing.
+    FlagEmbedding research/LLARA/pretrain at 7ed43d6.
 
     Args:
         language: Mean negative log-likelihood of the text's tokens.
-        summary: Mean over rows of `bag_of_words_nll` at the SELF slots, not yet divided.
-        prediction: The same at the NEXT slots.
+        summary: Mean over rows of `bag_of_words_nll` of the prompt SELF; None = no row has words.
+        prediction: The same of the prompt NEXT.
     """
     bags = [bag for bag in (summary, prediction) if bag is not None]
     if not bags:

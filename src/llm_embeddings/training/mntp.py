@@ -1,9 +1,9 @@
-"""MNTP: teach a causal model to use attention in both directions, by predicting hidden tokens.
+"""The stage `mntp`: a causal model learns bidirectional attention by predicting hidden tokens.
 
 LLM2Vec (BehnamGhader et al. 2024, arXiv 2404.05961), step 2; hyper-parameters as in its
-train_configs/mntp (llm2vec 0.2.3). The hidden token at i is predicted from the state at i - 1, as
-the language model did. Unlike there, the head stays as it is: the reference trains it by mistake
-and does not save it.
+train_configs/mntp (llm2vec 0.2.3). The hidden token at position i is predicted from the state at
+i - 1, as in a language model. Unlike there, the head is not trained by default: the reference
+trains it, and does not save it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from ..vectors import Vectors
 from .batches.masking import MaskToken, Style, blocks, mask_token, mask_tokens
 from .batches.mixture import Mixture
 from .losses import IGNORED, head_nll_sum, next_tokens
-from .options import StageOptions, require, require_one_of
-from .passes.encoding import Encoding
+from .options import StageOptions, check_one_of, check_option
+from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
-from .run.loop import run
+from .run.loop import run_stage
 from .run.stage import Progress
-from .weights.loading import encode_texts, load_backbone_for_training, load_head, save_result
+from .weights.head import load_head
+from .weights.loading import load_backbone_for_training
+from .weights.saving import save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/mntp of llm2vec 0.2.3 (Llama models)"
-RECIPE = Recipe(
+_SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/mntp of llm2vec 0.2.3 (Llama models)"
+MNTP_RECIPE = Recipe(
     name="mntp", causal=False, pooling="mean", source="LLM2Vec, arXiv 2404.05961: mean pooling"
 )
 
@@ -45,19 +47,22 @@ def train_mntp(options: MNTP) -> Path:
     """Train by masked next token prediction.
 
     Returns:
-        `options.output`: the model, both ways and with mean pooling unless its recipe says else.
+        `options.output`: the model, bidirectional, with mean pooling unless its recipe says else.
 
     Raises:
         FileNotFoundError: the model or a data file is missing.
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return run(_Stage(options), options)
+    return run_stage(_Stage, options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MNTP(StageOptions):
-    """Options of `train_mntp`. LLM2Vec's Mistral model: `style="all", probability=0.8`."""
+    """Teach a causal LLM bidirectional attention, by predicting hidden tokens.
+
+    LLM2Vec's Mistral model: `style="all", probability=0.8`.
+    """
 
     block_length: int = field(
         default=512, metadata={"help": "tokens per block; texts are laid end to end"}
@@ -78,24 +83,24 @@ class MNTP(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("block_length", self.block_length, self.block_length >= 2, "must be 2 or more")
-        require_one_of("style", self.style, Style)
-        require("probability", self.probability, 0 < self.probability < 1, "must be in (0, 1)")
-        require_one_of("mask_token", self.mask_token, MaskToken)
+        check_option("block_length", self.block_length, self.block_length >= 2, "must be 2 or more")
+        check_one_of("style", self.style, Style)
+        check_option("probability", self.probability, 0 < self.probability < 1, "must be in (0, 1)")
+        check_one_of("mask_token", self.mask_token, MaskToken)
         if self.train_head and self.save == "adapter":
             raise ValueError("train_head=True needs save='merged': an adapter has no head")
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Blocks with hidden tokens, and what was there."""
+    """Blocks of token ids with some hidden, and labels: the hidden ids, `IGNORED` elsewhere."""
 
     rows: list[list[int]]
     labels: list[list[int]]
 
 
 class _Model(torch.nn.Module):
-    """A backbone and its head, which sees only the states that predict something."""
+    """A backbone and its head, which is computed only for states that predict a hidden token."""
 
     def __init__(self, encoding: Encoding, head: torch.nn.Linear) -> None:
         super().__init__()
@@ -107,11 +112,11 @@ class _Model(torch.nn.Module):
         starts: list[int] | None = None,
         labels: list[list[int]] | None = None,
     ) -> torch.Tensor:
-        """Vectors or, with labels, the sum of their negative log-likelihoods."""
+        """Vectors `[rows, dim]` or, with labels, the sum of their negative log-likelihoods."""
         if labels is None:
             return self.encoding.vectors(rows, starts or [0] * len(rows))
         hidden = torch.cat(self.encoding.hidden(rows))
-        # Of a short chunk nothing may be hidden: empty lists have no dtype of their own.
+        # The dtype is given because a chunk without hidden tokens makes empty lists.
         places, wanted = (
             torch.tensor(part, dtype=torch.int64, device=hidden.device)
             for part in next_tokens(labels)
@@ -120,13 +125,13 @@ class _Model(torch.nn.Module):
 
 
 class _Stage:
-    """The `Stage` of masked next token prediction."""
+    """Masked next token prediction, as the loop asks for it."""
 
     name = "mntp"
 
     def __init__(self, options: MNTP) -> None:
         self._options = options
-        self._trained = load_backbone_for_training(options, RECIPE)
+        self._trained = load_backbone_for_training(options, MNTP_RECIPE)
         trained = self._trained
         backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
         if recipe.causal:
@@ -151,7 +156,7 @@ class _Stage:
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
 
     def _add_mask(self) -> int:
-        """Id of the mask token, for which a model may need one more embedding."""
+        """The id of the mask token, which is added to tokenizer and embeddings if they lack it."""
         backbone, tokenizer = self._trained.backbone, self._trained.tokenizer
         token = mask_token(tokenizer, self._options.mask_token)
         if tokenizer.backend_tokenizer.token_to_id(token) is None:
@@ -170,7 +175,7 @@ class _Stage:
         return found
 
     def _read(self, source: Source) -> Iterator[list[int]]:
-        """Blocks of a file. Every text begins with BOS, as in the reference."""
+        """Blocks of token ids of a file's texts, each beginning with BOS, as in the reference."""
         plain = self._trained.recipe.replace(**_PLAIN)
         rows = (
             row.ids
@@ -180,7 +185,7 @@ class _Stage:
         return blocks(rows, self._options.block_length)
 
     def batches(self, start: int) -> Iterator[_Batch]:
-        """Masked blocks; what is hidden depends on seed and number of the batch."""
+        """Masked blocks; which tokens are hidden depends on seed and number of the batch."""
         options = self._options
         found = self._mixture.batches(options.batch_size, start, epochs=options.epochs)
         for number, rows in enumerate(found, start):
@@ -197,7 +202,7 @@ class _Stage:
             yield _Batch(inputs.tolist(), labels.tolist())
 
     def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
-        """Mean over all hidden tokens of the batch."""
+        """Backward pass of the mean loss over all hidden tokens of the batch."""
         lengths = [len(row) for row in batch.rows]
         count = sum(label != IGNORED for row in batch.labels for label in row[1:])
 
@@ -211,27 +216,28 @@ class _Stage:
         return Progress({"loss": loss}, sum(lengths), len(lengths))
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """The backbone; its head only if that was trained."""
+        """Write the backbone, with its head if that was trained."""
         assert isinstance(model, _Model)
         head = model.head if self._options.train_head else None
         trained = replace(self._trained, backbone=model.encoding.backbone)
         save_result(self._options, trained, directory, head=head)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
-        """Vectors of the model as it is."""
+        """Vectors `[texts, dim]`, float32, by the model as trained so far."""
         return encode_texts(model, self._trained, texts, role, budget=self._options.batch_tokens)
 
     def facts(self) -> Mapping[str, object]:
-        """Data and source."""
+        """Where the method comes from, and the fingerprint of the data."""
         return {
-            "source": SOURCE,
+            "source": _SOURCE,
             "batches": self._encoding.packing,
             "data": self._mixture.fingerprint(),
         }
 
 
+# Changes to a recipe for plain text: nothing around a text but BOS, and no limit.
 _PLAIN = {
-    "document": RECIPE.document,
+    "document": MNTP_RECIPE.document,
     "eos": False,
     "join": "string",
     "separator": None,

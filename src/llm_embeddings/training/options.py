@@ -18,20 +18,28 @@ Saved = Literal["adapter", "merged"]
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def require(name: str, value: object, accepted: bool, remedy: str) -> None:
-    """Raise `ValueError` naming an option, its value and the remedy, unless it is accepted."""
+def check_option(name: str, value: object, accepted: bool, remedy: str) -> None:
+    """Check an option.
+
+    Raises:
+        ValueError: `accepted` is false; the message names the option, its value and the remedy.
+    """
     if not accepted:
         raise ValueError(f"{name}={value!r} {remedy}")
 
 
-def require_one_of(name: str, value: object, kind: Any) -> None:
-    """Raise `ValueError` unless a value is one of a `Literal`'s."""
-    require(name, value, value in get_args(kind), f"is not one of {get_args(kind)}")
+def check_one_of(name: str, value: object, kind: Any) -> None:
+    """Check that a value is one of those of a `Literal`.
+
+    Raises:
+        ValueError: it is not; the message lists them.
+    """
+    check_option(name, value, value in get_args(kind), f"is not one of {get_args(kind)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraOptions:
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685); the values of LLM2Vec's code."""
+    """Options of low-rank adapters (Hu et al. 2021, arXiv 2106.09685); LLM2Vec's defaults."""
 
     rank: int = field(default=16, metadata={"help": "rank of each update"})
     alpha: float = field(default=32.0, metadata={"help": "updates are scaled by alpha / rank"})
@@ -41,10 +49,10 @@ class LoraOptions:
     )
 
     def __post_init__(self) -> None:
-        require("lora rank", self.rank, self.rank >= 1, "must be 1 or more")
-        require("lora alpha", self.alpha, self.alpha > 0, "must be above 0")
-        require("lora dropout", self.dropout, 0 <= self.dropout < 1, "must be in [0, 1)")
-        require("lora targets", self.targets, bool(self.targets), "names no layer")
+        check_option("lora rank", self.rank, self.rank >= 1, "must be 1 or more")
+        check_option("lora alpha", self.alpha, self.alpha > 0, "must be above 0")
+        check_option("lora dropout", self.dropout, 0 <= self.dropout < 1, "must be in [0, 1)")
+        check_option("lora targets", self.targets, bool(self.targets), "names no layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +151,16 @@ class StageOptions:
         object.__setattr__(self, "output", Path(self.output))
         object.__setattr__(self, "data", _as_tuple(self.data))
         object.__setattr__(self, "evaluation", _as_tuple(self.evaluation))
-        require("data", self.data, bool(self.data), "is empty: name at least one file")
+        check_option("data", self.data, bool(self.data), "is empty: name at least one file")
         for name in _POSITIVE:
             value = getattr(self, name)
-            require(name, value, value is None or value >= 1, "must be 1 or more")
+            check_option(name, value, value is None or value >= 1, "must be 1 or more")
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            require(name, value, low <= value < high, f"must be in [{low:g}, {high:g})")
-        require("learning_rate", self.learning_rate, self.learning_rate > 0, "must be above 0")
+            check_option(name, value, low <= value < high, f"must be in [{low:g}, {high:g})")
+        check_option("learning_rate", self.learning_rate, self.learning_rate > 0, "must be above 0")
         for name, kind in (("schedule", Schedule), ("dtype", Dtype), ("save", Saved)):
-            require_one_of(name, getattr(self, name), kind)
+            check_one_of(name, getattr(self, name), kind)
         if self.max_steps is None and self.epochs is None:
             raise ValueError("neither max_steps nor epochs says when to stop: give one of them")
         if self.save == "adapter" and self.lora is None:
@@ -166,12 +174,13 @@ class StageOptions:
 
 
 def _as_tuple(values: Any) -> tuple[Any, ...]:
-    """A path or a `Source` alone is one of a kind."""
+    """Several values as a tuple; a path or a `Source` alone as a tuple of one."""
     many = isinstance(values, Iterable) and not isinstance(values, str | Path)
     return tuple(values) if many else (values,)
 
 
 def _plain(value: Any) -> Any:
+    """An option's value in JSON's types."""
     if isinstance(value, Recipe):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

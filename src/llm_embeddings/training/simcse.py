@@ -1,9 +1,9 @@
-"""SimCSE: the same text twice, under different dropout, is alike; other texts are not.
+"""The stage `simcse`: two vectors of one text under different dropout are pulled together.
 
 LLM2Vec (BehnamGhader et al. 2024, arXiv 2404.05961), step 3, after Gao et al. 2021 (arXiv
-2104.08821); hyper-parameters as in its train_configs/simcse (llm2vec 0.2.3). LLMs are made without
-dropout, so it is switched on here. Texts are pooled as the recipe says; the reference pools BOS and
-padding too while it trains.
+2104.08821); hyper-parameters as in its train_configs/simcse (llm2vec 0.2.3). The other texts of the
+batch are negatives. LLMs are trained without dropout, so it is switched on here. Texts are pooled
+as the recipe says; the reference pools BOS and padding too while it trains.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .losses import info_nce
-from .mntp import RECIPE
-from .options import StageOptions, require
-from .passes.encoding import Encoding
+from .mntp import MNTP_RECIPE
+from .options import StageOptions, check_option
+from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
-from .run.loop import run
+from .run.loop import run_stage
 from .run.stage import Progress
-from .weights.loading import encode_texts, load_backbone_for_training, save_result
+from .weights.loading import load_backbone_for_training
+from .weights.saving import save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/simcse of llm2vec 0.2.3"
+_SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/simcse of llm2vec 0.2.3"
 
 
 def train_simcse(options: SimCSE) -> Path:
@@ -47,12 +48,12 @@ def train_simcse(options: SimCSE) -> Path:
         TrainingError: training had to stop.
         ValueError: data, model or options that do not fit.
     """
-    return run(_Stage(options), options)
+    return run_stage(_Stage, options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimCSE(StageOptions):
-    """Options of `train_simcse`."""
+    """Pull vectors of one text under different dropout together, and those of other texts apart."""
 
     batch_size: int = field(
         default=128, metadata={"help": "texts per update, all processes together"}
@@ -66,10 +67,10 @@ class SimCSE(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("batch_size", self.batch_size, self.batch_size >= 2, "must be 2 or more")
-        require("max_length", self.max_length, self.max_length >= 1, "must be 1 or more")
-        require("temperature", self.temperature, self.temperature > 0, "must be above 0")
-        require(
+        check_option("batch_size", self.batch_size, self.batch_size >= 2, "must be 2 or more")
+        check_option("max_length", self.max_length, self.max_length >= 1, "must be 1 or more")
+        check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
+        check_option(
             "attention_dropout",
             self.attention_dropout,
             0 <= self.attention_dropout < 1,
@@ -83,13 +84,13 @@ class SimCSE(StageOptions):
 
 
 class _Stage:
-    """The `Stage` of SimCSE."""
+    """SimCSE, as the loop asks for it."""
 
     name = "simcse"
 
     def __init__(self, options: SimCSE) -> None:
         self._options = options
-        self._trained = load_backbone_for_training(options, RECIPE)
+        self._trained = load_backbone_for_training(options, MNTP_RECIPE)
         self._encoding = Encoding(
             self._trained.backbone,
             self._trained.recipe,
@@ -102,14 +103,14 @@ class _Stage:
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
 
     def batches(self, start: int) -> Iterator[list[str]]:
-        """Texts."""
+        """`batch_size` texts each."""
         options = self._options
         return self._mixture.batches(options.batch_size, start, epochs=options.epochs)
 
     def update(
         self, accelerator: Accelerator, model: torch.nn.Module, batch: list[str]
     ) -> Progress:
-        """InfoNCE between the two copies of each text."""
+        """Backward pass of InfoNCE between the two copies of each text."""
         options = self._options
         found = self._trained.rows(batch, "document", None, options.max_length) * 2
         rows, starts = [row.ids for row in found], [row.start for row in found]
@@ -124,20 +125,20 @@ class _Stage:
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """The backbone with its recipe."""
+        """Write the backbone with its recipe."""
         assert isinstance(model, Encoding)
         trained = replace(self._trained, backbone=model.backbone)
         save_result(self._options, trained, directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
-        """Vectors of the model as it is."""
+        """Vectors `[texts, dim]`, float32, by the model as trained so far."""
         options = self._options
         return encode_texts(model, self._trained, texts, role, budget=options.batch_tokens)
 
     def facts(self) -> Mapping[str, object]:
-        """Data and source."""
+        """Where the method comes from, and the fingerprint of the data."""
         return {
-            "source": SOURCE,
+            "source": _SOURCE,
             "batches": self._encoding.packing,
             "data": self._mixture.fingerprint(),
         }

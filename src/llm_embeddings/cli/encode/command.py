@@ -24,7 +24,7 @@ from ..console import (
     ModelOption,
     QuantizationOption,
     RecipeOption,
-    load,
+    load_encoder,
     remarks,
 )
 from .journal import Journal
@@ -114,7 +114,9 @@ def encode(
     }
     task = Task(role, instruction, options, quantization)
     # Called late: mistakes in the input show before the model is loaded.
-    opened = partial(load, model, recipe=recipe, adapters=adapter, device=device, dtype=dtype)
+    opened = partial(
+        load_encoder, model, recipe=recipe, adapters=adapter, device=device, dtype=dtype
+    )
     opened = partial(opened, quantization=quantization)
     with Source(input, form, column, encoding, chunk) as source:
         if str(output) == STDOUT:

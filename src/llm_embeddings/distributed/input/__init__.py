@@ -1,1 +1,1 @@
-"""What is embedded: files and Ray data sets as numbered blocks of rows."""
+"""The input of a run: files and Ray Datasets as numbered blocks of rows."""

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..output.folder import below, import_fs, locate
-from .tables import check_text_column, import_arrow, one_schema
+from ..folder import below, import_fs, locate
+from ..tables import check_text_column, import_arrow, one_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

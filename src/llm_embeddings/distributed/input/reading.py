@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..output.folder import locate
+from ..folder import locate
+from ..tables import as_schema, import_arrow
 from .plan import Block, Table, Unit
-from .tables import as_schema, import_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa

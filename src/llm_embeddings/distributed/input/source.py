@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..cluster import import_ray
-from ..output.folder import Folder
+from ..folder import Folder
+from ..tables import check_text_column, import_arrow
 from .plan import LINES, Plan, describe, find_files, origins_of
 from .staging import Staged, stage_lines, stage_sorted
-from .tables import check_text_column, import_arrow
 
 
 def _check_dataset(data: Any, id_column: str, text_column: str) -> None:

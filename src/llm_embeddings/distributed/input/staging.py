@@ -11,9 +11,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import cause_of, import_ray
-from ..output.folder import STAGED, Folder, below, locate
+from ..folder import STAGED, Folder, below, locate
+from ..tables import check_text_column, import_arrow
 from .plan import LINES
-from .tables import check_text_column, import_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa

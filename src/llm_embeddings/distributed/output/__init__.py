@@ -1,1 +1,1 @@
-"""The output folder: numbered parts, whose they are, and how they are read back."""
+"""The output of a run: the manifest of its folder, and reading its vectors back."""

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ..batch import Facts
+from ..folder import MANIFEST, UNFINISHED, Folder
 from ..input.staging import Staged
 from ..options import COLUMN, EmbeddingOptions
-from .folder import MANIFEST, UNFINISHED, Folder
 
 _REMEDY = "it would hold rows of two kinds. Go on as it was begun, or name another folder"
 

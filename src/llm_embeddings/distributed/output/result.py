@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import import_ray
-from .folder import MANIFEST, SUCCESS, Folder, part_name
+from ..folder import MANIFEST, SUCCESS, Folder, part_name
 
 if TYPE_CHECKING:
     from ray.data import Dataset

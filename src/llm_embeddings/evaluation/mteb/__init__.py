@@ -1,1 +1,1 @@
-"""MTEB: an encoder that asks as each family's authors did, and own files as tasks."""
+"""MTEB: encoders for its tasks, one's own files as tasks, and published scores to compare with."""

@@ -1,6 +1,6 @@
-"""The instruction of each MTEB task, as E5-Mistral was evaluated with them.
+"""The instructions of MTEB's tasks, as published with E5-Mistral.
 
-Facts: table 15 of arXiv 2401.00368 and microsoft/unilm `e5/` at 59d0483 (MIT), which has the
+From table 15 of arXiv 2401.00368 and microsoft/unilm `e5/` at 59d0483 (MIT), which has the
 Chinese tasks too. GritLM (arXiv 2402.09906) and LLM2Vec (McGill-NLP/llm2vec,
 test_configs/mteb/task_to_instructions.json at 312adcf, MIT) use the same sentences.
 """
@@ -157,9 +157,9 @@ OTHERS = {
     "VideoRetrieval": "Given a video search query, retrieve the titles of relevant videos",
 }
 BY_NAME = {name: text for group in ENGLISH.values() for name, text in group.items()} | OTHERS
-# E5 has one for all tasks of these types.
+# One instruction for all tasks of a type, as in E5.
 BY_TYPE = {"STS": STS, "BitextMining": BITEXT, "Summarization": SUMMARIES}
-# For tasks that nobody published one for: mteb's own defaults for the type of task.
+# For tasks without a published instruction: mteb's own defaults for the type of task.
 GENERAL = {
     "Classification": "Classify user passages.",
     "MultilabelClassification": "Classify user passages.",
@@ -170,7 +170,7 @@ _VERSION = re.compile(r"(HardNegatives)?(\.v\d+)?$")
 
 
 def published(name: str, kind: str) -> str | None:
-    """The published instruction of a task, or None.
+    """The published instruction of a task; None = there is none.
 
     Args:
         name: MTEB's name of the task. Later versions of its data (`.v2`, `HardNegatives`) share

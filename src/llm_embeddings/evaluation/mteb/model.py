@@ -1,4 +1,4 @@
-"""An encoder as mteb asks for one: every recipe, with the right instruction for each task."""
+"""An `Encoder` behind mteb's interface, with the right instruction for each task."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...faces import require
 from ..rules import Prompts, Side, prompts_of, rules_of
 from ..scores import Floats
 
@@ -24,7 +25,7 @@ def mteb_encoder(
     name: str | None = None,
     revision: str | None = None,
 ) -> MTEBEncoder:
-    """An encoder that `mteb.evaluate` takes.
+    """Wrap an encoder for `mteb.evaluate`.
 
     Example:
         >>> import mteb  # doctest: +SKIP
@@ -33,11 +34,12 @@ def mteb_encoder(
 
     Args:
         encoder: Makes the vectors.
-        instructions: Instead of the published ones, by task name or type of task; "" = none.
-        max_length: Limit in tokens; None = what the family's published scores were made with.
-        name: Under which mteb files the results, "organisation/name"; None = the recipe's.
-        revision: Likewise; None = a fingerprint of weights, recipe and these options, so that
-            mteb's cache never takes another model's result.
+        instructions: Instructions to use instead of the published ones, by task name or type of
+            task; "" = none.
+        max_length: Most tokens of a text; None = the limit of the family's published scores.
+        name: Name under which mteb stores results, "organisation/name"; None = the recipe's.
+        revision: Revision under which mteb stores results; None = a fingerprint of weights, recipe
+            and these options, so that mteb's cache never takes another model's result.
 
     Raises:
         ImportError: mteb is not installed.
@@ -62,7 +64,7 @@ class MTEBEncoder:
         name: str | None,
         revision: str | None,
     ) -> None:
-        """Wrap; see `mteb_encoder`."""
+        """Wrap an encoder; the arguments are those of `mteb_encoder`."""
         self.encoder = encoder
         self._instructions = dict(instructions)
         published = rules_of(encoder.recipe).max_length
@@ -70,13 +72,13 @@ class MTEBEncoder:
         self.mteb_model_meta = self._meta(name, revision)
 
     def prompts(self, task_metadata: Any) -> Prompts:
-        """How a task is embedded.
+        """Roles and instructions with which a task is embedded.
 
         Args:
             task_metadata: An `mteb.TaskMetadata`.
 
         Warns:
-            InstructionWarning: there is no instruction for the task; see `prompts_of`.
+            InstructionWarning: no instruction is given or published for the task.
         """
         own = task_metadata.prompt
         return prompts_of(
@@ -105,12 +107,12 @@ class MTEBEncoder:
             task_metadata: An `mteb.TaskMetadata`.
             hf_split: Not used.
             hf_subset: Not used.
-            prompt_type: `mteb.types.PromptType`, of searches and rerankings.
+            prompt_type: An `mteb.types.PromptType`, in searches and rerankings: query or document.
             batch_size: Not used: passes are filled by tokens.
-            show_progress_bar: Show one.
+            show_progress_bar: Show a progress bar.
 
         Returns:
-            `[texts, dimension]`, float32.
+            `[texts, dim]`, float32.
 
         Raises:
             ValueError: the task is not about texts.
@@ -136,18 +138,19 @@ class MTEBEncoder:
         return found
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosine similarity of all rows of one with all of the other: a `[n, m]` tensor."""
+        """Cosine similarity of each of `[n, dim]` with each of `[m, dim]`, a tensor `[n, m]`."""
         from mteb.similarity_functions import cos_sim
 
         return cos_sim(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosine similarity row by row: an `[n]` tensor."""
+        """Cosine similarity of two `[n, dim]` row by row, a tensor `[n]`."""
         from mteb.similarity_functions import pairwise_cos_sim
 
         return pairwise_cos_sim(embeddings1, embeddings2)
 
     def _meta(self, name: str | None, revision: str | None) -> Any:
+        """An `mteb.ModelMeta` of this encoder."""
         from mteb.models.model_meta import ModelMeta
 
         encoder, recipe = self.encoder, self.encoder.recipe
@@ -173,7 +176,7 @@ class MTEBEncoder:
         )
 
     def _revision(self) -> str:
-        """32 hex digits of all that decides a vector."""
+        """A hash of weights, recipe and options, 32 hexadecimal digits."""
         whole = [
             self.encoder.fingerprint("query"),
             self.encoder.fingerprint("document"),
@@ -189,12 +192,9 @@ def import_mteb() -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    try:
-        import mteb
-    except ImportError as error:
-        raise ImportError("MTEB's tasks need mteb: pip install 'llm-embeddings[eval]'") from error
-    return mteb
+    return require("mteb", "MTEB's tasks need mteb", extra="eval")
 
 
 def _is_document(prompt_type: Any) -> bool:
+    """Whether a `PromptType`, or its value as a string, says document."""
     return prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "document"

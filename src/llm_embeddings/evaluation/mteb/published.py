@@ -1,8 +1,8 @@
-"""Published MTEB figures of listed checkpoints, and how near one's own come.
+"""Published MTEB scores of listed checkpoints, and a comparison of one's own scores with them.
 
-Only what the authors printed or handed in is here. Left out, for want of such a figure: LLaRA (its
-numbers are known second-hand only), LLM2Vec on Llama 3.1, 3.2, Qwen2.5 and Qwen3, and the siblings
-but for RepLLaMA's SciFact.
+Only what the authors printed or submitted is here. No such scores are known of LLaRA (others
+report some), LLM2Vec on Llama 3.1, 3.2, Qwen2.5 and Qwen3, and the checkpoints of
+`families.siblings` but for RepLLaMA's SciFact.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ ALL = "MTEB English, 56 tasks"
 GROUPS = {f"{kind}, mean of {len(tasks)}": kind for kind, tasks in ENGLISH.items()}
 _COLUMNS = (*GROUPS, ALL)
 
-E5 = "arXiv 2401.00368"
-GRIT = "arXiv 2402.09906"
-LLM2VEC = "McGill-NLP/llm2vec; embeddings-benchmark/results"
-TEVATRON = "tevatron's documentation"
+_E5 = "arXiv 2401.00368"
+_GRITLM = "arXiv 2402.09906"
+_LLM2VEC = "McGill-NLP/llm2vec; embeddings-benchmark/results"
+_TEVATRON = "tevatron's documentation"
 
 _L2V = "McGill-NLP/LLM2Vec-{}-mntp"
 _SHEARED, _LLAMA2, _MISTRAL, _LLAMA3 = (
@@ -36,22 +36,22 @@ _BOTH = (_SUP, _UNSUP)
 
 # Points of 100, by group in the order of `_COLUMNS`.
 _MEANS = {
-    "intfloat/e5-mistral-7b-instruct": (E5, "78.47 50.26 88.34 60.21 56.90 84.66 31.40 66.63"),
-    "GritLM/GritLM-7B": (GRIT, "79.5 50.6 87.2 60.5 57.4 83.4 30.4 66.76"),
-    "GritLM/GritLM-8x7B": (GRIT, "78.5 50.1 85.0 59.8 55.1 83.3 29.8 65.66"),
-    "GritLM/GritLM-7B-KTO": (GRIT, "79.6 50.1 87.1 60.5 57.1 83.5 30.5 66.7"),
-    "GritLM/GritLM-8x7B-KTO": (GRIT, "78.7 50.0 84.4 59.4 54.1 82.5 30.8 65.2"),
-    _SHEARED: (LLM2VEC, "64.54 31.83 50.63 40.99 15.48 62.06 26.82 41.43"),
-    _UNSUP.format(_SHEARED): (LLM2VEC, "67.67 37.45 72.21 47.70 25.93 71.61 31.23 49.42"),
-    _SUP.format(_SHEARED): (LLM2VEC, "72.21 43.57 86.20 55.38 51.44 83.58 30.01 61.85"),
-    _LLAMA2: (LLM2VEC, "67.94 35.31 61.60 44.74 19.86 66.74 26.83 45.70"),
-    _UNSUP.format(_LLAMA2): (LLM2VEC, "71.57 40.83 77.89 52.95 36.75 76.41 31.38 55.36"),
-    _SUP.format(_LLAMA2): (LLM2VEC, "76.33 45.24 88.03 57.38 54.60 83.73 28.49 64.14"),
-    _MISTRAL: (LLM2VEC, "72.51 40.06 70.95 50.43 19.74 71.90 27.84 49.43"),
-    _UNSUP.format(_MISTRAL): (LLM2VEC, "74.07 40.63 80.94 53.99 38.05 78.50 30.19 56.80"),
-    _SUP.format(_MISTRAL): (LLM2VEC, "76.63 45.54 87.99 58.42 55.99 84.09 29.96 64.80"),
-    _UNSUP.format(_LLAMA3): (LLM2VEC, "71.88 41.99 78.01 53.09 39.19 75.86 31.45 56.23"),
-    _SUP.format(_LLAMA3): (LLM2VEC, "75.92 46.45 87.80 59.68 56.63 83.58 30.94 65.01"),
+    "intfloat/e5-mistral-7b-instruct": (_E5, "78.47 50.26 88.34 60.21 56.90 84.66 31.40 66.63"),
+    "GritLM/GritLM-7B": (_GRITLM, "79.5 50.6 87.2 60.5 57.4 83.4 30.4 66.76"),
+    "GritLM/GritLM-8x7B": (_GRITLM, "78.5 50.1 85.0 59.8 55.1 83.3 29.8 65.66"),
+    "GritLM/GritLM-7B-KTO": (_GRITLM, "79.6 50.1 87.1 60.5 57.1 83.5 30.5 66.7"),
+    "GritLM/GritLM-8x7B-KTO": (_GRITLM, "78.7 50.0 84.4 59.4 54.1 82.5 30.8 65.2"),
+    _SHEARED: (_LLM2VEC, "64.54 31.83 50.63 40.99 15.48 62.06 26.82 41.43"),
+    _UNSUP.format(_SHEARED): (_LLM2VEC, "67.67 37.45 72.21 47.70 25.93 71.61 31.23 49.42"),
+    _SUP.format(_SHEARED): (_LLM2VEC, "72.21 43.57 86.20 55.38 51.44 83.58 30.01 61.85"),
+    _LLAMA2: (_LLM2VEC, "67.94 35.31 61.60 44.74 19.86 66.74 26.83 45.70"),
+    _UNSUP.format(_LLAMA2): (_LLM2VEC, "71.57 40.83 77.89 52.95 36.75 76.41 31.38 55.36"),
+    _SUP.format(_LLAMA2): (_LLM2VEC, "76.33 45.24 88.03 57.38 54.60 83.73 28.49 64.14"),
+    _MISTRAL: (_LLM2VEC, "72.51 40.06 70.95 50.43 19.74 71.90 27.84 49.43"),
+    _UNSUP.format(_MISTRAL): (_LLM2VEC, "74.07 40.63 80.94 53.99 38.05 78.50 30.19 56.80"),
+    _SUP.format(_MISTRAL): (_LLM2VEC, "76.63 45.54 87.99 58.42 55.99 84.09 29.96 64.80"),
+    _UNSUP.format(_LLAMA3): (_LLM2VEC, "71.88 41.99 78.01 53.09 39.19 75.86 31.45 56.23"),
+    _SUP.format(_LLAMA3): (_LLM2VEC, "75.92 46.45 87.80 59.68 56.63 83.58 30.94 65.01"),
 }
 _E5_TASKS = (
     "ArguAna 61.9 ClimateFEVER 38.4 CQADupstackRetrieval 43.0 DBPedia 48.9 FEVER 87.8 "
@@ -84,7 +84,7 @@ _LLM2VEC_TASKS = {
     "TwentyNewsgroupsClustering": "49.37 31.54 51.04 30.76 52.18 30.26 56.41 32.01",
 }
 
-# How far another run of the same model may be off, in points. LLM2Vec's own examples differ from
+# By how many points another run of the same model may differ. LLM2Vec's own examples differ from
 # its own table by 0.03 (STS17, ArguAna) and 0.8 (TwentyNewsgroups, whose k-means starts at random);
 # bfloat16 and the library's version add to that. The widths are this project's choice.
 BANDS = {
@@ -106,8 +106,8 @@ class Figure:
 
     Attributes:
         task: MTEB's name of a task, one of `GROUPS`, or `ALL`.
-        printed: Points of 100, as they are printed.
-        band: How far another run may be off, half of the last printed digit included.
+        printed: Points of 100, as printed.
+        band: By how many points another run of the model may differ, rounding included.
         source: Where it is printed.
     """
 
@@ -118,7 +118,7 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """Points of 100."""
+        """The score in points of 100."""
         return float(self.printed)
 
 
@@ -127,8 +127,8 @@ class Comparison:
     """One's own score beside a published one.
 
     Attributes:
-        figure: What is published.
-        ours: Points of 100.
+        figure: The published score.
+        ours: One's own score in points of 100.
     """
 
     figure: Figure
@@ -136,17 +136,17 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Ours minus theirs."""
+        """One's own score minus the published one, in points."""
         return self.ours - self.figure.value
 
     @property
     def in_band(self) -> bool:
-        """Whether both may come from the same model."""
+        """Whether the difference is one that two runs of the same model may have."""
         return abs(self.difference) <= self.figure.band
 
 
 def figures(model: str) -> dict[str, Figure]:
-    """Published figures of a checkpoint by task and group; empty if there are none.
+    """Published scores of a checkpoint by task and group; empty if there are none.
 
     Args:
         model: Hub id as in `list_recipes()`.
@@ -156,9 +156,9 @@ def figures(model: str) -> dict[str, Figure]:
         source, row = _MEANS[model]
         found |= {name: (text, source) for name, text in zip(_COLUMNS, row.split(), strict=True)}
     for name, source, row in (
-        ("intfloat/e5-mistral-7b-instruct", E5, _E5_TASKS),
-        ("GritLM/GritLM-7B", GRIT, _GRIT_TASKS),
-        ("castorini/repllama-v1-7b-lora-passage", TEVATRON, "SciFact 75.61"),
+        ("intfloat/e5-mistral-7b-instruct", _E5, _E5_TASKS),
+        ("GritLM/GritLM-7B", _GRITLM, _GRIT_TASKS),
+        ("castorini/repllama-v1-7b-lora-passage", _TEVATRON, "SciFact 75.61"),
     ):
         if name == model:
             words = row.split()
@@ -166,21 +166,25 @@ def figures(model: str) -> dict[str, Figure]:
             found |= {task: (text, source) for task, text in pairs}
     if model in _LLM2VEC_MODELS:
         column = _LLM2VEC_MODELS.index(model)
-        found |= {task: (row.split()[column], LLM2VEC) for task, row in _LLM2VEC_TASKS.items()}
+        found |= {task: (row.split()[column], _LLM2VEC) for task, row in _LLM2VEC_TASKS.items()}
     return {task: _figure(task, text, source) for task, (text, source) in found.items()}
 
 
 def with_figures() -> list[str]:
-    """The checkpoints that `figures` knows."""
+    """Hub ids of the checkpoints that have published scores."""
     return [*_MEANS, "castorini/repllama-v1-7b-lora-passage"]
 
 
 def compare(model: str, scores: Mapping[str, float]) -> list[Comparison]:
-    """One's own scores beside the published ones, and means of groups that are complete.
+    """Compare one's own scores with the published ones.
 
     Args:
         model: Hub id as in `list_recipes()`.
         scores: MTEB's main scores by task, from 0 to 1.
+
+    Returns:
+        A comparison for each task that has a published score, and for the mean of each group whose
+        tasks are all among `scores`.
     """
     ours = {task: 100 * score for task, score in scores.items()}
     for group, kind in GROUPS.items():
@@ -194,6 +198,7 @@ def compare(model: str, scores: Mapping[str, float]) -> list[Comparison]:
 
 
 def _figure(task: str, text: str, source: str) -> Figure:
+    """A published score with the band of its type of task."""
     kind = GROUPS.get(task) or next((k for k, tasks in ENGLISH.items() if task in tasks), None)
     width = _FEW_QUERIES.get(task) or (_ALL_BAND if kind is None else BANDS[kind])
     rounding = 0.5 / 10 ** len(text.partition(".")[2])

@@ -1,4 +1,4 @@
-"""MTEB's tasks by name, run by mteb, with the results in its own format."""
+"""MTEB's tasks found by name and run by mteb, which stores results in its own format."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class TaskScore:
     """The main score of a task.
 
     Attributes:
-        name: MTEB's.
-        kind: Its type.
-        metric: Which score is the main one.
-        value: Mean over splits and languages that were run.
-        english: That of the English part alone, or of a task in one language; published tables
-            have these. None if no English was run.
+        name: MTEB's name of the task.
+        kind: MTEB's type of the task.
+        metric: Which metric is the main one.
+        value: The main score, mean over the splits and languages that were run.
+        english: The main score on English (or on the only language), as published tables have it;
+            None = no English was run.
     """
 
     name: str
@@ -37,12 +37,13 @@ class TaskScore:
 
 
 def find_tasks(names: Sequence[str], *, languages: Sequence[str] | None = None) -> list[Any]:
-    """MTEB's tasks of these names; the name of a benchmark stands for all of its tasks.
+    """MTEB's tasks of some names.
 
     Args:
-        names: Such as "NFCorpus" or "MTEB(eng, v2)".
-        languages: ISO 639-3 codes; of tasks in many languages only these are run. None = all.
-            Benchmarks choose for themselves.
+        names: Tasks, such as "NFCorpus", or benchmarks, such as "MTEB(eng, v2)", which stand for
+            all their tasks.
+        languages: ISO 639-3 codes of the languages to run of tasks in many languages; None = all.
+            The tasks of benchmarks keep theirs.
 
     Raises:
         ImportError: mteb is not installed.
@@ -75,15 +76,19 @@ def run_tasks(
     max_length: int | None = None,
     show_progress: bool = False,
 ) -> Iterator[TaskScore]:
-    """Run tasks one by one, and only those without a result.
+    """Run tasks one by one; a task whose result is in `output` is not run again.
 
     Args:
         encoder: Makes the vectors.
         tasks: From `find_tasks` or `local_task`.
-        output: mteb's result cache: `results/<model>/<revision>/<task>.json`; None = none is kept.
+        output: Directory of mteb's result cache, `results/<model>/<revision>/<task>.json`; None =
+            results are not stored.
         instructions: As in `mteb_encoder`.
         max_length: As in `mteb_encoder`.
         show_progress: Show progress bars.
+
+    Yields:
+        The score of each task.
 
     Raises:
         ImportError: mteb is not installed.
@@ -107,15 +112,19 @@ def run_tasks(
 
 
 def _strategy(cache: Any, model: Any, task: Any) -> str:
-    """Whether a result that is there counts; mteb takes those of other data, too."""
+    """Mteb's overwrite strategy: a stored result counts unless it is of other data.
+
+    mteb itself would take it.
+    """
     known = cache and cache.load_task_result(task.metadata.name, model.mteb_model_meta)
     other = known and known.dataset_revision != task.metadata.revision
     return "always" if other else "only-missing"
 
 
 def _main_score(result: Any, task: Any) -> TaskScore:
+    """The main score in a result of mteb."""
     parts = [part for split in result.scores.values() for part in split]
-    counted = result.scores.get("test", parts)  # published: the test, where there is one
+    counted = result.scores.get("test", parts)  # published scores are of the test split
     english = [part["main_score"] for part in counted if part["hf_subset"] in _ENGLISH]
     return TaskScore(
         result.task_name,

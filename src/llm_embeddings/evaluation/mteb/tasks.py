@@ -1,4 +1,4 @@
-"""The user's own sets as tasks of mteb, which then need no hub and no network."""
+"""Sets of one's own as tasks of mteb, which then need no hub and no network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..own import kind_of
 from ..sets import AnySet, Classification, Clustering, Pairs, Retrieval, read_set
 from .model import import_mteb
 
-# A class of mteb, the settings of a task of it, and what makes its rows.
+# A task class of mteb, class attributes for a task of one's own, and what makes its data.
 Parts = tuple[type, dict[str, Any], Callable[[], Any]]
-# mteb's name of the metric that counts, and whether one side is a category.
+# By type of task: mteb's name of its main metric, and its category (texts to texts or to classes).
 _MAIN = {
     "STS": ("cosine_spearman", "t2t"),
     "Retrieval": ("ndcg_at_10", "t2t"),
@@ -37,9 +37,9 @@ def local_task(
 
     Args:
         path: A set, as `read_set` takes it.
-        name: Of the task; None = the set's.
-        instruction: The task's own, for models that take one.
-        language: ISO 639-3 code and script.
+        name: Name of the task; None = that of the set.
+        instruction: The task's instruction, for models that take one.
+        language: ISO 639-3 code and script of the texts.
 
     Raises:
         ImportError: mteb is not installed.
@@ -66,7 +66,7 @@ def local_task(
 
 
 def _task(data: AnySet, metadata: Any) -> Any:
-    """An instance of a class of its own, as mteb has it: metadata belong to the class."""
+    """A task, the only instance of a class of its own: mteb keeps metadata in the class."""
     base, settings, rows = _parts(data)
 
     def load_data(self: Any, num_proc: int | None = None, *, timer: Any = None) -> None:
@@ -78,6 +78,7 @@ def _task(data: AnySet, metadata: Any) -> Any:
 
 
 def _parts(data: AnySet) -> Parts:
+    """What `_task` needs of a set, by its kind."""
     if isinstance(data, Retrieval):
         return _retrieval(data)
     if isinstance(data, Pairs):
@@ -86,6 +87,7 @@ def _parts(data: AnySet) -> Parts:
 
 
 def _similarity(data: Pairs) -> Parts:
+    """Sentence pairs, with the range of their scores."""
     from datasets import Dataset
     from mteb import abstasks
 
@@ -96,7 +98,7 @@ def _similarity(data: Pairs) -> Parts:
 
 
 def _clustering(data: Clustering) -> Parts:
-    """One group of all texts; mteb's newer class draws many small ones."""
+    """All texts as one clustering problem; mteb's newer class draws many small ones."""
     from datasets import Dataset
     from mteb import abstasks
 
@@ -105,7 +107,7 @@ def _clustering(data: Clustering) -> Parts:
 
 
 def _classification(data: Classification) -> Parts:
-    """All training texts, once, instead of ten draws of eight for each label."""
+    """Learn once from all training texts; mteb by default draws eight per label, ten times."""
     from datasets import Dataset, DatasetDict
     from mteb import abstasks
     from sklearn.linear_model import LogisticRegression
@@ -128,6 +130,7 @@ def _classification(data: Classification) -> Parts:
 
 
 def _retrieval(data: Retrieval) -> Parts:
+    """Retrieval; mteb leaves out a query's own document where `shared_ids` says so."""
     from datasets import Dataset
     from mteb import abstasks
 
@@ -149,10 +152,10 @@ def _retrieval(data: Retrieval) -> Parts:
 
 
 def _whole(data: Retrieval, gains: dict[str, float]) -> dict[str, int]:
-    """Gains as trec_eval takes them.
+    """Gains as whole numbers, which trec_eval needs.
 
     Raises:
-        ValueError: one is not a whole number.
+        ValueError: a gain is not a whole number.
     """
     for document, gain in gains.items():
         if gain != int(gain):

@@ -1,1 +1,1 @@
-"""Asking a language model many times: limits, retries, budget, a journal of replies."""
+"""Many calls of a language model: its kinds, retries, the budget, and a journal of replies."""

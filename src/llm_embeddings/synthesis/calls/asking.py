@@ -1,4 +1,4 @@
-"""Many prompts to one endpoint: limits kept, failures waited out, costs counted."""
+"""Many prompts to one endpoint: concurrency, waiting, repetitions, and counting of tokens."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .budget import Budget, Spent
-from .generators import Generator, Prompt, Rejected, Reply, Unavailable
+from .generators import Prompt, Rejected, Reply, TextGenerator, Unavailable
 from .journal import Journal
 from .parsing import ReplyError
 
-# Why there is no value, beside the reasons of `parsing`.
+# Reasons for which a prompt has no usable answer, beside those in `parsing`.
 TIMEOUT, RATE_LIMIT, UNREACHABLE, REJECTED = "timeout", "rate limit", "unreachable", "rejected"
-_FIRST_RETRIES = 1
-_BYTES_PER_TOKEN = 3  # where the endpoint does not count; English has about 4
+_FIRST_RETRIES = 1  # of the first call of a run: a wrong address should show at once
+_BYTES_PER_TOKEN = 3  # assumed if the endpoint does not count tokens; English has about 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,12 @@ class Manners:
     """How an endpoint is treated.
 
     Attributes:
-        concurrency: Calls under way at once.
-        per_minute: Calls begun in a minute at most; None = no limit.
-        timeout: Seconds until a call counts as lost.
-        retries: How often a call is repeated that got no answer.
-        asks: How often a prompt is asked until its answer can be used.
-        backoff: Seconds before the first repetition; they double.
+        concurrency: How many calls may be under way at once.
+        per_minute: How many calls may begin in a minute; None = no limit.
+        timeout: Seconds after which a call counts as failed.
+        retries: How often a call without an answer is repeated.
+        asks: How often a prompt is asked, the first time included, until its answer can be used.
+        backoff: Seconds before the first repetition; doubled before each further one.
         longest_wait: Most seconds between repetitions, unless the endpoint asks for more.
         give_up: Failures in a row after which the run stops.
     """
@@ -59,15 +59,15 @@ class Manners:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PromptJob:
     """One prompt, and how its answer is read.
 
     Attributes:
-        kind: Of the journal's line.
-        number: Within its kind.
-        prompt: What is asked.
-        parse: Reply -> value; raises `ReplyError`.
-        about: More for the journal's line.
+        kind: Kind of the line that is written into the journal.
+        number: Number within its kind.
+        prompt: The prompt.
+        parse: Reply -> value; raises `ReplyError` if the reply cannot be used.
+        about: Further entries of the journal's line.
     """
 
     kind: str
@@ -78,16 +78,16 @@ class Job:
 
 
 class Stopped(Exception):
-    """The run ended before its end; what it has is kept."""
+    """The run stopped early; what it has made is kept."""
 
 
 class OutOfBudget(Stopped):
-    """The run ended where its user wanted it to."""
+    """The run stopped because its budget is spent."""
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What came of a job so far."""
+    """What came of a prompt so far: a value, or the reason why there is none, and the costs."""
 
     value: Any = None
     reason: str = ""
@@ -99,25 +99,25 @@ class _Outcome:
 
 
 class Asker:
-    """Asks for the values of jobs and notes them in a journal."""
+    """Asks a language model for the values of jobs, and notes them in a journal."""
 
     def __init__(
         self,
-        generator: Generator,
+        generator: TextGenerator,
         journal: Journal,
         budget: Budget,
         manners: Manners,
         max_reply_tokens: int,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take what a run has.
+        """Hold the parts of a run.
 
         Args:
-            generator: Answers.
-            journal: Where outcomes go.
+            generator: The language model.
+            journal: Where outcomes are noted.
             budget: What may be used.
             manners: How the endpoint is treated.
-            max_reply_tokens: What a reply may cost at most.
+            max_reply_tokens: The most tokens of a reply.
             watch: Called after every job.
         """
         self._generator, self._journal = generator, journal
@@ -128,14 +128,14 @@ class Asker:
         self._answered = False
         self._stopped: Stopped | None = None
 
-    async def ask_all(self, jobs: Iterable[Job]) -> None:
-        """Answer all jobs that have no final outcome yet.
+    async def ask_all(self, jobs: Iterable[PromptJob]) -> None:
+        """Ask all prompts that have no final outcome yet.
 
-        The first call of a run goes alone: a wrong key or address shows before more are made.
+        The first call of a run is made alone, so that a wrong key or address shows before others.
 
         Raises:
             Stopped: the budget is spent, or the endpoint fails; the message says which.
-            ValueError: the endpoint will never answer.
+            ValueError: the endpoint will never answer: a wrong key, model or address.
         """
         waiting = (job for job in jobs if not self._journal.is_final(job.kind, job.number))
         if not self._answered and (first := next(waiting, None)):
@@ -149,13 +149,17 @@ class Asker:
         if self._stopped is not None:
             raise self._stopped
 
-    async def _work(self, waiting: Iterator[Job]) -> None:
-        """Take one job after the other; when the run stops, what is under way is still noted."""
+    async def _work(self, waiting: Iterator[PromptJob]) -> None:
+        """Settle one job after the other, until there is none or the run stops."""
         while self._stopped is None and (job := next(waiting, None)):
             await self._settle(job)
 
-    async def _settle(self, job: Job) -> None:
-        """Ask until there is a value or no hope, and note it."""
+    async def _settle(self, job: PromptJob) -> None:
+        """Ask a prompt until it has a value or has failed, and note the outcome.
+
+        Raises:
+            ValueError: the endpoint does not answer the first call of the run.
+        """
         outcome = _Outcome()
         try:
             await self._pursue(job, outcome)
@@ -175,7 +179,8 @@ class Asker:
                 f"{self._in_a_row} failures in a row; the last: {outcome.reason}, {outcome.detail}"
             )
 
-    async def _pursue(self, job: Job, outcome: _Outcome) -> None:
+    async def _pursue(self, job: PromptJob, outcome: _Outcome) -> None:
+        """Ask a prompt, repeatedly if need be, and fill in its outcome."""
         asks, failed = 0, 0
         retries = self._manners.retries if self._answered else _FIRST_RETRIES
         while asks < self._manners.asks:
@@ -189,7 +194,7 @@ class Asker:
                 outcome.reason = RATE_LIMIT if error.limited else UNREACHABLE
                 outcome.reason = TIMEOUT if isinstance(error, _Late) else outcome.reason
                 outcome.detail = str(error)
-                # A limit is a sign of life, and waits its full number of times.
+                # A rate limit shows that the endpoint works: it gets all retries.
                 allowed = self._manners.retries if error.limited else retries
                 if failed > allowed or self._stopped:
                     outcome.final = False
@@ -206,6 +211,13 @@ class Asker:
             return
 
     async def _call(self, prompt: Prompt, outcome: _Outcome) -> Reply:
+        """Make one call within the budget, and add its tokens to the outcome.
+
+        Raises:
+            Spent: the budget has no room for it.
+            Unavailable: no answer now, or none in time.
+            Rejected: no answer to this prompt.
+        """
         size = len(prompt.text.encode("utf-8", "replace"))
         reserved = size, self._longest  # no tokenizer makes more tokens than there are bytes
         await self._budget.reserve(*reserved)
@@ -232,7 +244,7 @@ class Asker:
             await self._budget.settle(reserved, used)
 
     async def _wait_for_slot(self) -> None:
-        """Wait while the endpoint is left alone, then for this call's turn."""
+        """Wait until the endpoint's rate limit is over and a call may begin by `per_minute`."""
         clock = asyncio.get_running_loop()
         while (pause := self._resume_at - clock.time()) > 0:
             await asyncio.sleep(pause)
@@ -242,7 +254,7 @@ class Asker:
             await asyncio.sleep(slot - clock.time())
 
     async def _back_off(self, failed: int, error: Unavailable) -> None:
-        """Wait longer each time; a rate limit makes all calls wait."""
+        """Wait, longer after each failure; after a rate limit, make all calls wait."""
         manners = self._manners
         wait = min(manners.backoff * 2 ** (failed - 1), manners.longest_wait)
         wait *= random.uniform(0.5, 1)  # calls that failed together do not come back together
@@ -252,7 +264,8 @@ class Asker:
         until = asyncio.get_running_loop().time() + (wait if error.after is None else error.after)
         self._resume_at = max(self._resume_at, until)
 
-    def _note(self, job: Job, outcome: _Outcome) -> None:
+    def _note(self, job: PromptJob, outcome: _Outcome) -> None:
+        """Write an outcome into the journal."""
         line = {"kind": job.kind, "number": job.number, **job.about, "value": outcome.value}
         if outcome.value is None:
             line |= {"reason": outcome.reason, "detail": outcome.detail[:300]}
@@ -264,11 +277,11 @@ class Asker:
 
 
 class _Late(Unavailable):
-    """No answer in time."""
+    """The endpoint did not answer in time."""
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What made a group of workers end; several end for the same reason."""
+    """The first error of a group of workers; the others fail for the same reason."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

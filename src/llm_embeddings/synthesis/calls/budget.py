@@ -1,4 +1,4 @@
-"""Limits on tokens and money that a run stays within, however many calls are under way."""
+"""Limits on tokens and money, kept exactly with any number of calls under way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BudgetLimits:
     """What a run may use; None = no limit.
 
     Attributes:
-        tokens: Of prompts and replies together.
-        money: In the currency of the prices.
-        price_in: Of a million tokens of prompts.
-        price_out: Of a million tokens of replies.
+        tokens: Most tokens of prompts and replies together.
+        money: Most money, in the currency of the prices.
+        price_in: Price of a million tokens of prompts.
+        price_out: Price of a million tokens of replies.
     """
 
     tokens: int | None = None
@@ -41,7 +41,7 @@ class Limits:
             )
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
-        """The price of some tokens."""
+        """The price of some tokens of prompts and of replies."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
@@ -50,16 +50,17 @@ class Spent(Exception):
 
 
 class Budget:
-    """Counts what calls use. Each reserves its worst case first, so the limits hold exactly.
+    """Counts what calls use. Each call first reserves the most it can use, so the limits hold.
 
     A call that finds no room waits for those under way, which mostly use less than they reserved.
 
     Attributes:
-        tokens_in: Used by prompts so far.
-        tokens_out: Used by replies so far.
+        limits: What may be used.
+        tokens_in: Tokens of prompts so far.
+        tokens_out: Tokens of replies so far.
     """
 
-    def __init__(self, limits: Limits, tokens_in: int = 0, tokens_out: int = 0) -> None:
+    def __init__(self, limits: BudgetLimits, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Start with what earlier parts of a run have used."""
         self.limits = limits
         self.tokens_in, self.tokens_out = tokens_in, tokens_out
@@ -68,14 +69,14 @@ class Budget:
 
     @property
     def cost(self) -> float:
-        """Used so far, in money."""
+        """The money used so far."""
         return self.limits.cost(self.tokens_in, self.tokens_out)
 
     async def reserve(self, tokens_in: int, tokens_out: int) -> None:
-        """Take room for a call.
+        """Reserve tokens for a call, waiting if those are reserved by other calls.
 
         Raises:
-            Spent: there is none, and no call is under way that could leave some.
+            Spent: they exceed the limits, and no call is under way that could leave some.
         """
         async with self._changed:
             while not self._fits(tokens_in, tokens_out):
@@ -89,7 +90,7 @@ class Budget:
             self._reserved_out += tokens_out
 
     async def settle(self, reserved: tuple[int, int], used: tuple[int, int]) -> None:
-        """Give a call's room back, and count what it used."""
+        """End a call: free what it reserved and count what it used, in tokens (in, out)."""
         async with self._changed:
             self._reserved_in -= reserved[0]
             self._reserved_out -= reserved[1]
@@ -98,6 +99,7 @@ class Budget:
             self._changed.notify_all()
 
     def _fits(self, tokens_in: int, tokens_out: int) -> bool:
+        """Whether the limits allow these tokens beside those used and reserved."""
         into = self.tokens_in + self._reserved_in + tokens_in
         out = self.tokens_out + self._reserved_out + tokens_out
         limits = self.limits

@@ -1,7 +1,7 @@
-"""Language models that answer prompts: any LangChain chat model, or a local one.
+"""Language models that answer prompts: their interface, and any chat model of LangChain.
 
-What can go wrong is sorted here, once for all providers: what may work if asked again
-(`Unavailable`), what concerns one prompt (`Rejected`), and what will never work (`ValueError`).
+Errors of all providers become one of three: `Unavailable` (it may work if asked again), `Rejected`
+(it will not work for this prompt) and `ValueError` (it will never work).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Structured = Literal["auto", "always", "never"]
 _TRANSIENT = (408, 409, 425, 429)
 _HOPELESS = (401, 402, 403, 404)
-# Class names of connection and time-out errors in the SDKs and httpx, where they are no OSError.
+# Parts of the class names of connection and time-out errors in SDKs and httpx that are no OSError.
 _BROKEN = ("Timeout", "Connection", "ConnectError", "ReadError", "RemoteProtocolError")
 
 
@@ -25,8 +25,8 @@ class Unavailable(Exception):
     """The endpoint did not answer; it may, if asked again.
 
     Attributes:
-        limited: Because too much was asked at once.
-        after: Seconds that it wants to be left alone; None = it does not say.
+        limited: Whether it was because of a rate limit.
+        after: Seconds to wait, as the endpoint says; None = it does not say.
     """
 
     def __init__(self, reason: str, *, limited: bool = False, after: float | None = None) -> None:
@@ -35,7 +35,7 @@ class Unavailable(Exception):
 
 
 class Rejected(Exception):
-    """The endpoint will not answer this prompt; others it may."""
+    """The endpoint will not answer this prompt; it may answer others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Prompt:
     """What a model is asked.
 
     Attributes:
-        text: All of it.
-        schema: JSON schema of the reply; None = any.
-        seed: For models that draw reproducibly.
+        text: The whole prompt.
+        schema: JSON schema of the reply; None = any reply.
+        seed: Seed for models that sample reproducibly.
     """
 
     text: str
@@ -55,13 +55,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said.
+    """What a model answered.
 
     Attributes:
-        text: All of it.
-        tokens_in: Of the prompt, as the endpoint counts; None = it does not say.
-        tokens_out: Of the reply.
-        truncated: It had to stop before its end.
+        text: The whole reply.
+        tokens_in: Tokens of the prompt, as the endpoint counts; None = it does not say.
+        tokens_out: Tokens of the reply, likewise.
+        truncated: Whether the reply was cut off at its longest.
     """
 
     text: str
@@ -70,22 +70,22 @@ class Reply:
     truncated: bool = False
 
 
-class Generator(Protocol):
-    """Answers prompts.
+class TextGenerator(Protocol):
+    """A language model that answers prompts.
 
     Attributes:
-        name: What stands in every row as its model.
+        name: The name of the model, as every row records it.
     """
 
     name: str
 
     async def __call__(self, prompt: Prompt) -> Reply:
-        """Answer.
+        """Answer a prompt.
 
         Raises:
-            Unavailable: no answer now.
-            Rejected: no answer to this prompt.
-            ValueError: no answer to any: a wrong key or model.
+            Unavailable: there is no answer now.
+            Rejected: there will be no answer to this prompt.
+            ValueError: there will be no answer to any prompt: a wrong key or model.
         """
 
 
@@ -94,12 +94,13 @@ class ModelOptions:
     """How a model is asked.
 
     Attributes:
-        base_url: Of an OpenAI-compatible endpoint; the provider is "openai" then.
-        temperature: The paper's is 1; None = not sent, for models that refuse it.
-        top_p: Likewise.
-        max_reply_tokens: Longest reply.
-        structured: Whether the endpoint is made to keep to a JSON schema: "auto" where LangChain
-            knows that the model can.
+        base_url: Address of an OpenAI-compatible endpoint, for the provider "openai".
+        temperature: Sampling temperature, 1 in the paper; None = not sent, for models that refuse
+            it.
+        top_p: Nucleus sampling, 1 in the paper; None = not sent.
+        max_reply_tokens: Most tokens of a reply.
+        structured: Whether the endpoint is to enforce the JSON schema: "always", "never", or where
+            LangChain knows that the model can ("auto").
     """
 
     base_url: str | None = None
@@ -110,14 +111,14 @@ class ModelOptions:
 
 
 class ChatGenerator:
-    """A LangChain chat model."""
+    """A chat model of LangChain as a `TextGenerator`."""
 
     def __init__(self, chat: BaseChatModel, *, name: str, structured: Structured = "auto") -> None:
         """Hold a chat model.
 
         Args:
             chat: The model, with its temperature, keys and limits set.
-            name: What to call it in the rows.
+            name: The name of the model, as rows record it.
             structured: See `ModelOptions`.
         """
         self.name = name
@@ -127,7 +128,7 @@ class ChatGenerator:
         self._structured = structured == "always" or (structured == "auto" and able)
 
     async def __call__(self, prompt: Prompt) -> Reply:
-        """See `Generator`."""
+        """See `TextGenerator`."""
         try:
             if self._structured and prompt.schema is not None:
                 asked = self._chat.with_structured_output(dict(prompt.schema), include_raw=True)
@@ -140,6 +141,7 @@ class ChatGenerator:
 
 
 def _reply(message: Any, said: str) -> Reply:
+    """A message of LangChain as a `Reply`; `said` is its text if the message has none."""
     usage = message.usage_metadata or {}
     about = message.response_metadata or {}
     stopped = str(about.get("finish_reason") or about.get("stop_reason") or "").lower()
@@ -152,10 +154,10 @@ def _reply(message: Any, said: str) -> Reply:
 
 
 def sorted_error(error: Exception, name: str) -> Exception:
-    """A provider's error as one of those that a `Generator` raises.
+    """A provider's error as one of those that a `TextGenerator` raises.
 
-    LangChain's own classes say what may be retried; providers that do not have them yet are known
-    by their status code, or by the names of their classes.
+    Told by the HTTP status, else by the kind of the error, the name of its class, or the mark by
+    which LangChain's own errors say that they may be retried.
     """
     status = _status(error)
     words = str(error).strip() or type(error).__name__
@@ -187,8 +189,9 @@ def _status(error: Exception) -> int | None:
 
 
 def _retry_after(error: Exception) -> float | None:
+    """Seconds that the endpoint's "retry-after" header asks to wait; None = it has none."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
         return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):  # none, or a date, which the backoff replaces
+    except (KeyError, ValueError):  # there is none, or it is a date
         return None

@@ -1,7 +1,6 @@
 """A causal language model on this machine, run by transformers, one prompt at a time.
 
-For trying things out and small sets: a server with an OpenAI-compatible endpoint answers many
-prompts at once.
+For trials and small sets; a server with an OpenAI-compatible endpoint answers many prompts at once.
 """
 
 from __future__ import annotations
@@ -41,10 +40,11 @@ class LocalGenerator:
         self._model: Any = loaded.to(device).eval()
 
     async def __call__(self, prompt: Prompt) -> Reply:
-        """See `Generator`."""
+        """See `TextGenerator`."""
         return await asyncio.to_thread(self._answer, prompt)
 
     def _answer(self, prompt: Prompt) -> Reply:
+        """Generate a reply; threads take turns."""
         import torch
 
         ids = self._ids(prompt.text)
@@ -70,7 +70,7 @@ class LocalGenerator:
         return Reply(text, len(ids), len(reply), truncated=not ended and len(reply) >= room)
 
     def _ids(self, text: str) -> list[int]:
-        """The prompt in the model's chat format, if it has one."""
+        """Token ids of a prompt, in the model's chat format if it has one."""
         if self._tokenizer.chat_template is None:
             found: list[int] = self._tokenizer(text).input_ids
             return found
@@ -81,6 +81,7 @@ class LocalGenerator:
         return list(given["input_ids"])
 
     def _sampling(self) -> dict[str, Any]:
+        """Arguments for `generate`: how to sample, and where to end."""
         temperature = self._options.temperature
         ends = sorted(self._ends())
         pad = self._tokenizer.pad_token_id

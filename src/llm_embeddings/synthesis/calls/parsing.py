@@ -1,6 +1,6 @@
-"""Replies of a language model -> texts. Strict: what does not parse is refused, and nothing is run.
+"""Replies of a language model -> texts; a reply that is not exactly what was asked for is refused.
 
-A reply may stand in a Markdown fence or have words around it; inside, only JSON counts.
+The JSON may stand in a Markdown fence or have words around it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-# Why a reply is refused; the report counts by these.
+# Reasons for which a reply is refused; the report counts them.
 EMPTY, REFUSAL, TRUNCATED = "empty", "refusal", "truncated"
 NOT_JSON, WRONG_KEYS, WRONG_VALUES = "not JSON", "wrong keys", "wrong values"
 # U+2019 is the apostrophe that chat models write.
@@ -24,10 +24,10 @@ _SHORTEST_TASK, _LONGEST_TASK = 10, 500  # characters
 
 
 class ReplyError(ValueError):
-    """A reply that is no example.
+    """A reply that cannot be used.
 
     Attributes:
-        reason: One of the constants above.
+        reason: Why: one of this module's constants, such as `NOT_JSON`.
     """
 
     def __init__(self, reason: str, reply: str) -> None:
@@ -39,12 +39,12 @@ def parse_example(reply: str, keys: Sequence[str], *, truncated: bool = False) -
     """The texts of an example, in the order of its keys.
 
     Args:
-        reply: What the model said.
-        keys: Exactly those the object must have.
-        truncated: Whether the model says that it had to stop.
+        reply: The text of the reply.
+        keys: The keys that the JSON object must have, and no others.
+        truncated: Whether the reply was cut off at its longest.
 
     Raises:
-        ReplyError: no such object.
+        ReplyError: the reply has no such object, or a text in it is empty.
     """
     value = _json(reply, "{", truncated)
     if set(value) != set(keys):
@@ -56,10 +56,10 @@ def parse_example(reply: str, keys: Sequence[str], *, truncated: bool = False) -
 
 
 def parse_tasks(reply: str, *, truncated: bool = False) -> list[str]:
-    """The tasks of a brainstorming, each once.
+    """The tasks in a reply, without repetitions.
 
     Raises:
-        ReplyError: no list of strings, or none of a task's length.
+        ReplyError: the reply has no list of strings, or none of them has the length of a task.
     """
     value = _json(reply, "[", truncated)
     if not all(isinstance(task, str) for task in value):
@@ -72,7 +72,11 @@ def parse_tasks(reply: str, *, truncated: bool = False) -> list[str]:
 
 
 def _json(reply: str, opening: str, truncated: bool) -> Any:
-    """The one JSON value of a reply that begins with a bracket."""
+    """The only JSON value in a reply that begins with the bracket `opening`.
+
+    Raises:
+        ReplyError: there is none, or more than one.
+    """
     start = reply.find(opening)
     if not reply.strip():
         raise ReplyError(TRUNCATED if truncated else EMPTY, reply)
@@ -83,13 +87,13 @@ def _json(reply: str, opening: str, truncated: bool) -> Any:
         value, end = _DECODER.raw_decode(reply, start)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ReplyError(TRUNCATED if truncated or _cut_off(error) else NOT_JSON, reply) from error
-    if opening in reply[end:]:  # which of two was meant?
+    if opening in reply[end:]:  # two values: it is not clear which is meant
         raise ReplyError(NOT_JSON, reply)
     return value
 
 
 def _cut_off(error: Exception) -> bool:
-    """Whether JSON broke off only because the reply ended."""
+    """Whether JSON could not be read only because the reply ends too early."""
     if not isinstance(error, json.JSONDecodeError):
         return False
     unterminated = error.msg.startswith("Unterminated string")
@@ -97,5 +101,5 @@ def _cut_off(error: Exception) -> bool:
 
 
 def _clean(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON may spell and UTF-8 cannot."""
+    """A text without spaces around it, and without lone surrogates, which UTF-8 cannot encode."""
     return text.strip().encode("utf-8", "replace").decode("utf-8")

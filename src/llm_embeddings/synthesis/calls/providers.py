@@ -1,17 +1,23 @@
-"""The name of a model -> who answers."""
+"""The name of a model, with its provider -> what answers prompts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .generators import ChatGenerator, Generator, ModelOptions
+from ...faces import require
+from .generators import ChatGenerator, ModelOptions, TextGenerator
 from .local import LocalGenerator
 
-LOCAL = "local"  # the provider of models that transformers runs here
+LOCAL = "local"  # the provider of models that transformers runs on this machine
 
 
-def open_generator(model: str, options: ModelOptions | None = None) -> Generator:
-    """The generator "provider:model"; "local:DIRECTORY" is run by transformers.
+def open_generator(model: str, options: ModelOptions | None = None) -> TextGenerator:
+    """Open a language model.
+
+    Args:
+        model: "PROVIDER:MODEL", as LangChain names them, or "local:DIRECTORY" for a model that
+            transformers runs on this machine.
+        options: How the model is asked; None = by default.
 
     Raises:
         ImportError: the provider's package is missing; the message names it.
@@ -26,18 +32,13 @@ def open_generator(model: str, options: ModelOptions | None = None) -> Generator
         )
     if provider == LOCAL:
         return LocalGenerator(name, options)
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as error:
-        raise ImportError(
-            "chat models need LangChain: pip install 'llm-embeddings[synth]'"
-        ) from error
+    models = require("langchain.chat_models", "chat models need LangChain", extra="synth")
     given: dict[str, Any] = {"temperature": options.temperature, "top_p": options.top_p}
     given |= {"max_tokens": options.max_reply_tokens, "base_url": options.base_url}
     settings = {key: value for key, value in given.items() if value is not None}
     try:
-        # Retries are ours: they are counted, and wait for all calls together.
-        chat: Any = init_chat_model(name, model_provider=provider, max_retries=0, **settings)
+        # `Asker` retries, not LangChain: it counts retries, and lets all calls wait together.
+        chat: Any = models.init_chat_model(name, model_provider=provider, max_retries=0, **settings)
     except ImportError:
         raise
     except Exception as error:  # each provider has a class of its own for a missing key

@@ -1,1 +1,1 @@
-"""Which synthetic rows are good enough to train on."""
+"""Filters that decide which synthetic rows are good enough to train on."""

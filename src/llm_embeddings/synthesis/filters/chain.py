@@ -1,4 +1,4 @@
-"""Which examples are kept: from what costs little to what needs a model, one after the other."""
+"""Filters for synthetic rows, applied one after the other, the cheap ones first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..placeholders import GROUNDED
-from ..rows import RETRIEVAL, SyntheticRow
+from ..rows import RETRIEVAL_GROUPS, SyntheticRow
 from .contamination import Forbidden
 from .duplicates import NearDuplicates, normalized
 from .languages import LanguageJudge
@@ -17,7 +17,7 @@ from .languages import LanguageJudge
 if TYPE_CHECKING:
     from ...encoder import Encoder
 
-Check = Callable[[SyntheticRow], str]  # why a row is not kept; "" = it is
+RowCheck = Callable[[SyntheticRow], str]  # -> why a row is rejected; "" = it is kept
 SCHEMA, LENGTH, LANGUAGE, LEAKAGE = "schema", "length", "language", "leakage"
 EXACT, NEAR, CONTAMINATION = "duplicate", "near duplicate", "contamination"
 ROUND_TRIP = "round trip"
@@ -26,17 +26,18 @@ _COPIED_WORDS, _COPIED_CHARACTERS, _LABEL_CHARACTERS = 5, 12, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What is asked of examples.
+    """What examples must fulfil to be kept.
 
     Attributes:
-        shortest: Characters of every text at least, but for labels.
-        longest: Characters of every text at most.
-        language: Whether texts must be in the language they were asked for.
+        shortest: Fewest characters of a text, labels excepted.
+        longest: Most characters of a text.
+        language: Whether texts must be in the language that was asked for.
         near: Jaccard similarity from which queries are near duplicates; None = not compared.
-        against: Evaluation sets whose texts may not come up.
-        encoder: For the round trip; None = none.
-        round_trip: The positive must be among so many first that the encoder finds for the query,
-            in the groups of retrieval.
+        against: Evaluation sets whose texts must not occur.
+        encoder: Encoder for the round trip: does a query find its own positive? None = no such
+            filter.
+        round_trip: In groups of retrieval tasks, the highest rank that the positive may have among
+            the positives of all rows.
     """
 
     shortest: int = 3
@@ -60,13 +61,13 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedRow:
     """A row that is not kept.
 
     Attributes:
         row: The row.
-        filter: Which filter refused it.
-        reason: Why.
+        filter: Name of the filter that rejected it.
+        reason: Why, in words.
     """
 
     row: SyntheticRow
@@ -76,21 +77,21 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """What filters made of rows.
+    """Rows divided by filters.
 
     Attributes:
-        kept: In their order.
-        rejected: In their order, each by the first filter that refused it.
-        filters: Names of those that were applied, in order.
+        kept: Rows that passed all filters, in their order.
+        rejected: The other rows, each with the first filter that rejected it.
+        filters: Names of the filters that were applied, in order.
     """
 
     kept: list[SyntheticRow]
-    rejected: list[Rejected]
+    rejected: list[RejectedRow]
     filters: list[str] = field(default_factory=list)
 
 
 def apply_filters(rows: Iterable[SyntheticRow], filters: Filters) -> Filtered:
-    """Sort rows into those kept and those not.
+    """Divide rows into those that pass all filters and the others.
 
     Raises:
         ImportError: a library that a filter needs is missing.
@@ -102,7 +103,7 @@ def apply_filters(rows: Iterable[SyntheticRow], filters: Filters) -> Filtered:
     for row in rows:
         for name, check in checks.items():
             if reason := check(row):
-                found.rejected.append(Rejected(row, name, reason))
+                found.rejected.append(RejectedRow(row, name, reason))
                 break
         else:
             found.kept.append(row)
@@ -111,8 +112,9 @@ def apply_filters(rows: Iterable[SyntheticRow], filters: Filters) -> Filtered:
     return _round_trip(found, filters.encoder, filters.round_trip)
 
 
-def _checks(filters: Filters) -> dict[str, Check]:
-    checks: dict[str, Check] = {SCHEMA: _schema, LENGTH: _length(filters)}
+def _checks(filters: Filters) -> dict[str, RowCheck]:
+    """The checks of single rows, by the name of their filter, in order."""
+    checks: dict[str, RowCheck] = {SCHEMA: _schema, LENGTH: _length(filters)}
     if filters.language:
         judge = LanguageJudge()
         checks[LANGUAGE] = lambda row: judge.wrong(_with_languages(row))
@@ -126,13 +128,16 @@ def _checks(filters: Filters) -> dict[str, Check]:
 
 
 def _schema(row: SyntheticRow) -> str:
+    """Whether a text is empty or stands twice in a row."""
     texts = [normalized(text) for text in row.texts]
     if not all(texts):
         return "a text is empty"
     return "" if len(set(texts)) == len(texts) else "two of its texts are the same"
 
 
-def _length(filters: Filters) -> Check:
+def _length(filters: Filters) -> RowCheck:
+    """The check for the length of texts; labels may be shorter."""
+
     def check(row: SyntheticRow) -> str:
         for text in (row.query,) if row.group == "long-short" else row.texts:
             if not filters.shortest <= len(text) <= filters.longest:
@@ -143,7 +148,7 @@ def _length(filters: Filters) -> Check:
 
 
 def _with_languages(row: SyntheticRow) -> list[tuple[str, str]]:
-    """The texts whose language is known; labels are names, in whatever language."""
+    """Texts with the language that was asked for; labels may be names, and have none."""
     if not row.languages:
         return []
     first, second = row.languages
@@ -153,12 +158,12 @@ def _with_languages(row: SyntheticRow) -> list[tuple[str, str]]:
 
 
 def _leakage(row: SyntheticRow) -> str:
-    """A label in the text it is for, or a query that its document repeats."""
+    """Whether a label stands in its text, or a document repeats its query."""
     if row.group == "long-short":
         for label in filter(None, (row.positive, row.negative)):
             if len(label) >= _LABEL_CHARACTERS and _stands_in(label, row.query):
                 return f"the label {label!r:.60} stands in the text"
-    elif row.group in RETRIEVAL:
+    elif row.group in RETRIEVAL_GROUPS:
         long = len(row.query.split()) >= _COPIED_WORDS or (
             not _is_cased(row.query) and len(row.query) >= _COPIED_CHARACTERS
         )
@@ -168,7 +173,7 @@ def _leakage(row: SyntheticRow) -> str:
 
 
 def _stands_in(part: str, text: str) -> bool:
-    """Whether a text has these words; parts of words count where scripts do not part them."""
+    """Whether `part` stands in a text; as whole words, unless the script has no upper case."""
     part, text = " ".join(part.casefold().split()), " ".join(text.casefold().split())
     if not _is_cased(part):
         return part in text
@@ -176,10 +181,12 @@ def _stands_in(part: str, text: str) -> bool:
 
 
 def _is_cased(text: str) -> bool:
+    """Whether a text's script has upper and lower case, and so spaces between words."""
     return text.lower() != text.upper()
 
 
-def _exact() -> Check:
+def _exact() -> RowCheck:
+    """The check for equal rows, but for case and spaces."""
     seen: dict[tuple[str, str], int] = {}
 
     def check(row: SyntheticRow) -> str:
@@ -190,11 +197,12 @@ def _exact() -> Check:
     return check
 
 
-def _near(threshold: float) -> Check:
+def _near(threshold: float) -> RowCheck:
+    """The check for nearly equal rows."""
     near = NearDuplicates(threshold)
 
     def check(row: SyntheticRow) -> str:
-        # Several queries may ask for one passage of a user's own document.
+        # Several queries may ask for the same passage of a user's document.
         text = row.query if row.group == GROUNDED else f"{row.query}\n{row.positive}"
         twin = near.add(text, str(row.number))
         return twin and f"as number {twin}"
@@ -203,14 +211,15 @@ def _near(threshold: float) -> Check:
 
 
 def _round_trip(found: Filtered, encoder: Encoder, top: int) -> Filtered:
+    """Reject rows whose query does not find its positive among the first `top`."""
     from .consistency import ranks
 
-    rows = [row for row in found.kept if row.group in RETRIEVAL]
+    rows = [row for row in found.kept if row.group in RETRIEVAL_GROUPS]
     by_number = dict(zip((row.number for row in rows), ranks(rows, encoder), strict=True))
     lost = {number: rank for number, rank in by_number.items() if rank > top}
     kept = [row for row in found.kept if row.number not in lost]
-    refused: Sequence[Rejected] = [
-        Rejected(row, ROUND_TRIP, f"its document is found at rank {lost[row.number]}")
+    refused: Sequence[RejectedRow] = [
+        RejectedRow(row, ROUND_TRIP, f"its document is found at rank {lost[row.number]}")
         for row in found.kept
         if row.number in lost
     ]

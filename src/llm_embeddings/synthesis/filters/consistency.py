@@ -1,4 +1,4 @@
-"""Does a query find its own document? Ranks by a given encoder."""
+"""The round trip: does a query find its own document, by a given encoder?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUERIES_AT_ONCE = 256
 def ranks(rows: Sequence[SyntheticRow], encoder: Encoder) -> list[int]:
     """The rank of each row's positive for its query, from 1, among the positives of all rows.
 
-    Texts that score the same as the positive do not push it back.
+    Texts that score as high as the positive do not raise its rank.
     """
     if not rows:
         return []
@@ -39,9 +39,15 @@ def ranks(rows: Sequence[SyntheticRow], encoder: Encoder) -> list[int]:
 def embed_queries(
     encoder: Encoder, queries: Iterable[tuple[str, str | None]]
 ) -> NDArray[np.float32]:
-    """Unit vectors of queries, each with its own instruction (None = the recipe's).
+    """Embed queries, each with its own instruction.
 
-    A model whose recipe has no place for an instruction gets none.
+    Args:
+        encoder: Makes the vectors.
+        queries: Texts with their instructions; None = the recipe's default. If the recipe takes no
+            instruction, they are left out.
+
+    Returns:
+        Unit vectors, `[queries, dim]`, float32.
     """
     given = list(queries)
     takes = encoder.recipe.query.takes_instruction

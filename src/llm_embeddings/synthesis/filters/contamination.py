@@ -1,4 +1,4 @@
-"""Texts of evaluation sets, which training data must not hold."""
+"""The filter against contamination: texts of evaluation sets must not be in training data."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _COLUMNS = ("text", "query", "question", "a", "b", "sentence1", "sentence2")
 
 
 class Forbidden:
-    """Queries and sentences of evaluation sets, to be found again in any text.
+    """Queries and sentences of evaluation sets, with which texts are compared.
 
-    E5's check was a comparison without case and spaces (arXiv 2401.00368, section 4.1); texts that
-    are nearly equal are found too.
+    E5's filter compared without case and spaces (arXiv 2401.00368, section 4.1); here nearly equal
+    texts are found too.
     """
 
     def __init__(self, paths: Sequence[Path], threshold: float) -> None:
         """Read evaluation sets.
 
         Args:
-            paths: Directories in BEIR's form, of which the queries count (their documents are what
-                one searches, and may well be trained on); files of sentence pairs or texts.
-            threshold: As of `NearDuplicates`.
+            paths: Directories in BEIR's form, whose queries count (their documents may well be
+                trained on); files of sentence pairs or texts.
+            threshold: Jaccard similarity from which texts are nearly equal.
 
         Raises:
             OSError: a file is missing.
@@ -41,12 +41,12 @@ class Forbidden:
         return len(self._exact)
 
     def find(self, text: str) -> str:
-        """Where a text stands in an evaluation set; "" = nowhere."""
+        """The place of an equal or nearly equal text in an evaluation set; "" = there is none."""
         return self._exact.get(normalized(text)) or self._near.find(text)
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Texts with their places."""
+    """The texts of an evaluation set, each after its place: file, line and column."""
     file = path / "queries.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such evaluation set")

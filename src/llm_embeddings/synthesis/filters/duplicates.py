@@ -1,25 +1,27 @@
-"""Texts that are the same, or nearly so: normalised strings and MinHash (Broder 1997)."""
+"""Equal and nearly equal texts, found by normalised strings and MinHash (Broder 1997)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from ...faces import require
+
 if TYPE_CHECKING:
     from datasketch import MinHash
 
-_WORDS, _CHARACTERS = 3, 5  # of a shingle, in scripts with spaces and without
-_FEWEST = 8  # shingles; shorter texts are only compared as a whole
+_WORDS, _CHARACTERS = 3, 5  # in a shingle, for scripts with spaces between words and without
+_FEWEST = 8  # shingles; texts with fewer are never near duplicates
 _PERMUTATIONS = 128
 
 
 def normalized(text: str) -> str:
-    """A text without differences in case and white space."""
+    """A text in lower case without white space: equal for texts that differ in these alone."""
     return "".join(text.casefold().split())
 
 
 def shingles(text: str) -> set[str]:
-    """Runs of three words, or of five characters where words are not set apart."""
+    """All runs of three words, or of five characters in scripts without spaces between words."""
     words = text.casefold().split()
     if len(words) * 12 >= len(text):
         runs = range(len(words) - _WORDS + 1)
@@ -32,10 +34,11 @@ class NearDuplicates:
     """Finds texts that share most of their shingles."""
 
     def __init__(self, threshold: float) -> None:
-        """Begin with no texts.
+        """Start without texts.
 
         Args:
-            threshold: Jaccard similarity, as MinHash estimates it, from which texts are alike.
+            threshold: Jaccard similarity of shingles, as MinHash estimates it, from which two texts
+                are near duplicates.
 
         Raises:
             ImportError: datasketch is not installed.
@@ -43,22 +46,17 @@ class NearDuplicates:
         """
         if not 0 < threshold <= 1:
             raise ValueError(f"a similarity of {threshold} is not in (0, 1]: 0.8 is usual")
-        try:
-            from datasketch import MinHashLSH
-        except ImportError as error:
-            raise ImportError(
-                "near duplicates need datasketch: pip install 'llm-embeddings[synth]'"
-            ) from error
+        datasketch = require("datasketch", "near duplicates need datasketch", extra="synth")
         self._threshold = threshold
-        self._index: Any = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._index: Any = datasketch.MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
         self._hashes: dict[str, MinHash] = {}
 
     def find(self, text: str) -> str:
-        """The name of a text that is nearly this one; "" = none, or it is too short to tell."""
+        """The name of a near duplicate among the texts added; "" = none, or it is too short."""
         return self._find(_hash(text))
 
     def add(self, text: str, name: str) -> str:
-        """Like `find`; a text that is new is remembered under a name of its own."""
+        """Like `find`; a text without a near duplicate is added under `name`."""
         hashed = _hash(text)
         if twin := self._find(hashed):
             return twin
@@ -77,6 +75,7 @@ class NearDuplicates:
 
 
 def _hash(text: str) -> MinHash | None:
+    """The MinHash of a text's shingles; None = it has too few."""
     found = shingles(text)
     if len(found) < _FEWEST:
         return None

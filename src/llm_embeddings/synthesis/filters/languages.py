@@ -1,13 +1,16 @@
-"""Is a text in the language that was asked for? Says no only where it is sure."""
+"""The language filter: is a text in the language that was asked for? In doubt, it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-_SURE, _LIKELY = 0.95, 0.5  # that it is not the language; that it is another one
+from ...faces import require
+
+# A text is rejected if it is not in the language, and in some other one, with these probabilities.
+_SURE, _LIKELY = 0.95, 0.5
 _ENOUGH = 60  # UTF-8 bytes: shorter texts are not judged
-# Languages that even long texts can leave open, or that share a name.
+# Languages that a classifier confuses even in long texts, or that share a name.
 _CONFUSABLE = (
     {"zh", "wuu", "yue"},
     {"bs", "hr", "sr", "sl"},
@@ -27,27 +30,24 @@ _CONFUSABLE = (
 
 
 class LanguageJudge:
-    """py3langid, a classifier in a file of its own; nothing is downloaded."""
+    """Judges languages by py3langid, which brings its classifier along; nothing is downloaded."""
 
     def __init__(self) -> None:
         """Load the classifier.
 
         Raises:
-            ImportError: it is not installed.
+            ImportError: py3langid is not installed.
         """
-        try:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-        except ImportError as error:
-            raise ImportError(
-                "the language filter needs py3langid: pip install 'llm-embeddings[synth]'"
-            ) from error
-        self._model: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        need = "the language filter needs py3langid"
+        langid = require("py3langid.langid", need, extra="synth")
+        load = langid.LanguageIdentifier.from_model_file
+        self._model: Any = load(langid.MODEL_FILE, norm_probs=True)
         self._known = {label for label, _ in self._model.rank("")}
 
     def other_than(self, text: str, language: str) -> str:
-        """The language of a text that is surely not in `language`; "" otherwise.
+        """The language of a text, if that is surely not `language`; "" = it may be.
 
-        A language that the classifier does not know and texts under 60 bytes are never judged.
+        Texts under 60 bytes, and languages that the classifier does not know, are not judged.
         """
         if language not in self._known or len(text.encode("utf-8", "replace")) < _ENOUGH:
             return ""
@@ -57,7 +57,10 @@ class LanguageJudge:
         return "" if possible > 1 - _SURE or probability < _LIKELY else str(found)
 
     def wrong(self, texts: Sequence[tuple[str, str]]) -> str:
-        """What is wrong among texts with their languages; "" = nothing."""
+        """Which language stands for which in the first wrong text; "" = no text is surely wrong.
+
+        `texts` are pairs of text and the code of the language it should be in.
+        """
         for text, language in texts:
             if other := self.other_than(text, language):
                 return f"{other} instead of {language}"
@@ -65,4 +68,5 @@ class LanguageJudge:
 
 
 def _alike(one: str, other: str) -> bool:
+    """Whether two language codes are equal or easily confused."""
     return one == other or any({one, other} <= family for family in _CONFUSABLE)

@@ -1,4 +1,4 @@
-"""What filters did, in numbers and on a page of samples to read."""
+"""The report of a run: what was made and filtered, in numbers, with samples to read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def write_report(directory: Path, summary: Summary, filtered: Filtered, *, seed:
     """Write report.json, the counts, and report.md, the counts with samples.
 
     Args:
-        directory: Of the run.
-        summary: Of the run.
-        filtered: Of its rows.
-        seed: Of the samples.
+        directory: The run's directory.
+        summary: What the run has made.
+        filtered: What the filters made of its rows.
+        seed: Seed that chooses the samples.
     """
     numbers = {
         "run": asdict(summary),
@@ -36,12 +36,13 @@ def write_report(directory: Path, summary: Summary, filtered: Filtered, *, seed:
 
 
 def rejected_by(filtered: Filtered) -> dict[str, int]:
-    """How many rows each filter refused that those before it had passed."""
+    """How many rows each filter rejected, of those that passed the filters before it."""
     counts = Counter(rejected.filter for rejected in filtered.rejected)
     return {name: counts[name] for name in filtered.filters}
 
 
 def _counts(summary: Summary, filtered: Filtered) -> list[str]:
+    """The lines of the table of counts, in Markdown."""
     failed = [f"| failed: {reason} | {count:,} |" for reason, count in summary.failed.items()]
     refused = [f"| filter: {name} | {count:,} |" for name, count in rejected_by(filtered).items()]
     groups = Counter(row.group for row in filtered.kept)
@@ -67,6 +68,7 @@ def _counts(summary: Summary, filtered: Filtered) -> list[str]:
 
 
 def _samples(filtered: Filtered, rng: random.Random) -> list[str]:
+    """The lines of the samples: of rows kept, and of rows rejected by each filter."""
     lines = ["# Kept: samples", ""]
     for row in rng.sample(filtered.kept, min(_KEPT, len(filtered.kept))):
         lines += _sample(row)
@@ -81,7 +83,7 @@ def _samples(filtered: Filtered, rng: random.Random) -> list[str]:
 
 
 def _sample(row: SyntheticRow, reason: str = "") -> list[str]:
-    """A row as Markdown; texts are indented, so nothing in them is markup."""
+    """A row in Markdown; its texts are indented, so that nothing in them is markup."""
     texts = {
         "instruction": row.instruction,
         "query": row.query,

@@ -1,8 +1,8 @@
 """Hard negatives from a corpus, for pairs of queries and positives.
 
 A passage that scores nearly as high as the positive often answers the query too. Such false
-negatives are left out by score, relative to the positive's (NV-Retriever, arXiv 2407.15831, found
-95 % of it best among such rules) or by a margin.
+negatives are left out if they score above a share of the positive's score (95 % in NV-Retriever,
+arXiv 2407.15831, the best rule found there) or too near to it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...records.examples import Example, read_examples
 from ...records.sources import Source, sources_of
 from ..filters.consistency import embed_queries
-from .candidates import Candidates, Watch, bm25, dense
+from .candidates import Candidates, WatchMining, dense, lexical
 from .pool import Pool, read_corpus
 
 if TYPE_CHECKING:
     from ...encoder import Encoder
 
-Choice = Literal["random", "hardest"]
+NegativeChoice = Literal["random", "hardest"]
 TOO_GOOD, TOO_BAD = "too near the positive", "below the lowest score"
 REPORT = "mining.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mining:
-    """What is mined.
+    """Which negatives are mined.
 
     Attributes:
-        negatives: Of a query, together with those it has.
-        ranks: First and last rank among passages that are no positives; E5 takes its negatives
-            from the first hundred.
+        negatives: How many negatives a query gets, those it already has included.
+        ranks: First and last rank of a negative among passages that are no positives; E5 takes its
+            negatives from the first hundred.
         ratio: Highest score of a negative, as a share of the positive's; None = no such limit.
-        margin: How far a negative scores below the positive at least; None = no such limit.
+        margin: By how much a negative must score below the positive; None = no such limit.
         lowest: Lowest score of a negative; None = no such limit.
-        choice: Which of those that are left: "random" for the seed, or "hardest".
-        seed: Of the choice.
+        choice: Which of the passages within these limits are taken: "random" ones or the "hardest".
+        seed: Seed of the random choice.
     """
 
     negatives: int = 7
@@ -50,7 +50,7 @@ class Mining:
     ratio: float | None = 0.95
     margin: float | None = None
     lowest: float | None = None
-    choice: Choice = "random"
+    choice: NegativeChoice = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Mining:
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """What came of mining.
+    """How mining went, in numbers.
 
     Attributes:
         queries: Rows read.
@@ -88,7 +88,7 @@ class Mined:
         short: Rows with fewer.
         dropped: Rows without any, which are not written.
         refused: Passages within the ranks that were left out, by reason.
-        seconds: All it took.
+        seconds: Seconds from the first file read to the last row chosen.
     """
 
     queries: int
@@ -107,18 +107,22 @@ def mine(
     options: Mining | None = None,
     *,
     corpus: Sequence[Path] = (),
-    watch: Watch = lambda what, done, total: None,
+    watch: WatchMining = lambda what, done, total: None,
 ) -> Mined:
     """Write pairs with negatives, one file per source, for the contrastive stage.
 
     Args:
-        data: What `training.sources.sources_of` takes: pairs, or rows that lack negatives.
+        data: What `records.sources.sources_of` takes: files of pairs, or of rows with too few
+            negatives.
         output: A new or empty directory.
-        encoder: Scores passages; None = BM25.
-        options: What is mined.
-        corpus: Files of passages, or directories in BEIR's form; the positives of all pairs are
-            mined too, and alone if there is no corpus.
+        encoder: Scores passages; None = BM25 does.
+        options: Which negatives are mined.
+        corpus: Files of passages, or directories in BEIR's form. The positives of all pairs are
+            candidates too, and the only ones if there is no corpus.
         watch: Told how far it is.
+
+    Returns:
+        How it went.
 
     Raises:
         OSError: a file is missing, or the output cannot be written.
@@ -152,7 +156,11 @@ def mine(
 
 
 def _check_output(sources: Sequence[Source], output: Path) -> None:
-    """Raise `ValueError` if a file would be overwritten."""
+    """Check that no file would be overwritten.
+
+    Raises:
+        ValueError: one would.
+    """
     if len({source.name for source in sources}) < len(sources):
         raise ValueError("two data files have the same name, and so would their results: rename")
     if output.exists() and not output.is_dir():
@@ -168,7 +176,7 @@ def _choose_all(
     found: Candidates,
     options: Mining,
 ) -> tuple[list[list[str]], dict[str, int]]:
-    """The negatives of each pair, its own first, and how many were refused, by reason."""
+    """The negatives of each pair, its own first, and how many passages were refused, by reason."""
     refused: Counter[str] = Counter()
     chosen = []
     for number, (pair, known) in enumerate(zip(pairs, positives, strict=True)):
@@ -183,13 +191,14 @@ def _candidates(
     positives: Sequence[set[int]],
     encoder: Encoder | None,
     options: Mining,
-    watch: Watch,
+    watch: WatchMining,
 ) -> Candidates:
-    # The positives, and the query itself where it is a passage, take ranks that do not count.
+    """The best passages of each query, enough to leave `ranks` after its positives."""
+    # The positives, and the query itself if it is a passage, take ranks that do not count.
     depth = options.ranks[1] + max(map(len, positives)) + 1
     own = [sorted(known) for known in positives]
     if encoder is None:
-        return bm25([example.query for example in examples], pool.texts, own, depth, watch)
+        return lexical([example.query for example in examples], pool.texts, own, depth, watch)
     queries = embed_queries(encoder, [(e.query, e.instruction) for e in examples])
     return dense(encoder, queries, pool.texts, own, depth, watch)
 
@@ -203,7 +212,7 @@ def _choose(
     options: Mining,
     refused: Counter[str],
 ) -> list[str]:
-    """The negatives that a query still lacks."""
+    """The negatives that query `number` still lacks; `positives` are places in the pool."""
     known = positives | {-1, pool.number(example.query), *map(pool.number, example.negatives)}
     ranked = [
         (int(place), float(score))
@@ -227,7 +236,7 @@ def _choose(
 
 
 def _highest(positive: float, options: Mining) -> float:
-    """The highest score that a negative may have."""
+    """The highest score that a negative may have, by the positive's score."""
     highest = float("inf")
     if options.ratio is not None:
         highest = positive - (1 - options.ratio) * abs(positive)
@@ -237,7 +246,7 @@ def _highest(positive: float, options: Mining) -> float:
 
 
 def _line(example: Example, negatives: list[str]) -> str:
-    """A row as the training readers take it; a document's instruction stands beside its text."""
+    """A row as a line of training data; a document's instruction stands beside its text."""
     inner = example.document_instruction
 
     def passages(texts: Iterable[str]) -> list[Any]:
@@ -255,6 +264,7 @@ def _line(example: Example, negatives: list[str]) -> str:
 
 
 def _about(mined: Mined, options: Mining, encoder: Encoder | None) -> dict[str, Any]:
+    """The content of mining.json: what scored, the options and the numbers."""
     scorer = "BM25" if encoder is None else f"{encoder.recipe.name} {encoder.fingerprint()}"
     return {"scorer": scorer, "options": asdict(options), "result": asdict(mined)}
 
@@ -262,7 +272,7 @@ def _about(mined: Mined, options: Mining, encoder: Encoder | None) -> dict[str, 
 def _write(
     output: Path, rows: Iterable[tuple[str, Example, list[str]]], about: Mapping[str, Any]
 ) -> None:
-    """Write rows that have negatives into one file per source, and the report."""
+    """Write rows that have negatives, one file per source, and mining.json."""
     lines: dict[str, list[str]] = {}
     for name, example, negatives in rows:
         if negatives:

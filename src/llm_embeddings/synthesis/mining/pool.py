@@ -1,4 +1,4 @@
-"""The passages that are mined: a corpus and all positives, each once."""
+"""The passages that negatives are chosen from: a corpus and all positives, each once."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _TEXTS = ("text", "passage", "contents", "document")
 
 @dataclass(slots=True)
 class Pool:
-    """Different passages, numbered.
+    """Different passages, numbered from 0.
 
     Attributes:
-        texts: In the order of their numbers.
+        texts: The passages in the order of their numbers.
     """
 
     texts: list[str] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, text: str) -> int:
-        """The number of a passage; two that differ in case or spaces have one."""
+        """Add a passage and return its number; case and spaces make no difference."""
         number = self._numbers.setdefault(normalized(text), len(self.texts))
         if number == len(self.texts):
             self.texts.append(text)
@@ -37,11 +37,11 @@ class Pool:
             self.add(text)
 
     def number(self, text: str) -> int:
-        """The number of a passage; -1 = it is none."""
+        """The number of a passage; -1 = it is not in the pool."""
         return self._numbers.get(normalized(text), -1)
 
     def add_positives(self, examples: Sequence[Example]) -> list[set[int]]:
-        """Numbers of all that is known to answer each query, by whichever row says so."""
+        """Add all positives; for each example, the numbers of its query's positives in any row."""
         by_query: dict[str, set[int]] = {}
         for example in examples:
             known = by_query.setdefault(normalized(example.query), set())
@@ -65,7 +65,11 @@ def read_corpus(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def _passage(row: Row) -> str:
-    """The text of a row, after its title; "" if there is none."""
+    """The text of a row, with its title before it; "" if the text is empty.
+
+    Raises:
+        ValueError: no column holds a text.
+    """
     for column in _TEXTS:
         text = row.values.get(column)
         if isinstance(text, str):

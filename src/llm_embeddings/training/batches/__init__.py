@@ -1,1 +1,1 @@
-"""Rows of a batch: mixtures, pairs, masks, passages, conversations."""
+"""Training data -> what one update learns from: mixed, filtered, paired, masked, tokenised."""

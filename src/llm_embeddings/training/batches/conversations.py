@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 
 
 def render(conversation: Conversation, eos: str) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation as one string, and the ranges of characters that are learnt.
+    """A conversation as one string, and the ranges of characters that the model learns to write.
 
     Turns are framed as Tulu 2's and GritLM's (arXiv 2402.09906, appendix; gritlm at 9710681):
     an answer loses the white space around it and ends with EOS, which is learnt too; turns are
     joined by a newline. A plain text has no frame and is learnt whole.
+
+    Args:
+        conversation: Turns of user and assistant, or one plain text.
+        eos: The tokenizer's end-of-sequence token.
+
+    Returns:
+        The string, and (begin, end) of each range, in characters.
     """
     string, learnt = "", []
     for message in conversation.messages:
@@ -38,7 +45,7 @@ def render(conversation: Conversation, eos: str) -> tuple[str, list[tuple[int, i
 def tokenize_conversation(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe, conversation: Conversation, max_length: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels, `IGNORED` where nothing is learnt.
+    """Token ids of a conversation and, for each, its label: the id, or `IGNORED` if not learnt.
 
     A token belongs to an answer if it begins in it. (gritlm counts the tokens of each turn on its
     own instead, and from the second turn on is two tokens off.)
@@ -47,7 +54,7 @@ def tokenize_conversation(
         tokenizer: The checkpoint's tokenizer.
         recipe: Says whether BOS comes first.
         conversation: The turns, or a plain text.
-        max_length: Tokens kept, BOS included.
+        max_length: Tokens kept, BOS included; the rest is cut off.
 
     Raises:
         ValueError: the tokenizer has no EOS to end an answer with.

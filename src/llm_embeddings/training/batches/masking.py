@@ -1,4 +1,4 @@
-"""Masked next token prediction: what is masked, and the blocks it is masked in.
+"""Masked next token prediction: blocks of token ids, and which tokens in them are hidden.
 
 Facts: llm2vec 0.2.3 `experiments/run_mntp.py` and transformers' `DataCollatorForLanguageModeling`.
 """
@@ -45,8 +45,9 @@ def mask_tokens(
         special: Ids that are never chosen: BOS, EOS and their like.
 
     Returns:
-        Ids to feed, and labels: the true id where a token was chosen, `IGNORED` elsewhere. Use
-        `losses.next_tokens`: the state before a token predicts it.
+        Ids to feed and labels, both int64 in the shape of `ids`. A label is the true id where a
+        token was chosen, `IGNORED` elsewhere. `losses.next_tokens` pairs each with the state that
+        predicts it, which is the one before.
 
     Raises:
         ValueError: an unknown style, or a probability that is not one.
@@ -109,8 +110,11 @@ def blocks(
     Args:
         rows: Token ids of each line, BOS included; read as they are needed.
         length: Tokens per block.
-        lines: After so many rows what fills no block is dropped, as the reference does after 1000;
-            None = only what is left at the very end.
+        lines: After each so many rows, ids that do not fill a block are dropped, as the reference
+            does after every 1000; None = only at the very end.
+
+    Yields:
+        `length` ids each.
     """
     waiting: list[int] = []
     for number, row in enumerate(rows, 1):

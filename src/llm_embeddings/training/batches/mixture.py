@@ -1,4 +1,4 @@
-"""Batches from several sources: in proportion, shuffled, and the same ones after a restart."""
+"""Batches from several data files: in proportion, shuffled, the same again after a restart."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a source holds.
+    """What was found in a source when it was first read.
 
     Attributes:
-        source: The source.
-        items: How many a pass over it gives, after the filter.
-        filtered: How many the filter took out.
-        size: Bytes of the file.
-        sha256: Of the file.
+        source: The file and how it is used.
+        items: Items that one pass over it gives, after the filter.
+        filtered: Items that the filter took out.
+        size: Size of the file in bytes.
+        sha256: Hash of the file, in hexadecimal.
     """
 
     source: Source
@@ -37,7 +37,7 @@ class Survey:
 
 
 class Mixture(Generic[Item]):
-    """Sources, mixed.
+    """Data files mixed into batches.
 
     An epoch has every item of a source of weight 1 once, up to the last incomplete batch, which is
     dropped. The order depends on the seed alone. No file is held in memory; making a mixture reads
@@ -62,8 +62,8 @@ class Mixture(Generic[Item]):
         Args:
             sources: Which files, with their weights.
             read: The items of a source, such as `llm_embeddings.records.examples.read_examples`.
-            seed: Of the order.
-            keep: Which items are kept, such as `llm_embeddings.training.batches.texts.within(...)`.
+            seed: Seed of the order.
+            keep: Whether an item is kept, such as `batches.lengths.within(...)` tells.
             same_source: Whether a batch holds items of one file only, and of one value of their
                 `source`; at the end of a pass over a file, what is left of several is put together.
             buffer: How many items of a source are held to be shuffled. A file with more should not
@@ -80,7 +80,7 @@ class Mixture(Generic[Item]):
         self.surveys = tuple(self._survey(source) for source in sources)
 
     def fingerprint(self) -> list[dict[str, Any]]:
-        """Names, sizes, hashes and weights, as JSON-ready values: the same data says the same."""
+        """Name, size, hash and weight of each file, as JSON-ready values; equal for equal data."""
         return [
             {
                 "name": found.source.path.name,
@@ -96,7 +96,7 @@ class Mixture(Generic[Item]):
         ]
 
     def updates(self, batch_size: int, epochs: int | None) -> int | None:
-        """Batches of this size in some epochs; None where epochs are not counted.
+        """How many batches of this size `epochs` epochs have; None if `epochs` is None.
 
         Raises:
             ValueError: a source has fewer items than a batch.
@@ -123,6 +123,9 @@ class Mixture(Generic[Item]):
             start: Number of the first batch, from 0; those before are not made again.
             epochs: Passes over the mixture; None = endless.
 
+        Yields:
+            `batch_size` items each.
+
         Raises:
             ValueError: a source has fewer items than a batch, or a file has changed.
         """
@@ -132,6 +135,11 @@ class Mixture(Generic[Item]):
             skip = 0
 
     def _survey(self, source: Source) -> Survey:
+        """Read a source once, to count what it holds.
+
+        Raises:
+            ValueError: no item is kept.
+        """
         kept = filtered = 0
         for item in self._read(source):
             if self._keep is None or self._keep(item):
@@ -148,7 +156,7 @@ class Mixture(Generic[Item]):
         return Survey(source, kept, filtered, size, _sha256(source.path))
 
     def _quotas(self, size: int) -> list[int]:
-        """What each source gives to an epoch: batches, or items if batches are mixed."""
+        """What each source gives to an epoch, in batches; in items if batches mix sources."""
         if size < 1:
             raise ValueError(f"batch_size={size} must be 1 or more")
         unit = size if self._same_source else 1
@@ -169,7 +177,7 @@ class Mixture(Generic[Item]):
         return quotas
 
     def _epoch(self, epoch: int, size: int, skip: int) -> Iterator[list[Item]]:
-        """The batches of an epoch, the first `skip` left out."""
+        """The batches of epoch number `epoch` without its first `skip`."""
         quotas = self._quotas(size)
         unit, parts = (size, 1) if self._same_source else (1, size)
         order = _draw(quotas, random.Random(f"order {self._seed} {epoch}"))
@@ -203,7 +211,7 @@ class Mixture(Generic[Item]):
         return shuffled(kept, rng, self._buffer)
 
     def _group(self, items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-        """Batches of one kind each; at the end those of what is left."""
+        """Batches whose items share one `source` each; at the end, of the items left over."""
         held: dict[str, list[Item]] = {}
         for item in items:
             group = held.setdefault(getattr(item, "source", ""), [])
@@ -219,8 +227,7 @@ class Mixture(Generic[Item]):
 def shuffled(items: Iterable[Item], rng: random.Random, buffer: int) -> Iterator[Item]:
     """Items in random order, with at most `buffer` of them in memory.
 
-    What comes out at a time is any of those held: an item may come out arbitrarily late, but no
-    more than `buffer` places early.
+    An item may come out arbitrarily late, but no more than `buffer` places early.
     """
     held: list[Item] = []
     for item in items:

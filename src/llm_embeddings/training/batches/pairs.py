@@ -15,16 +15,19 @@ from ...tokens import Tokens
 def choose(
     examples: Sequence[Example], negatives: int, instruction: str | None, rng: random.Random
 ) -> list[Pair]:
-    """One positive of each example, and `negatives` of its hard negatives.
+    """Draw one positive of each example, and `negatives` of its hard negatives.
 
-    Drawn without replacement; a list that is too short comes again, as in the data sets of LLARA
-    and gritlm.
+    Negatives are drawn without replacement; a list with too few is drawn from again, as in the
+    data sets of LLARA and gritlm.
 
     Args:
-        examples: Of one batch.
+        examples: The examples of one batch.
         negatives: Hard negatives per query.
-        instruction: Of queries that have none of their own.
+        instruction: What queries without an instruction of their own get.
         rng: Source of randomness.
+
+    Returns:
+        A pair for each example.
     """
     pairs = []
     for example in examples:
@@ -44,7 +47,7 @@ def choose(
 
 
 def tokenize_pairs(trained: Model, pairs: Sequence[Pair], lengths: Lengths) -> list[Tokens]:
-    """Rows of all queries, then of all passages, group after group.
+    """Token ids of all queries, then of all passages, pair after pair.
 
     Raises:
         ValueError: an instruction has no place in the recipe's template, or rows are longer than
@@ -59,7 +62,7 @@ def tokenize_pairs(trained: Model, pairs: Sequence[Pair], lengths: Lengths) -> l
 
 
 def targets_of(pairs: Sequence[Pair]) -> list[int]:
-    """Which passage is each query's positive, counted over the passages of all."""
+    """For each query, the place of its positive among the passages of all pairs, from 0."""
     found, first = [], 0
     for pair in pairs:
         found.append(first)
@@ -68,7 +71,7 @@ def targets_of(pairs: Sequence[Pair]) -> list[int]:
 
 
 def text_numbers(pairs: Sequence[Pair]) -> list[int]:
-    """A number for each passage, the same where the text is the same."""
+    """A number for each passage of all pairs; passages with equal texts have equal numbers."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(text, len(numbers)) for pair in pairs for text in pair.passages]
 
@@ -79,7 +82,7 @@ def _rows(
     role: Role,
     limit: int | None,
 ) -> list[Tokens]:
-    """Texts with their instructions as rows; each instruction's texts are tokenised together."""
+    """Token ids of (text, instruction) pairs; texts with one instruction are tokenised together."""
     places: dict[str | None, list[int]] = {}
     for place, (_, instruction) in enumerate(texts):
         places.setdefault(instruction, []).append(place)
@@ -96,10 +99,10 @@ class Pair:
     """A query and its group of passages.
 
     Attributes:
-        query: Its text.
-        passages: The positive, then the hard negatives.
-        instruction: The query's; None = the recipe's default, "" = none.
-        document_instruction: The passages'; "" = none.
+        query: The query's text.
+        passages: Texts: the positive, then the hard negatives.
+        instruction: Instruction of the query; None = the recipe's default, "" = none.
+        document_instruction: Instruction of the passages; "" = none.
     """
 
     query: str
@@ -110,7 +113,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Limits in tokens, in the recipe's own meaning; None = the recipe's."""
+    """Most tokens of a query and of a passage, counted as the recipe counts; None = its limit."""
 
     query: int | None = None
     passage: int | None = None

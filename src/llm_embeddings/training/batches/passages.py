@@ -1,4 +1,4 @@
-"""What LLaRA's adaptation reads: a passage, the words it holds, and the words that follow."""
+"""Data of the LLaRA stage: passages, each with the text whose words its embeddings must tell."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ WORDS = 490
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A passage and the texts whose words its two embeddings have to tell.
+    """A passage and the texts whose words its two embeddings are trained to tell.
 
     Attributes:
-        text: The passage (`input`).
-        summary: What SELF tells, the passage itself as a rule (`output_summarize`); may be "".
-        following: What NEXT tells, the next passage (`output_predict`); "" where there is none.
-        source: The file's name.
+        text: The passage (column `input`).
+        summary: Text told by the embedding of prompt SELF, as a rule the passage itself (column
+            `output_summarize`); may be "".
+        following: Text told by the embedding of prompt NEXT, the next passage (column
+            `output_predict`); "" where nothing follows.
+        source: Name of the file.
     """
 
     text: str
@@ -35,7 +37,7 @@ class Passage:
 
 
 def read_passages(source: Source, *, words: int = WORDS) -> Iterator[Passage]:
-    """LLaRA's rows, or consecutive passages of documents.
+    """Passages of a file: its rows in LLaRA's format, or its documents cut into passages.
 
     Args:
         source: A file with the columns input, output_summarize, output_predict, or any that

@@ -1,1 +1,1 @@
-"""Forward passes with gradients."""
+"""Forward and backward passes: rows of token ids -> vectors, states, losses and gradients."""

@@ -1,37 +1,70 @@
-"""The forward of all stages: rows of ids -> hidden states or vectors, with gradients, unpadded.
+"""The forward pass that all stages share: rows of token ids -> hidden states or vectors.
 
-It is the forward that serves: the same packs, the same pooling.
+It is the one that `Encoder` computes (same packs, same pooling), with gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from ...model import Model
 from ...packed import attention
 from ...packed.attention import Kernel
 from ...packed.choice import choose_kernel
 from ...packed.pack import Pack
 from ...packed.padded import forward, pad
 from ...packed.pooling import pool
-from ...recipe import Recipe
+from ...recipe import Recipe, Role
+from ...vectors import Vectors
+from .gradcache import plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Encoding(torch.nn.Module):
-    """A backbone as stages train it.
+def encode_texts(
+    encode: Callable[[list[list[int]], list[int]], torch.Tensor],
+    trained: Model,
+    texts: list[str],
+    role: Role,
+    *,
+    max_length: int | None = None,
+    budget: int,
+) -> Vectors:
+    """Vectors `[texts, dim]`, float32, of a model that is being trained.
 
-    Everything goes through `forward`, because wrappers for several processes hook in there.
+    Args:
+        encode: The model: rows of token ids and the first pooled position of each -> vectors.
+        trained: Tokenizer and recipe are used.
+        texts: The texts.
+        role: Role of all texts.
+        max_length: Most tokens of a text; None = the recipe's limit.
+        budget: Most tokens per pass.
+    """
+    rows = trained.rows(texts, role, None, max_length)
+    parts, order = [], []
+    with torch.no_grad():
+        for chunk in plan([len(row.ids) for row in rows], budget)[0]:
+            found = encode([rows[row].ids for row in chunk], [rows[row].start for row in chunk])
+            parts.append(found.float().cpu())
+            order.extend(chunk)
+    vectors: Vectors = torch.cat(parts)[torch.tensor(order).argsort()].numpy()
+    return vectors
+
+
+class Encoding(torch.nn.Module):
+    """A backbone as stages train it: one `forward` for vectors and for hidden states.
+
+    Both come from `forward` because wrappers for several processes (DDP, FSDP) hook in there.
 
     Attributes:
         backbone: The decoder without a head.
         recipe: How it embeds.
-        packing: How rows share a pass, in words.
+        packing: How rows share a pass, in words for logs and model cards.
     """
 
     def __init__(
@@ -41,8 +74,8 @@ class Encoding(torch.nn.Module):
 
         Args:
             backbone: Decoder without a head.
-            recipe: Its recipe.
-            attention_dropout: On attention weights, in training mode.
+            recipe: How it embeds.
+            attention_dropout: Dropout on attention weights, in training mode.
         """
         super().__init__()
         kernel, self.packing = choose_kernel(backbone, recipe)
@@ -90,7 +123,7 @@ class Encoding(torch.nn.Module):
         return self._pooled(pack, hidden, starts)
 
     def vectors(self, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> torch.Tensor:
-        """`forward` with starts."""
+        """Vectors `[rows, dim]`, float32, not normalised: `forward` with `starts`."""
         found = self.forward(rows, starts)
         assert isinstance(found, torch.Tensor)
         return found
@@ -102,12 +135,13 @@ class Encoding(torch.nn.Module):
         parents: Sequence[int | None] | None = None,
         causal: bool | None = None,
     ) -> list[torch.Tensor]:
-        """`forward` without starts."""
+        """Hidden states, `[tokens, dim]` per row: `forward` without `starts`."""
         found = self.forward(rows, parents=parents, causal=causal)
         assert isinstance(found, list)
         return found
 
     def _kernel_now(self, kernel: Kernel) -> Kernel:
+        """The attention kernel, or in training mode one that applies the dropout."""
         if self._dropout and self.training:
             return partial(attention.bucketed, dropout=self._dropout)
         return kernel
@@ -119,6 +153,7 @@ class Encoding(torch.nn.Module):
         parents: Sequence[int | None] | None,
         causal: bool | None,
     ) -> torch.Tensor | list[torch.Tensor]:
+        """`forward` of a backbone that cannot be packed."""
         shares = parents is not None and any(parent is not None for parent in parents)
         if shares or causal not in (None, self.recipe.causal):
             raise ValueError(
@@ -132,7 +167,7 @@ class Encoding(torch.nn.Module):
         return pool(hidden, torch.tensor(starts, device=ids.device), lengths, self.recipe)
 
     def _pooled(self, pack: Pack, hidden: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
-        """Vectors of a pack's rows, in the order of the rows."""
+        """Vectors `[rows, dim]` of a pack's hidden states `[tokens, dim]`, in the order of rows."""
         parts, order = [], []
         for bucket, states in zip(pack.buckets, pack.padded(hidden), strict=True):
             first = torch.tensor([starts[text] for text in bucket.texts], device=states.device)

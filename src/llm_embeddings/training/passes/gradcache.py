@@ -1,7 +1,7 @@
 """Backward passes of batches that do not fit in memory, over chunks and over processes.
 
-Every process knows the whole batch, so each can tell which chunk is whose and what the divisor of
-a mean is, without asking. Gradients come out as those of one process with the whole batch.
+Every process knows the whole batch, and so which chunks are its own and what the divisor of a mean
+is, without communication. The gradients are those of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Item = TypeVar("Item")
-Encode = Callable[[list[list[int]], list[int]], torch.Tensor]
+_Chunk = TypeVar("_Chunk")
+EncodeRows = Callable[[list[list[int]], list[int]], torch.Tensor]
 VectorLoss = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 def plan(lengths: Sequence[int], budget: int, processes: int = 1) -> list[list[list[int]]]:
-    """Which rows make up each chunk of each process.
+    """Divide a batch into chunks, and the chunks among processes.
 
     Rows of like length go together. All processes get equally many chunks, because a wrapper such
     as FSDP communicates in every forward pass.
@@ -29,7 +29,7 @@ def plan(lengths: Sequence[int], budget: int, processes: int = 1) -> list[list[l
     Args:
         lengths: Tokens of every row of the global batch.
         budget: Tokens per chunk; a row with more is a chunk of its own.
-        processes: How many share the work.
+        processes: How many processes share the work.
 
     Returns:
         Indices of rows: `[process][chunk][row]`.
@@ -64,26 +64,26 @@ def plan(lengths: Sequence[int], budget: int, processes: int = 1) -> list[list[l
 def backward_sum(
     accelerator: Accelerator,
     model: torch.nn.Module,
-    chunks: Sequence[Item],
-    compute: Callable[[Item], torch.Tensor],
+    chunks: Sequence[_Chunk],
+    compute: Callable[[_Chunk], torch.Tensor],
     *,
     last: bool = True,
 ) -> float:
     """Backward of the sum of a loss over the chunks of all processes.
 
     Args:
-        accelerator: Whose processes.
+        accelerator: The run's processes.
         model: The prepared model that `compute` calls.
         chunks: This process's chunks, as many as every other process has.
         compute: A chunk's part of the loss, already divided by what the whole batch has.
-        last: Whether no other backward pass of this update follows.
+        last: Whether this is the last backward pass of the update.
 
     Returns:
-        The sum.
+        The loss, summed over the chunks of all processes.
     """
     total = torch.zeros((), device=accelerator.device)
     for number, chunk in enumerate(chunks):
-        with _turn(accelerator, model, last=last and number == len(chunks) - 1):
+        with _synced(accelerator, model, last=last and number == len(chunks) - 1):
             part = compute(chunk)
             accelerator.backward(part * accelerator.num_processes)
         total += part.detach().to(total.dtype)
@@ -98,7 +98,7 @@ def backward_vectors(
     loss: VectorLoss,
     *,
     budget: int,
-    encode: Encode | None = None,
+    encode: EncodeRows | None = None,
     last: bool = True,
 ) -> dict[str, float]:
     """Backward of a loss of all vectors of a batch, in the memory of one chunk.
@@ -108,17 +108,18 @@ def backward_vectors(
     to carry it on. The last chunk keeps its graph, so a batch of one chunk is computed only once.
 
     Args:
-        accelerator: Whose processes.
+        accelerator: The run's processes.
         model: The prepared model that `encode` calls.
         rows: Token ids of the whole batch, the same on every process.
         starts: First pooled position of each row.
-        loss: Vectors `[rows, dim]` of the whole batch -> "loss" and its parts.
+        loss: Vectors `[rows, dim]` of the whole batch -> "loss", which is differentiated, and what
+            else is to be reported, by name.
         budget: Tokens per chunk.
-        encode: Rows and starts -> vectors; None = `model`.
-        last: Whether no other backward pass of this update follows.
+        encode: Rows and starts -> vectors `[rows, dim]`; None = `model`.
+        last: Whether this is the last backward pass of the update.
 
     Returns:
-        The losses.
+        What `loss` gave, as floats.
     """
     encode = model if encode is None else encode
     chunks = plan([len(row) for row in rows], budget, accelerator.num_processes)
@@ -132,27 +133,27 @@ def backward_vectors(
         for chunk in own[:-1]:
             states.append(_randomness(accelerator.device))
             parts.append(run(chunk))
-    with _turn(accelerator, model, last=last and len(own) == 1):
+    with _synced(accelerator, model, last=last and len(own) == 1):
         kept = run(own[-1])
     order = [row for chunk in own for row in chunk]
     vectors = _assembled(accelerator, torch.cat([*parts, kept.detach()]).float(), order, len(rows))
     losses = loss(vectors.requires_grad_())
     (gradients,) = torch.autograd.grad(losses["loss"], vectors)
     gradients = gradients * accelerator.num_processes  # wrappers average over processes
-    with _turn(accelerator, model, last=last and len(own) == 1):
+    with _synced(accelerator, model, last=last and len(own) == 1):
         accelerator.backward((kept * gradients[own[-1]]).sum())
     after = _randomness(accelerator.device)
     for number, (chunk, state) in enumerate(zip(own[:-1], states, strict=True), 2):
         _set_randomness(accelerator.device, state)
-        with _turn(accelerator, model, last=last and number == len(own)):
+        with _synced(accelerator, model, last=last and number == len(own)):
             accelerator.backward((run(chunk) * gradients[chunk]).sum())
     _set_randomness(accelerator.device, after)
     return {name: float(value.detach()) for name, value in losses.items()}
 
 
 @contextmanager
-def _turn(accelerator: Accelerator, model: torch.nn.Module, *, last: bool) -> Iterator[None]:
-    """Processes exchange gradients, and DeepSpeed steps, with the last backward pass only."""
+def _synced(accelerator: Accelerator, model: torch.nn.Module, *, last: bool) -> Iterator[None]:
+    """Let processes exchange gradients (and DeepSpeed step) in the update's last pass only."""
     accelerator.gradient_state._set_sync_gradients(last)
     try:
         if last:
@@ -167,13 +168,17 @@ def _turn(accelerator: Accelerator, model: torch.nn.Module, *, last: bool) -> It
 def _assembled(
     accelerator: Accelerator, own: torch.Tensor, order: Sequence[int], rows: int
 ) -> torch.Tensor:
-    """The vectors of all processes, `[rows, dim]`, in the order of the batch."""
+    """Vectors `[rows, dim]` of the whole batch, from this process's own and those of the others.
+
+    `order` says which row of the batch each of `own` is.
+    """
     everything = own.new_zeros(rows, own.shape[1])
     everything[torch.tensor(order, device=own.device)] = own
     return _summed(accelerator, everything)
 
 
 def _summed(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor, summed over all processes."""
     if accelerator.num_processes == 1:
         return tensor
     found: torch.Tensor = accelerator.reduce(tensor, "sum")
@@ -181,11 +186,13 @@ def _summed(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _randomness(device: torch.device) -> list[torch.Tensor]:
+    """The states of torch's random generators, of the CPU and of a GPU if that is the device."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def _set_randomness(device: torch.device, states: Sequence[torch.Tensor]) -> None:
+    """Put the random generators back into states that `_randomness` gave."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

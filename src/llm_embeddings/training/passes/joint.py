@@ -1,7 +1,8 @@
-"""LLaRA's joint prompt: a text once, and both prompts continuing it, in one pass."""
+"""LLaRA's forward pass: a text once, and both of its prompts continuing it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,35 @@ from ...tokens import tokenize
 from ..batches.passages import Passage
 from ..losses import IGNORED, bag_of_words_nll, head_nll_sum, next_tokens
 from .encoding import Encoding
-from .words import content_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+# NLTK's English stop words without apostrophes, which the rule below never leaves, and the marks
+# that FlagEmbedding's research/LLARA/pretrain/data.py (7ed43d6) adds to them.
+STOP_WORDS = frozenset(
+    """
+    i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she
+    her hers herself it its itself they them their theirs themselves what which who whom this that
+    these those am is are was were be been being have has had having do does did doing a an the and
+    but if or because as until while of at by for with about against between into through during
+    before after above below to from up down in out on off over under again further then once here
+    there when where why how all any both each few more most other some such no nor not only own
+    same so than too very s t can will just don should now d ll m o re ve y ain aren couldn didn
+    doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn weren won wouldn ! , . ?
+    """.split()
+)
+
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
-    """What is the same for all texts.
+class JointPrompts:
+    """The token ids around every text: what comes before it and the two prompts that follow.
 
     Attributes:
         prefix: Ids before a text, BOS included.
-        summary: Ids of SELF, which stands behind documents.
-        following: Ids of NEXT, which stands behind queries.
-        slots: How many last tokens of each make its vector.
+        summary: Ids of the prompt SELF, which follows documents.
+        following: Ids of the prompt NEXT, which follows queries.
+        slots: How many last tokens of a prompt are pooled into its vector.
     """
 
     prefix: tuple[int, ...]
@@ -37,18 +52,18 @@ class Prompts:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all three."""
+        """How many tokens the prefix and both prompts have together."""
         return len(self.prefix) + len(self.summary) + len(self.following)
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """A passage as it is trained on.
+    """A passage as token ids, with the words that its two embeddings are trained to tell.
 
     Attributes:
-        ids: Prefix and text.
-        summary: Ids of the words that SELF has to tell.
-        following: Ids of the words that NEXT has to tell; empty where nothing follows.
+        ids: Ids of prefix and text.
+        summary: Different ids of the words that SELF's embedding has to tell.
+        following: The same for NEXT; empty where nothing follows the passage.
     """
 
     ids: list[int]
@@ -57,10 +72,10 @@ class Joint:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Both prompts of a recipe must continue one and the same text.
+    """Check that both prompts of a recipe can continue one and the same text.
 
     Raises:
-        ValueError: they do not.
+        ValueError: its roles differ before the text, or it is not causal with "last_k_mean".
     """
     if recipe.join != "segments" or recipe.query.prefix != recipe.document.prefix:
         raise ValueError(
@@ -71,33 +86,35 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"recipe {recipe.name!r} is not causal with pooling='last_k_mean'")
 
 
-def prompts_of(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prompts:
-    """Both prompts of a recipe, as `check_recipe` accepts them."""
+def joint_prompts(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> JointPrompts:
+    """The prefix and both prompts of a recipe that `check_recipe` accepts."""
     assert recipe.last_k is not None
     roles: tuple[Role, Role] = ("document", "query")
     empty = [tokenize(tokenizer, recipe, [""], role)[0] for role in roles]
     prefix = empty[0].ids[: empty[0].start]
     suffixes = [tuple(row.ids[row.start :]) for row in empty]
-    return Prompts(tuple(prefix), suffixes[0], suffixes[1], recipe.last_k)
+    return JointPrompts(tuple(prefix), suffixes[0], suffixes[1], recipe.last_k)
 
 
 def tokenize_joint(
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
-    prompts: Prompts,
+    prompts: JointPrompts,
     passages: Sequence[Passage],
     *,
     cutoff: int,
     stop_words: bool,
 ) -> list[Joint]:
-    """Passages as rows (FlagEmbedding research/LLARA/pretrain/data.py at 7ed43d6).
+    """Token ids of passages and of their targets.
+
+    As FlagEmbedding's research/LLARA/pretrain/data.py (7ed43d6) makes them.
 
     Args:
-        tokenizer: With the recipe's tokens.
-        recipe: Of the model.
-        prompts: As `prompts_of` gives them.
-        passages: Of a batch.
-        cutoff: Tokens of text and all prompts, and of a target with its BOS.
+        tokenizer: The tokenizer, with the recipe's special tokens added.
+        recipe: The model's recipe.
+        prompts: As `joint_prompts` gives them.
+        passages: The passages of a batch.
+        cutoff: Most tokens of a text with prefix and both prompts, and of a target with its BOS.
         stop_words: Whether targets keep their stop words and punctuation.
     """
     room = cutoff - prompts.tokens
@@ -119,18 +136,23 @@ def tokenize_joint(
 
 
 class JointModel(torch.nn.Module):
-    """Backbone and head. One forward gives the three sums of a chunk's loss."""
+    """Backbone and language-model head; one forward gives the three sums of a chunk's loss."""
 
-    def __init__(self, encoding: Encoding, head: torch.nn.Linear, prompts: Prompts) -> None:
-        """Put them together."""
+    def __init__(self, encoding: Encoding, head: torch.nn.Linear, prompts: JointPrompts) -> None:
+        """Keep the three; the parameters of backbone and head are this module's."""
         super().__init__()
         self.encoding, self.head, self.prompts = encoding, head, prompts
 
     def forward(self, rows: Sequence[Any], starts: Sequence[int] | None = None) -> torch.Tensor:
-        """Sums over `Joint` rows, `[3]`, float32: next token, SELF's words, NEXT's words.
+        """The three sums of negative log-likelihoods of `Joint` rows; with `starts`, vectors.
 
-        The first is a sum over tokens, the others over rows that have words. With `starts`, rows
-        are token ids, and their vectors are what comes back.
+        Args:
+            rows: `Joint` rows or, with `starts`, token ids.
+            starts: First pooled position of each row.
+
+        Returns:
+            `[3]`, float32: of the next tokens, summed over tokens; of SELF's words and of NEXT's
+            words, summed over rows that have words. With `starts`, vectors `[rows, dim]`.
         """
         if starts is not None:
             return self.encoding.vectors(rows, starts)
@@ -154,10 +176,15 @@ class JointModel(torch.nn.Module):
     def states(
         self, rows: Sequence[Joint]
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        """States of prefix and text, `[tokens, dim]` each, and of the slots, `[rows, slots, dim]`.
+        """Hidden states of texts and of both prompts' pooled tokens.
 
-        The prompts continue the text: positions go on from its end and neither sees the other. The
-        reference computes the same with a mask and rewound positions, in rows that hold all three.
+        Each prompt continues the text: its positions go on from the text's end, and it does not see
+        the other prompt. The reference computes the same with a mask and rewound positions, in rows
+        that hold text and both prompts.
+
+        Returns:
+            Prefix and text, `[tokens, dim]` per row; the last tokens of SELF and of NEXT,
+            `[rows, slots, dim]` each.
         """
         n, prompts = len(rows), self.prompts
         hidden = self.encoding.hidden(
@@ -175,8 +202,14 @@ class JointModel(torch.nn.Module):
         return hidden[:n], slots[0], slots[1]
 
 
+def content_words(text: str) -> str:
+    """A text without punctuation and English stop words, one space between words."""
+    words = re.sub(r"[\W_]+", " ", text).split()
+    return " ".join(word for word in words if word.lower() not in STOP_WORDS)
+
+
 def _words(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], limit: int) -> list[list[int]]:
-    """The different ids of each text's first tokens, special ones left out."""
+    """The different ids among each text's first `limit` tokens, without special ones, sorted."""
     backend: Any = tokenizer.backend_tokenizer
     special = set(tokenizer.all_special_ids)
     encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""One backbone for vectors and for the language model."""
+"""GRIT's forward pass: one backbone for vectors and for the language model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .encoding import Encoding
 
 
 def learnt(labels: Sequence[int]) -> list[int]:
-    """The labels of a row that some state before them predicts."""
+    """The labels of a row that count: not `IGNORED`, and with a state before them."""
     return next_tokens([labels])[1]
 
 
 class UnifiedModel(torch.nn.Module):
-    """Backbone and head; each call says which way attention goes."""
+    """Backbone and language-model head: bidirectional for vectors, causal to predict tokens."""
 
     def __init__(self, encoding: Encoding, head: torch.nn.Linear) -> None:
-        """Put them together."""
+        """Keep both; their parameters are this module's."""
         super().__init__()
         self.encoding, self.head = encoding, head
 
@@ -30,13 +30,13 @@ class UnifiedModel(torch.nn.Module):
         labels: Sequence[list[int]] = (),
         weights: Sequence[float] = (),
     ) -> torch.Tensor:
-        """Vectors `[rows, dim]` or, without starts, the sum of the labels' weighted losses.
+        """Vectors `[rows, dim]` or, without `starts`, a weighted sum of losses, a scalar.
 
         Args:
             rows: Token ids.
             starts: First pooled position of each row.
-            labels: As long as the rows.
-            weights: What each label of a row counts.
+            labels: For each row as many labels as ids, `IGNORED` where nothing is learnt.
+            weights: For each row, the factor of its labels' negative log-likelihoods.
         """
         if starts is not None:
             return self.encoding.vectors(rows, starts)

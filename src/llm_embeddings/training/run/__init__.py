@@ -1,1 +1,1 @@
-"""The loop that all stages share: updates, state, checkpoints, metrics, the model card."""
+"""The training loop that all stages share, with its checkpoints, metrics and model card."""

@@ -1,4 +1,4 @@
-"""What a result says about itself: README.md for people, provenance.json for programs."""
+"""How a result was made, beside its weights: README.md for people, provenance.json for programs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def write_card(
     """Write README.md and provenance.json.
 
     Args:
-        directory: Where the saved result lies.
-        stage: What was trained.
-        options: Its options.
-        updates: How many updates there were.
+        directory: The folder of the saved result.
+        stage: The stage that made it.
+        options: The stage's options.
+        updates: How many updates the run had.
         output: The run's folder, which holds its metrics.
     """
     saved = sidecar.read(directory)
@@ -54,18 +54,18 @@ def write_card(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what comes out."""
+    """Versions of Python and of the packages that the result depends on."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **found}
 
 
 def _before(model: str) -> dict[str, Any] | None:
-    """The provenance of the stage before, and so of all stages before that."""
+    """The provenance of the model trained on, with that of all stages before; None = not known."""
     return read_json(Path(model).expanduser() / PROVENANCE) or None
 
 
 def _last_metrics(path: Path) -> dict[str, float]:
-    """The last value of each metric."""
+    """The last value of each metric in a metrics.jsonl file."""
     found: dict[str, float] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -74,6 +74,7 @@ def _last_metrics(path: Path) -> dict[str, float]:
 
 
 def _card(values: dict[str, Any], recipe: Recipe) -> str:
+    """The text of README.md."""
     options, facts = values["options"], values["facts"]
     chain = " → ".join([*_chain(values)])
     front = ["library_name: llm-embeddings", "pipeline_tag: feature-extraction", "tags:"]
@@ -113,24 +114,27 @@ def _card(values: dict[str, Any], recipe: Recipe) -> str:
 
 
 def _chain(values: dict[str, Any]) -> list[str]:
+    """The first model and the stages since, in order."""
     before = values["before"]
     return [*(_chain(before) if before else [f"`{values['model']}`"]), values["stage"]]
 
 
 def _data(data: object) -> str:
+    """The fingerprint of the data as a table in Markdown."""
     if not isinstance(data, list) or not data:
         return f"`{data}`"
     names = [name for name in data[0] if name != "weight" or any(d["weight"] != 1 for d in data)]
     rows = [[str(entry.get(name, "")) for name in names] for entry in data]
-    return "\n".join(_row(cells) for cells in [names, ["---"] * len(names), *rows])
+    return "\n".join(_table_row(cells) for cells in [names, ["---"] * len(names), *rows])
 
 
 def _table(values: dict[str, Any]) -> str:
+    """Names and values as a table in Markdown."""
     rows = [[name, f"`{_short(value)}`"] for name, value in values.items()]
-    return "\n".join(_row(cells) for cells in [["", ""], ["---", "---"], *rows])
+    return "\n".join(_table_row(cells) for cells in [["", ""], ["---", "---"], *rows])
 
 
-def _row(cells: list[str]) -> str:
+def _table_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: the result of a stage and the checkpoints on the way."""
+"""The folders a run writes: its checkpoints and its result, each whole or not there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATE = "checkpoint.json"
 METRICS = "metrics.jsonl"
 LOGS = "tensorboard"
 _PARTIAL = ".partial"
-# What a run may change when it goes on: none of these changes what is learnt.
+# Options that may differ when a run is resumed: none of these changes what is learnt.
 _FREE = frozenset(
     {
         "output",
@@ -34,16 +34,17 @@ _FREE = frozenset(
         "show_progress",
     }
 )
+# Files without which nothing loads the folder as a model.
 _MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
 
 
 def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> Path | None:
-    """The checkpoint to go on from; None = begin.
+    """The checkpoint that a run resumes; None = the run starts from the beginning.
 
     Args:
-        output: The result's folder.
-        options: Of this run, as JSON-ready values.
-        resume: Whether a run that was interrupted may go on.
+        output: The run's folder.
+        options: The run's options, as JSON-ready values.
+        resume: Whether an interrupted run in the folder is to go on.
 
     Raises:
         ValueError: the folder holds something and `resume` is off, or the run that is there had
@@ -80,23 +81,26 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
 
 
 def newest(output: Path) -> Path | None:
-    """The last checkpoint of a run."""
+    """The last checkpoint in a run's folder; None = there is none."""
     found = _all(output)
     return found[-1] if found else None
 
 
 def partial_of(directory: Path) -> Path:
-    """Where a checkpoint lies until it is whole."""
+    """The folder in which a checkpoint lies until it is whole."""
     return directory.with_name(directory.name + _PARTIAL)
 
 
 @contextmanager
-def written(directory: Path, state: Mapping[str, Any]) -> Iterator[Path]:
+def checkpoint_folder(directory: Path, state: Mapping[str, Any]) -> Iterator[Path]:
     """A temporary folder that becomes `directory` at once when the block ends without an error.
 
     Args:
-        directory: Must not exist.
-        state: Written to checkpoint.json in it, last.
+        directory: The checkpoint's folder; must not exist.
+        state: What is written to checkpoint.json in it, last.
+
+    Yields:
+        The temporary folder, to be filled.
     """
     partial = fresh(partial_of(directory))
     yield partial
@@ -107,17 +111,17 @@ def written(directory: Path, state: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def fresh(directory: Path) -> Path:
-    """An empty folder, whatever was there."""
+    """Make a folder empty, whatever was there, and return it."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
 
 
 @contextmanager
-def published(output: Path) -> Iterator[Path]:
+def result_folder(output: Path) -> Iterator[Path]:
     """A temporary folder whose files move into `output` when the block ends without an error.
 
-    The files without which nothing loads the folder move last.
+    The files without which nothing loads the folder as a model move last.
     """
     partial = fresh(output / f"result{_PARTIAL}")
     yield partial
@@ -140,7 +144,7 @@ def prune(output: Path, keep: int) -> None:
 
 
 def check_space(directory: Path, needed: int) -> None:
-    """Raise where the disk cannot take what is about to be written.
+    """Check that the disk has room for `needed` bytes more.
 
     Raises:
         TrainingError: too little room; nothing was written.
@@ -156,7 +160,7 @@ def check_space(directory: Path, needed: int) -> None:
 
 
 def rewind(output: Path, step: int) -> None:
-    """Drop the metrics of updates after `step`, which are going to be made again."""
+    """Drop the metrics of updates after `step`, which a resumed run does again."""
     path = output / METRICS
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -165,15 +169,17 @@ def rewind(output: Path, step: int) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """After which update it was written."""
+    """How many updates had been done when a checkpoint was written."""
     return int(read_json(checkpoint / STATE)["step"])
 
 
 def _all(output: Path) -> list[Path]:
+    """All whole checkpoints of a run, oldest first."""
     return sorted(path.parent for path in (output / FOLDER).glob(f"step-*[0-9]/{STATE}"))
 
 
 def _flush(directory: Path) -> None:
+    """Make sure that a folder's files are on the disk and not only in its cache."""
     for path in directory.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

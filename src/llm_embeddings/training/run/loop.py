@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
-from ...arithmetic.dtype import default_device
+from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...evaluation.own import evaluate
+from ...faces import require
 from ..options import StageOptions
-from ..weights.loading import compute_dtype
 from . import checkpoints, state
 from .card import write_card
-from .metrics import Metrics
+from .metrics import MetricsWriter
 from .stage import Batch, Stage, TrainingError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_Options = TypeVar("_Options", bound=StageOptions)
 _SEED_STEP = 1_000_003  # a prime: seeds of neighbouring runs and updates stay apart
 
 
-def run(stage: Stage[Batch], options: StageOptions) -> Path:
+def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options) -> Path:
     """Train a stage from its first update, or its newest checkpoint, to the saved result.
 
     Args:
-        stage: What is trained.
-        options: Its options.
+        make_stage: _Options -> the stage; called once the output folder is known to be usable, as
+            it loads the model.
+        options: The stage's options.
 
     Returns:
         `options.output`, which `Encoder.from_pretrained` loads.
@@ -40,22 +43,23 @@ def run(stage: Stage[Batch], options: StageOptions) -> Path:
         TrainingError: a loss or a gradient is not finite, or the disk is full. Checkpoints stay.
         ValueError: the output folder is not empty, or another run's; options that do not fit.
     """
-    total = updates_of(options, stage.updates)
-    accelerator = _accelerator(options)
     output = options.output
     resumed = checkpoints.check_output(output, options.to_dict(), resume=options.resume)
+    stage = make_stage(options)
+    total = updates_of(options, stage.updates)
+    accelerator = _accelerator(options)
     accelerator.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
     skeleton = state.skeleton_of(accelerator, stage.model)
     model, optimizer = accelerator.prepare(stage.model, _optimizer(stage.model, options))
     trainer = _Trainer(stage, options, accelerator, model, optimizer, total)
     first = trainer.resume(resumed)
-    with Metrics(options, total, first, visible=accelerator.is_main_process) as metrics:
+    with MetricsWriter(options, total, first, visible=accelerator.is_main_process) as metrics:
         last = trainer.train(first, metrics)
     with state.whole(accelerator, model, skeleton) as trained:
         if accelerator.is_main_process:
             checkpoints.check_space(output, state.result_bytes(trained))
-            with checkpoints.published(output) as partial:
+            with checkpoints.result_folder(output) as partial:
                 stage.save(trained, partial)
                 write_card(partial, stage, options, updates=last, output=output)
     accelerator.wait_for_everyone()
@@ -65,8 +69,12 @@ def run(stage: Stage[Batch], options: StageOptions) -> Path:
 def updates_of(options: StageOptions, available: int | None) -> int | None:
     """How many updates a run has; None = until the data ends.
 
+    Args:
+        options: `max_steps` and the schedule are used.
+        available: How many batches the data has; None = not known.
+
     Raises:
-        ValueError: the learning rate is to fall, and nobody knows until when.
+        ValueError: the learning rate is to fall, and the number of updates is not known.
     """
     known = [count for count in (options.max_steps, available) if count is not None]
     total = min(known, default=None)
@@ -94,7 +102,7 @@ def learning_rate(options: StageOptions, step: int, total: int | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Trainer(Generic[Batch]):
-    """A run in progress: what every step of it needs."""
+    """A run in progress: the prepared model and optimizer, and what steers them."""
 
     stage: Stage[Batch]
     options: StageOptions
@@ -104,7 +112,7 @@ class _Trainer(Generic[Batch]):
     total: int | None
 
     def resume(self, checkpoint: Path | None) -> int:
-        """Take over a checkpoint, if there is one; how many updates it has behind it."""
+        """Load a checkpoint, if there is one, and return how many updates were done before it."""
         first = 0
         if checkpoint is not None:
             first = checkpoints.step_of(checkpoint)
@@ -113,8 +121,8 @@ class _Trainer(Generic[Batch]):
             checkpoints.rewind(self.options.output, first)
         return first
 
-    def train(self, first: int, metrics: Metrics) -> int:
-        """All updates from number `first` on; how many there have been in the end."""
+    def train(self, first: int, metrics: MetricsWriter) -> int:
+        """Do all updates from number `first` on; return how many the run has in the end."""
         options = self.options
         step = first
         left = None if self.total is None else self.total - first
@@ -132,8 +140,8 @@ class _Trainer(Generic[Batch]):
             self._evaluate(step, metrics)
         return step
 
-    def _update(self, step: int, batch: Batch, metrics: Metrics) -> None:
-        """One update. Its randomness depends on seed, number and process, not on what was before.
+    def _update(self, step: int, batch: Batch, metrics: MetricsWriter) -> None:
+        """Do one update. Its randomness depends on seed, number and process alone.
 
         Raises:
             TrainingError: the loss or the gradient is not finite; the weights are left as they are.
@@ -155,6 +163,7 @@ class _Trainer(Generic[Batch]):
         metrics.update(step + 1, progress, rate=rate, norm=size)
 
     def _stopped(self, step: int, name: str, value: float, batch: Batch) -> str:
+        """The message of a run that stops because `name` (a loss, the gradient) is not finite."""
         kept = checkpoints.newest(self.options.output)
         return (
             f"{name} is {value} in update {step + 1}, on batch {step} ({batch!r:.200}...). Lower "
@@ -165,8 +174,8 @@ class _Trainer(Generic[Batch]):
     def _rate(self, step: int) -> float:
         return learning_rate(self.options, step, self.total)
 
-    def _evaluate(self, step: int, metrics: Metrics) -> None:
-        """Every process computes the same: shards need all of them in every forward."""
+    def _evaluate(self, step: int, metrics: MetricsWriter) -> None:
+        """Score the evaluation files. Every process does: shards need all in every forward."""
         self.model.eval()
         scores = evaluate(
             lambda texts, role: self.stage.encode(self.model, texts, role),
@@ -176,6 +185,11 @@ class _Trainer(Generic[Batch]):
         metrics.scores(step, {name: score.value for name, score in scores.items()})
 
     def _save(self, step: int) -> None:
+        """Write a checkpoint after update `step`, and remove old ones.
+
+        Raises:
+            TrainingError: the disk is full.
+        """
         main = self.accelerator.is_main_process
         output = self.options.output
         directory = output / checkpoints.FOLDER / f"step-{step:08d}"
@@ -184,7 +198,11 @@ class _Trainer(Generic[Batch]):
             checkpoints.check_space(output, state.state_bytes(self.model))
         self.accelerator.wait_for_everyone()
         content = {"step": step, "stage": self.stage.name, "options": self.options.to_dict()}
-        with checkpoints.written(directory, content) if main else nullcontext(partial) as partial:
+        with (
+            checkpoints.checkpoint_folder(directory, content)
+            if main
+            else nullcontext(partial) as partial
+        ):
             if main or state.is_sharded(self.accelerator):
                 state.save_state(self.accelerator, self.model, self.optimizer, partial)
             self.accelerator.wait_for_everyone()
@@ -193,16 +211,24 @@ class _Trainer(Generic[Batch]):
         self.accelerator.wait_for_everyone()
 
 
+def _compute_dtype(options: StageOptions, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: the one asked for; by "auto", bfloat16 where it pays."""
+    if options.dtype != "auto":
+        return torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
+    fast = bfloat16_pays() if device.type == "cpu" else device.type == "cuda"
+    return torch.bfloat16 if fast else torch.float32
+
+
 def _accelerator(options: StageOptions) -> Accelerator:
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-    except ImportError as error:
-        raise ImportError("training needs pip install 'llm-embeddings[train]'") from error
-    half = compute_dtype(options, torch.device(default_device())) == torch.bfloat16
+    """The processes of the run, with the dtype of its matrix products."""
+    accelerate = require("accelerate", "training needs accelerate", extra="train")
+    from accelerate.state import AcceleratorState
+
+    half = _compute_dtype(options, torch.device(default_device())) == torch.bfloat16
     # A stage before this one in the same process may have had another precision.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="bf16" if half else "no")
+    accelerator: Accelerator = accelerate.Accelerator(mixed_precision="bf16" if half else "no")
+    return accelerator
 
 
 def _optimizer(model: torch.nn.Module, options: StageOptions) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Where a run shows how it goes: progress bar, console, metrics.jsonl, TensorBoard."""
+"""Metrics of a run, written to progress bar, console, metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ...faces import require
 from ..options import StageOptions
 from .checkpoints import LOGS, METRICS
 from .stage import Progress
@@ -16,22 +17,22 @@ if TYPE_CHECKING:
     from io import TextIOWrapper
 
 
-class Metrics:
-    """Means since the last line, written every `log_every` updates; a context manager."""
+class MetricsWriter:
+    """Writes, every `log_every` updates, means over the updates since the last time.
+
+    A context manager: the files are open inside its block.
+    """
 
     def __init__(
         self, options: StageOptions, total: int | None, first: int, *, visible: bool
     ) -> None:
-        """Prepare.
+        """Keep the settings; nothing is opened yet.
 
         Args:
-            options: Of the run.
-            total: How many updates it will have, if that is known.
-            first: Updates already done.
+            options: The run's options.
+            total: How many updates the run will have; None = not known.
+            first: How many updates are already done.
             visible: Whether this process writes at all.
-
-        Raises:
-            ImportError: TensorBoard is wanted and not installed.
         """
         self._options, self._total, self._first, self._visible = options, total, first, visible
         self._waiting: list[tuple[Progress, float]] = []
@@ -40,8 +41,12 @@ class Metrics:
         self._board: Any = None
         self._file: TextIOWrapper | None = None
 
-    def __enter__(self) -> Metrics:
-        """Open the bar and the files."""
+    def __enter__(self) -> MetricsWriter:
+        """Open the bar and the files.
+
+        Raises:
+            ImportError: TensorBoard is wanted and not installed.
+        """
         if not self._visible:
             return self
         if self._options.tensorboard:
@@ -63,13 +68,13 @@ class Metrics:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close them."""
+        """Close the bar and the files."""
         for thing in (self._bar, self._board, self._file):
             if thing is not None:
                 thing.close()
 
     def update(self, step: int, progress: Progress, *, rate: float, norm: float) -> None:
-        """Take in one update; `step` counts from 1."""
+        """Count in update number `step`, from 1, with its learning rate and gradient norm."""
         self._waiting.append((progress, norm))
         if self._bar is not None:
             self._bar.update(1)
@@ -104,7 +109,7 @@ class Metrics:
         self._since = time.monotonic()
 
     def scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Write what an evaluation found; its time does not count as training."""
+        """Write the scores of an evaluation; its time does not count as training."""
         self.write(step, scores)
         if self._bar is not None:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -112,7 +117,7 @@ class Metrics:
         self._since = time.monotonic()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl, and TensorBoard's scalars."""
+        """Write values of update `step` as a line of metrics.jsonl and to TensorBoard."""
         if self._file is not None:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
@@ -122,10 +127,6 @@ class Metrics:
 
 
 def _board(directory: str) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "tensorboard=True needs TensorBoard: pip install 'llm-embeddings[train]'"
-        ) from error
-    return SummaryWriter(directory)
+    """TensorBoard's writer of a folder."""
+    need = "tensorboard=True needs TensorBoard"
+    return require("torch.utils.tensorboard", need, extra="train").SummaryWriter(directory)

@@ -1,4 +1,4 @@
-"""What a stage gives the training loop: a model, its batches, one update, and how it is saved."""
+"""The interface between a stage and the training loop: model, batches, update, saving."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Progress:
     """What one update did, all processes together.
 
     Attributes:
-        losses: "loss" and its parts, each the mean that the stage's source defines over the global
-            batch.
+        losses: "loss" and its parts by name, each over the global batch, as the paper or code that
+            the stage follows defines it.
         tokens: Tokens computed; padding, if any, is not counted.
         examples: Examples in the global batch.
     """
@@ -39,8 +39,8 @@ class Stage(Protocol[Batch]):
 
     Attributes:
         name: The stage's name: "mntp", "simcse", "contrastive", "llara" or "grit".
-        model: What the loop prepares and optimises: its parameters with `requires_grad`.
-        updates: How many batches there are, where that is known; None = as many as are asked for.
+        model: The module that the loop prepares; its parameters with `requires_grad` are trained.
+        updates: How many batches the data has; None = without end.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Stage(Protocol[Batch]):
         ...
 
     def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: Batch) -> Progress:
-        """Forward and backward for a whole batch; this process computes its share.
+        """Forward and backward pass of a whole batch, of which this process computes its share.
 
-        Leaves the gradients that one process would have on the whole batch. `model` is the prepared
-        form of `self.model`, in training mode.
+        The gradients are those that one process would have on the whole batch. `model` is
+        `self.model` as the loop prepared it, in training mode.
         """
         ...
 
@@ -71,14 +71,14 @@ class Stage(Protocol[Batch]):
         ...
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
-        """Vectors `[texts, dim]`, float32, of the prepared model: for evaluation on the way."""
+        """Vectors `[texts, dim]`, float32, of the prepared model, to evaluate during training."""
         ...
 
     def facts(self) -> Mapping[str, object]:
         """What the model card and provenance.json say beside the options.
 
-        "data": the fingerprint of the data; "source": where the method and its defaults come from;
-        anything else that JSON can hold is printed as it is.
+        "data" is the fingerprint of the data, "source" where the method and its defaults come from;
+        other entries are printed as they are, and must fit into JSON.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What a run is made of at one moment, to disk and back: trained weights and optimiser."""
+"""The state of a run, written to disk and read back: trained weights and optimizer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _WEIGHTS, _OPTIMIZER, _SHARDED = "trained.safetensors", "optimizer.pt", "sharded
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that are trained, by name; a shared one once."""
+    """The parameters that are trained, by name; one that two modules share appears once."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def state_bytes(model: torch.nn.Module) -> int:
-    """About what a checkpoint takes: the trained weights and AdamW's two moments."""
+    """About how many bytes a checkpoint takes: the trained weights and AdamW's two moments."""
     return 3 * sum(weight.numel() * weight.itemsize for weight in trained_weights(model).values())
 
 
 def result_bytes(model: torch.nn.Module) -> int:
-    """About what a result takes at most: all weights."""
+    """About how many bytes a result takes at most: all weights."""
     return sum(weight.numel() * weight.itemsize for weight in model.parameters())
 
 
@@ -39,7 +39,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 def save_state(
     accelerator: Accelerator, model: torch.nn.Module, optimizer: Any, directory: Path
 ) -> None:
-    """Write the state; with shards every process takes part, else the main one alone."""
+    """Write weights and optimizer into a folder; called by every process if weights are sharded."""
     if is_sharded(accelerator):
         accelerator.save_state(str(directory / _SHARDED))
         return
@@ -78,7 +78,7 @@ def load_state(
 
 
 def skeleton_of(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module | None:
-    """A copy without memory, to be filled where weights get sharded; None where they do not."""
+    """A copy of the model on the meta device, to be filled by `whole`; None = no sharding."""
     if not is_sharded(accelerator):
         return None
     empty: dict[int, Any] = {}
@@ -92,7 +92,15 @@ def skeleton_of(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Mo
 def whole(
     accelerator: Accelerator, model: torch.nn.Module, skeleton: torch.nn.Module | None
 ) -> Iterator[torch.nn.Module]:
-    """The unwrapped model with all its weights; every process takes part, the main one has them."""
+    """The unwrapped model with all its weights.
+
+    Every process has to call it; where weights are sharded, only the main one gets them.
+
+    Args:
+        accelerator: The run's processes.
+        model: The prepared model.
+        skeleton: What `skeleton_of` gave before the model was prepared.
+    """
     if skeleton is None:
         yield accelerator.unwrap_model(model)
         return

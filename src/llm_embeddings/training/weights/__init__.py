@@ -1,1 +1,1 @@
-"""A model on disk -> one to train, and back."""
+"""Weights of a model in training: loaded, with adapters, head and new tokens, and saved again."""

@@ -1,10 +1,9 @@
-"""What was trained -> a folder that `Encoder.from_pretrained` loads."""
+"""A trained model -> a folder that `Encoder.from_pretrained` loads."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,10 @@ from ...checkpoint import sidecar
 from ...checkpoint.files import Source, find, read_json, resolve
 from ...model import Model
 from ..options import StageOptions
+from .lora import merged_state, save_adapter
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-
-ADAPTER = "default"
-_PREFIX = "base_model.model."
 
 
 def save_result(
@@ -38,8 +34,8 @@ def save_result(
 
     Args:
         options: `model` and `save` are used.
-        trained: As loaded, by now trained.
-        directory: Is made.
+        trained: What `load_backbone_for_training` gave, after training.
+        directory: The folder to write, made if it is not there.
         head: A language-model head to save with the weights.
         generates: Whether the result is also to generate: transformers' `AutoModelForCausalLM`
             then loads it as it loads `options.model`.
@@ -47,7 +43,7 @@ def save_result(
     directory.mkdir(parents=True, exist_ok=True)
     backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
     if options.save == "adapter":
-        _save_adapter(backbone, directory)
+        save_adapter(backbone, directory)
     else:
         root = resolve(find(options.model, Source()), (), Source()).root
         _save_weights(backbone, head, directory, _stored_dtype(backbone.config, root))
@@ -56,57 +52,6 @@ def save_result(
     tokenizer.save_pretrained(directory)
     named_so = recipe.replace(name=options.output.resolve().name, base=None)
     sidecar.write(directory, sidecar.Sidecar(named_so))
-
-
-def merged_state(backbone: torch.nn.Module, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """The weights with adapters merged in float32, under the names of a model without any.
-
-    Args:
-        backbone: With or without adapters; not changed.
-        dtype: Of the result; None = as they are.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    layers: list[tuple[str, Any]] = [
-        (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, LoraLayer)
-    ]
-    deltas = {
-        f"{name}.base_layer.weight": layer.get_delta_weight(ADAPTER).float()
-        for name, layer in layers
-    }
-    state = {}
-    for name, weight in backbone.state_dict().items():
-        if "lora_" in name:
-            continue
-        total = weight if name not in deltas else weight.float() + deltas.pop(name)
-        kept = dtype if dtype is not None else weight.dtype
-        state[name.replace(".base_layer.", ".")] = total.to(
-            kept if total.is_floating_point() else total.dtype
-        )
-    return state
-
-
-def _save_adapter(backbone: PreTrainedModel, directory: Path) -> None:
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    configs: Any = backbone.peft_config
-    config = configs[ADAPTER]
-    with _inference(config):
-        config.save_pretrained(directory)
-    state = get_peft_model_state_dict(backbone, adapter_name=ADAPTER)
-    tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
-
-
-@contextmanager
-def _inference(config: Any) -> Iterator[None]:
-    """An adapter's config says whether it is to be trained; a saved one is to be used."""
-    config.inference_mode = True
-    try:
-        yield
-    finally:
-        config.inference_mode = False
 
 
 def _save_weights(
@@ -149,6 +94,7 @@ def _look_back(path: Path, before: Mapping[str, Any]) -> None:
 
 
 def _stored_dtype(config: PretrainedConfig, root: Path) -> torch.dtype:
+    """The dtype of the weights in a checkpoint's folder, by its config or else its files."""
     stored = read_json(root / "config.json")
     name = stored.get("dtype") or stored.get("torch_dtype")
     if name:

@@ -19,18 +19,21 @@ def add_tokens(
     *,
     seed: int,
 ) -> list[int]:
-    """Make each of `tokens` one entry of the vocabulary, and return their ids.
+    """Make each of `tokens` one entry of the vocabulary.
 
     Ids that the embeddings have no row for get one, drawn from the normal distribution that the
     model's weights were, the same on every process. Where the embeddings have more rows than the
     tokenizer has tokens (Qwen), some of those are taken.
 
     Args:
-        tokenizer: Grows.
-        backbone: Its embeddings grow.
-        head: Grows with them; None = there is none.
-        tokens: Those the tokenizer has already keep their ids.
-        seed: Of the new rows.
+        tokenizer: Changed in place: gets those of `tokens` that it lacks.
+        backbone: Changed in place: its embedding matrix gets the missing rows.
+        head: Language-model head, changed with the embeddings; None = there is none.
+        tokens: What to add; a token that the tokenizer knows keeps its id.
+        seed: Seed of the random new rows.
+
+    Returns:
+        The id of each of `tokens`.
     """
     from transformers import AddedToken
 
@@ -58,7 +61,7 @@ def add_tokens(
 
 
 def _grow(head: torch.nn.Linear, rows: int, scale: float, generator: torch.Generator) -> None:
-    """Append rows to a head that shares no weight."""
+    """Append random rows to a head that has a weight of its own (not tied to the embeddings)."""
     old = head.weight
     weight = old.new_empty(rows, old.shape[1])
     weight[: len(old)] = old.detach()
@@ -68,6 +71,7 @@ def _grow(head: torch.nn.Linear, rows: int, scale: float, generator: torch.Gener
 
 
 def _fill(weight: torch.Tensor, first: int, scale: float, generator: torch.Generator) -> None:
+    """Draw the rows from `first` on from a normal distribution of standard deviation `scale`."""
     with torch.no_grad():
         drawn = torch.randn(len(weight) - first, weight.shape[1], generator=generator)
         weight[first:] = (drawn * scale).to(weight)

@@ -1,4 +1,4 @@
-"""What a server is asked to hold, and no more."""
+"""Bounds on what a server takes on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ class Limits:
     """Bounds of a server; a request beyond one of them is refused, not cut.
 
     Attributes:
-        queue_tokens: Tokens taken on and not answered yet, in all requests together. Also the most
-            that one request may have.
-        queue_requests: Requests in hand at once, those that are still being read included.
-        request_bytes: Size of a request's body.
-        inputs: Texts in a request.
-        timeout: Seconds that a request may take, reading it not counted, which may take as long
-            again.
+        queue_tokens: Most tokens of all requests that are not answered yet, and so of one request.
+        queue_requests: Most requests in hand at once, those still being read included.
+        request_bytes: Largest body of a request.
+        inputs: Most texts in a request.
+        timeout: Most seconds for reading a request, and again for answering it.
+
+    Raises:
+        ValueError: a bound that is not above 0.
     """
 
     queue_tokens: int = 2**20

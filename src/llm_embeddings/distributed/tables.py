@@ -1,4 +1,4 @@
-"""Arrow tables: texts out of a column, vectors into one, schemas made one."""
+"""Arrow tables: reading a column of texts, adding a column of vectors, and schemas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..faces import require
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -15,26 +17,21 @@ _MAX_NAMED = 20
 
 
 def import_arrow() -> Any:
-    """Import pyarrow with its Parquet half.
+    """Import pyarrow, with `pyarrow.parquet`.
 
     Raises:
-        ImportError: it is not installed; the message says how.
+        ImportError: it is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "llm_embeddings.distributed needs Ray Data: pip install 'llm-embeddings[ray]'"
-        ) from error
-    return pyarrow
+    need = "llm_embeddings.distributed needs Ray Data"
+    require("pyarrow.parquet", need, extra="ray")
+    return require("pyarrow", need, extra="ray")
 
 
 def texts_of(table: pa.Table, column: str) -> list[str | None]:
-    """The texts of a column; None where there is none.
+    """The texts of a column; None where a row has none.
 
     Raises:
-        ValueError: no such column, or it is not of strings.
+        ValueError: there is no such column, or it is not of strings.
     """
     check_text_column(table.schema, column, "the batch")
     found: list[str | None] = table.column(column).to_pylist()
@@ -42,7 +39,11 @@ def texts_of(table: pa.Table, column: str) -> list[str | None]:
 
 
 def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
-    """Raise `ValueError` if a column is not there or not of strings; `where` is named."""
+    """Check that a schema has a column of strings.
+
+    Raises:
+        ValueError: it has not; the message names `where` the schema is from.
+    """
     types = import_arrow().types
     if column not in schema.names:
         shown = ", ".join(schema.names[:_MAX_NAMED])
@@ -60,10 +61,10 @@ def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
 
 
 def with_vectors(table: pa.Table, column: str, vectors: NDArray[Any]) -> pa.Table:
-    """A table and its vectors `[n, dim]` as a column of fixed-size lists.
+    """A table with vectors `[rows, dim]` added as a column of fixed-size lists.
 
     Raises:
-        ValueError: the table has such a column already.
+        ValueError: the table has a column of this name already.
     """
     if column in table.column_names:
         raise ValueError(
@@ -77,7 +78,7 @@ def with_vectors(table: pa.Table, column: str, vectors: NDArray[Any]) -> pa.Tabl
 
 
 def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns and types of a schema; what it lacks is null."""
+    """A table cast to the columns and types of a schema; columns it lacks are null."""
     arrow = import_arrow()
     columns = [
         table.column(field.name).cast(field.type)
@@ -89,7 +90,11 @@ def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def one_schema(schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:
-    """A schema that holds the rows of all; integers become floats if some are, and so on.
+    """The schema into which rows of all schemas fit: integers become floats if some are, and so on.
+
+    Args:
+        schemas: The schemas of files.
+        names: The names of these files, for errors.
 
     Raises:
         ValueError: a column has types that do not go together; the file is named.

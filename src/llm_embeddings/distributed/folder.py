@@ -1,7 +1,7 @@
-"""The output folder: numbered parts that are whole or not there, on a disk or in an object store.
+"""Folders on a disk or in an object store, whose files are whole or not there.
 
-On a disk a part is written under another name, synced and renamed. An object store shows an object
-once its upload is complete, so a part is one upload of bytes that are ready before it begins.
+On a disk a file is written under another name, synced and renamed. An object store shows an object
+once its upload is complete, so a file is written in one upload of bytes that are all ready.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from ...storage.files import sync, sync_directory
-from ..input.tables import import_arrow
+from ..storage.files import sync, sync_directory
+from .tables import import_arrow
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -26,7 +26,7 @@ _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
 def part_name(number: int) -> str:
-    """Name of a part."""
+    """The name of the output file (a "part") of block `number`."""
     return f"part-{number:05d}.parquet"
 
 
@@ -34,7 +34,7 @@ def locate(place: str | Path) -> tuple[FileSystem, str]:
     """The file system of a path or URI, and the path in it.
 
     Raises:
-        ValueError: the URI is of no known kind or has a key in it, or its store cannot be opened.
+        ValueError: the URI is of an unknown kind or contains a key, or its store cannot be opened.
     """
     fs = import_fs()
     if "://" not in str(place):
@@ -60,7 +60,11 @@ def below(place: str | Path, name: str) -> str:
 
 
 def import_fs() -> Any:
-    """`pyarrow.fs`; an ImportError says how to install it."""
+    """The module `pyarrow.fs`.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
     import_arrow()
     import pyarrow.fs
 
@@ -68,19 +72,19 @@ def import_fs() -> Any:
 
 
 class Folder:
-    """A folder that several machines write.
+    """A folder that several machines write into.
 
     Attributes:
-        place: The URI, or the absolute path: workers are started elsewhere.
-        path: In its file system.
-        filesystem: Where it lies.
+        place: Its URI, or its absolute path, as workers run in another directory.
+        path: Its path in the file system.
+        filesystem: The file system that it lies in.
     """
 
     def __init__(self, place: str | Path) -> None:
         """Open a folder; nothing is made yet.
 
         Raises:
-            ValueError: the place cannot be opened, or cannot hold what must be whole.
+            ValueError: the place cannot be opened, or would show files before they are whole.
         """
         self.filesystem, self.path = locate(place)
         self.place = str(place) if "://" in str(place) else self.path
@@ -92,12 +96,12 @@ class Folder:
             )
 
     def names(self, below: str = "") -> list[str]:
-        """Names of the files and folders in it, sorted; empty if it is not there."""
+        """Sorted names of files and folders in it or in its folder `below`; [] if there is none."""
         selector = import_fs().FileSelector(self._at(below), allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def parts(self) -> set[int]:
-        """Numbers of the parts that are there."""
+        """The numbers of blocks whose output files are there."""
         found = map(_PART.fullmatch, self.names())
         return {int(match[1]) for match in found if match}
 
@@ -107,14 +111,14 @@ class Folder:
         return bool(info.is_file)
 
     def path_of(self, name: str) -> str:
-        """A file's path in the file system."""
+        """The path of a file in the file system."""
         return self._at(name)
 
     def put(self, name: str, data: Any) -> None:
         """Write a file so that it is whole or not there, and stays through a power failure.
 
         Args:
-            name: In this folder; "a/b" makes the folder a.
+            name: Name in this folder; "a/b" makes the folder "a".
             data: Bytes or an Arrow buffer.
         """
         if not self._local:
@@ -132,14 +136,14 @@ class Folder:
         sync_directory(target.parent)
 
     def put_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write values."""
+        """Write values into a file of JSON, as `put` does."""
         self.put(name, json.dumps(values, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def get_json(self, name: str) -> dict[str, Any] | None:
-        """Values of a file; None if it is not there.
+        """The values in a file of JSON; None = there is no such file.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: the file is damaged.
         """
         if not self.has(name):
             return None
@@ -154,7 +158,7 @@ class Folder:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a folder in it, if it is there."""
+        """Remove a folder in this one, if it is there."""
         (info,) = self.filesystem.get_file_info([self._at(name)])
         fs = import_fs()
         if info.type == fs.FileType.Directory:

@@ -1,0 +1,55 @@
+"""BM25: how well texts match a query by the words they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..faces import require
+
+_TOKEN = re.compile(r"\w+")
+# Scripts without spaces between words: their tokens are pairs of characters.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+
+
+def words(text: str) -> list[str]:
+    """Tokens of a text: words in lower case, pairs of characters in scripts without spaces."""
+    found = []
+    for token in _TOKEN.findall(text.casefold()):
+        if _UNSPACED.search(token):
+            found += [token[start : start + 2] for start in range(max(1, len(token) - 1))]
+        else:
+            found.append(token)
+    return found
+
+
+class BM25:
+    """An index of texts (Lucene's variant of BM25, k1 1.5, b 0.75)."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Index texts.
+
+        Raises:
+            ImportError: bm25s is not installed.
+        """
+        bm25s = require("bm25s", "BM25 needs bm25s", extra="synth")
+        self._texts = len(texts)
+        self._known: dict[str, int] = {}
+        ids = [
+            [self._known.setdefault(word, len(self._known)) for word in words(text)]
+            for text in texts
+        ]
+        self._index: Any = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+        self._index.index(bm25s.tokenization.Tokenized(ids, self._known), show_progress=False)
+
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """The score of every text for a query, `[texts]`; 0 where they share no word."""
+        asked = [self._known[word] for word in words(query) if word in self._known]
+        if not asked:
+            return np.zeros(self._texts, np.float32)
+        found: NDArray[np.float32] = self._index.get_scores_from_ids(asked)
+        return found

@@ -1,0 +1,102 @@
+"""LoRA adapters: put on a backbone to train them, merged into its weights, or saved beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..options import LoraOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ADAPTER = "default"  # the adapter's name inside the backbone
+_PREFIX = "base_model.model."  # before every name in a file that PEFT writes
+
+
+def add_adapter(backbone: PreTrainedModel, lora: LoraOptions, base: str) -> None:
+    """Put a new LoRA adapter on a backbone; only it is trained, in float32.
+
+    Raises:
+        ValueError: none of the target layers is in the model.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works as well
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        bias="none",
+        base_model_name_or_path=_absolute(base),
+    )
+    inject_adapter_in_model(config, backbone, _ADAPTER)
+    for name, weight in backbone.named_parameters():
+        weight.requires_grad_("lora_" in name)
+        if "lora_" in name:
+            weight.data = weight.data.float()
+
+
+def merged_state(backbone: torch.nn.Module, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """The weights with adapters merged in float32, under the names of a model without any.
+
+    Args:
+        backbone: With or without adapters; not changed.
+        dtype: What floating-point weights become; None = each keeps its own dtype.
+
+    Returns:
+        Tensor by name, as a backbone without adapters has them.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[tuple[str, Any]] = [
+        (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, LoraLayer)
+    ]
+    deltas = {
+        f"{name}.base_layer.weight": layer.get_delta_weight(_ADAPTER).float()
+        for name, layer in layers
+    }
+    state = {}
+    for name, weight in backbone.state_dict().items():
+        if "lora_" in name:
+            continue
+        total = weight if name not in deltas else weight.float() + deltas.pop(name)
+        kept = dtype if dtype is not None else weight.dtype
+        state[name.replace(".base_layer.", ".")] = total.to(
+            kept if total.is_floating_point() else total.dtype
+        )
+    return state
+
+
+def save_adapter(backbone: PreTrainedModel, directory: Path) -> None:
+    """Write the adapter that `add_adapter` put on, as PEFT does, ready for use."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    configs: Any = backbone.peft_config
+    config = configs[_ADAPTER]
+    with _inference(config):
+        config.save_pretrained(directory)
+    state = get_peft_model_state_dict(backbone, adapter_name=_ADAPTER)
+    tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
+
+
+@contextmanager
+def _inference(config: Any) -> Iterator[None]:
+    """Mark an adapter's config as "for inference" while it is saved, "for training" after."""
+    config.inference_mode = True
+    try:
+        yield
+    finally:
+        config.inference_mode = False
+
+
+def _absolute(model: str) -> str:
+    """The name by which an adapter finds its base model: a directory's whole path, or a hub id."""
+    local = Path(model).expanduser()
+    return str(local.resolve()) if local.is_dir() else model
