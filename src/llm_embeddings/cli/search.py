@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
 import sys
 import textwrap
 from collections import defaultdict
@@ -68,7 +67,7 @@ def search(
 
     Example: llm-embeddings search notes "how do I restore a backup"
     """
-    from ..searching.places import claim, default_directory, explain
+    from ..searching.places import claim, default_directory
     from ..searching.sources import scan
 
     paths = check_options(paths or [], query)
@@ -86,8 +85,6 @@ def search(
     except KeyboardInterrupt:
         told.print("interrupted: what is finished is kept, the same command goes on from there")
         raise typer.Exit(130) from None
-    except sqlite3.Error as error:
-        raise ValueError(explain(error, directory)) from error
     if not hits:
         told.print("nothing found: there is no text to search")
         raise typer.Exit(1)
