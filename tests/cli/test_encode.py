@@ -253,7 +253,7 @@ def test_the_input_is_not_overwritten(encode: Encode) -> None:
 def stop_after(monkeypatch: pytest.MonkeyPatch, chunks: int, error: BaseException) -> None:
     """Let the disk fail, or a user lose patience, in the middle of a chunk's bytes."""
     sync, calls = journals.sync, itertools.count()
-    limit = 2 + 2 * chunks
+    limit = 1 + chunks
 
     def failing(file: Any) -> None:
         if next(calls) == limit:
