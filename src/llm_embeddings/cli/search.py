@@ -120,24 +120,15 @@ def open_index(directory: Path, encoder: Encoder, model: str | None, rebuild: bo
 
 def update(index: Index, found: Scan, encoder: Encoder, told: Console) -> Changes:
     """Bring the index up to date; a progress bar shows where there is work and a terminal."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
     from ..searching.updating import Watch, changed, update
+    from ..storage.progress import bar
 
     # pypdf logs every oddity of a file; those that cannot be read are named anyway.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     work = changed(found, index.files())
     if work and not told.is_terminal:
         told.print(f"reading {_count(len(work), 'file')}")
-    with Progress(
-        f"reading {_count(len(work), 'file')}",
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        console=told,
-        transient=True,
-        disable=not (work and told.is_terminal),
-    ) as progress:
+    with bar(told, f"reading {_count(len(work), 'file')}", show=bool(work)) as progress:
         task = progress.add_task("", total=sum(file.size for file in work))
 
         def encode(texts: list[str]) -> Any:

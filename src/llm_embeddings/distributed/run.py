@@ -69,7 +69,7 @@ def embed_dataset(
         address: Of a Ray cluster; None = the one this process is in (`RAY_ADDRESS`), else Ray is
             started on this machine.
         autoscaling: The cluster grows on demand: ask for more than it has now.
-        show_progress: Ray's bars, and rows and tokens per second.
+        show_progress: A bar with rows and tokens per second; in a log a line now and then.
         **embedding: The model and its options, as in `EmbedBatch`.
 
     Returns:
