@@ -75,7 +75,7 @@ def test_from_documents_to_training_data(
     assert again.exit_code == 0, again.output
     other = run(*command)
     assert other.exit_code == 1
-    assert "was begun with temperature = null" in other.stderr
+    assert "was begun with temperature = None" in other.stderr
 
 
 def test_a_spent_budget_is_no_error(tmp_path: Path, opened: list[Scripted]) -> None:

@@ -323,7 +323,7 @@ def test_json_lines_become_tables(tmp_path: Path, suffix: str) -> None:
     ("line", "message"),
     [
         ('{"text": "a"', "line 2 is not JSON"),
-        ('["a"]', "line 2 is not an object"),
+        ('["a"]', "line 2 is not a JSON object"),
         ('{"body": "a"}', "line 2 has no 'text'; it has: body"),
         ('{"text": null}', "line 2 has no text in 'text': it is None"),
     ],

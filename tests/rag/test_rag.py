@@ -269,7 +269,7 @@ def test_index_is_saved_and_opened(index: DocumentIndex, small: Encoder, tmp_pat
     with pytest.raises(ValueError, match="made with max_length"):
         DocumentIndex(small, tmp_path / "copy.db", max_length=64)
     (tmp_path / "text.db").write_text("not an index " * 99)
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match="cannot be read as an index of documents"):
         DocumentIndex(small, tmp_path / "text.db")
 
 

@@ -299,7 +299,8 @@ def test_a_cache_that_cannot_be_written_loses_no_vector(
 ) -> None:
     expected = Encoder.from_pretrained(E5, dtype="float32").encode(TEXTS)
     cache = cache_of(encoder)
-    cache._connection.execute("PRAGMA query_only = 1")
+    with cache._file.used() as connection:
+        connection.execute("PRAGMA query_only = 1")
     with pytest.warns(RuntimeWarning, match="20 vectors are not kept in .*vectors.sqlite"):
         assert_close(encoder.encode(TEXTS), expected)
 

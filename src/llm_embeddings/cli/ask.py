@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..encoder import Encoder
     from ..generation import Generator
-    from ..searching.index import Found, Index
+    from ..searching.index import Found
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _READER_PANEL = "Answer"
@@ -117,7 +114,7 @@ def ask(
     reader = Reader(generator, mode=cache, rule=rule, states=store)
     vector = encoder.encode_query(question, instruction, normalize=True)
     try:
-        with _opened(directory, encoder, model, rebuild) as opened:
+        with open_index(directory, encoder, model, rebuild) as opened:
             changes = update_index(opened, found, encoder, remarks())
             report(changes, directory, remarks())
             hits, _ = opened.best(vector, top, changes.files)
@@ -130,18 +127,6 @@ def ask(
         remarks().print("interrupted: what is finished is kept")
         raise typer.Exit(130) from None
     _cite(hits, {file.path: file.shown for file in found.files})
-
-
-@contextmanager
-def _opened(directory: Path, encoder: Encoder, model: str | None, rebuild: bool) -> Iterator[Index]:
-    """The index of a directory; an error of SQLite is raised with what to do about it."""
-    from ..searching.places import explain
-
-    try:
-        with open_index(directory, encoder, model, rebuild) as opened:
-            yield opened
-    except sqlite3.Error as error:
-        raise ValueError(explain(error, directory)) from error
 
 
 def _generator(encoder: Encoder) -> Generator:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from ..storage.progress import bar
 from .console import DeviceOption, ModelOption, RecipeOption, load_encoder, remarks
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def mine_command(
     )
     told = remarks()
     encoder = None if bm25 else load_encoder(model, recipe=recipe, device=device)
-    with _progress(told) as progress:
+    with bar(told) as progress:
         task = progress.add_task("reading", total=None)
 
         def watch(what: str, done: int, total: int) -> None:
@@ -116,18 +116,6 @@ def mine_command(
         mined = mine(data, output, encoder, options, corpus=corpus or (), watch=watch)
     _tell(mined, negatives, told)
     told.print(f"{output} is for `train contrastive`, {output / REPORT} says how", markup=False)
-
-
-def _progress(told: Console) -> Progress:
-    return Progress(
-        "{task.description}",
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        console=told,
-        transient=True,
-        disable=not told.is_terminal,
-    )
 
 
 def _tell(mined: Mined, negatives: int, told: Console) -> None:

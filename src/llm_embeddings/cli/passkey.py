@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from ..storage.progress import bar
 from .console import (
     AdapterOption,
     DeviceOption,
@@ -70,11 +70,11 @@ def passkey_command(
         dtype=dtype,
         quantization=quantization,
     )
-    with _progress() as progress:
-        bar = progress.add_task("", total=documents)
+    with bar(remarks()) as progress:
+        task = progress.add_task("", total=documents)
 
         def watch(length: int, done: int, total: int) -> None:
-            progress.update(bar, description=f"{length:,} tokens", completed=done, total=total)
+            progress.update(task, description=f"{length:,} tokens", completed=done, total=total)
 
         found = passkey(
             encoder,
@@ -91,19 +91,6 @@ def passkey_command(
 
         plot_passkey(found, plot)
         remarks().print(f"{plot}: the plot", markup=False)
-
-
-def _progress() -> Progress:
-    told = remarks()
-    return Progress(
-        "{task.description}",
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        console=told,
-        transient=True,
-        disable=not told.is_terminal,
-    )
 
 
 def _lengths(text: str) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
 import sys
 import textwrap
 from collections import defaultdict
@@ -68,7 +67,7 @@ def search(
 
     Example: llm-embeddings search notes "how do I restore a backup"
     """
-    from ..searching.places import claim, default_directory, explain
+    from ..searching.places import claim, default_directory
     from ..searching.sources import scan
 
     paths = searched_paths(paths or [], query)
@@ -86,8 +85,6 @@ def search(
     except KeyboardInterrupt:
         told.print("interrupted: what is finished is kept, the same command goes on from there")
         raise typer.Exit(130) from None
-    except sqlite3.Error as error:
-        raise ValueError(explain(error, directory)) from error
     if not hits:
         told.print("nothing found: there is no text to search")
         raise typer.Exit(1)
@@ -122,25 +119,16 @@ def open_index(directory: Path, encoder: Encoder, model: str | None, rebuild: bo
 
 
 def update_index(index: Index, found: Scan, encoder: Encoder, told: Console) -> Changes:
-    """Bring the index up to date, with a progress bar in a terminal if there is work."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
+    """Bring the index up to date; a progress bar shows where there is work and a terminal."""
     from ..searching.updating import WatchUpdate, changed, update
+    from ..storage.progress import bar
 
     # pypdf logs every oddity of a file; those that cannot be read are named anyway.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     work = changed(found, index.files())
     if work and not told.is_terminal:
         told.print(f"reading {_count(len(work), 'file')}")
-    with Progress(
-        f"reading {_count(len(work), 'file')}",
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        console=told,
-        transient=True,
-        disable=not (work and told.is_terminal),
-    ) as progress:
+    with bar(told, f"reading {_count(len(work), 'file')}", show=bool(work)) as progress:
         task = progress.add_task("", total=sum(file.size for file in work))
 
         def encode(texts: list[str]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +9,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from rich.console import Console
+
+from ..storage.progress import Meter
 from .cluster import import_ray
 from .folder import STAGED, SUCCESS, UNFINISHED, Folder, part_name
 from .input.plan import Plan
 from .input.staging import Staged
-from .meter import Meter
 from .options import EmbeddingOptions, Share
 from .output.result import Embedded
 from .worker import EmbedBlocks, Report, Work, read_report, unit_to
@@ -70,14 +71,15 @@ class Run:
         there = {number for number in folder.parts() if number < plan.count}
         reports = {report.block: report for report in self._earlier(there)}
         done = sum(report.rows + report.skipped for report in reports.values())
-        with Meter(plan.rows - done, show=self._show) as meter:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        with Meter(console, "rows", begun=done, total=plan.rows, show=self._show) as meter:
             try:
                 for report in self._reports(there):
                     if report.error:
                         raise ValueError(report.error)
                     reports[report.block] = report
                     if not report.before:
-                        meter.add(report.rows, report.skipped, report.tokens)
+                        meter.add(report.rows, report.tokens, left_out=report.skipped)
             except Exception as error:
                 error.add_note(
                     f"{len(reports):,} of {plan.count:,} blocks are finished and stay in "
@@ -142,7 +144,7 @@ class Run:
         context.target_max_block_size = 1  # a report shows at once, not when many are gathered
         context.execution_no_progress_timeout_s = -1  # a block may take longer than any default
         context.max_consecutive_actor_init_deaths = 3  # a worker may be killed while it loads
-        context.enable_progress_bars = self._show and sys.stderr.isatty()  # a log has the meter
+        context.enable_progress_bars = False  # the meter counts rows, these count pieces
         return context
 
     def _check(self, reports: dict[int, Report]) -> None:

@@ -70,7 +70,7 @@ def embed_dataset(
         address: Address of a Ray cluster; None = the one in `RAY_ADDRESS` or on this machine, else
             Ray is started on this machine.
         autoscaling: Whether the cluster grows on demand, and so may be asked for more than it has.
-        show_progress: Ray's bars, and rows and tokens per second.
+        show_progress: A bar with rows and tokens per second; in a log a line now and then.
         **embedding: The model and its options, as in `EmbedBatch`.
 
     Returns:

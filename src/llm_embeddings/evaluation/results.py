@@ -98,7 +98,7 @@ def measured(
             yield _measure(encoder, data, options, prompts_for(encoder, data, options.instructions))
         return
     output.mkdir(parents=True, exist_ok=True)
-    with locked(output / f".{FILE}.lock", output):
+    with locked(output / FILE, output):
         known = read_results(output)
         for data in sets:
             prompts = prompts_for(encoder, data, options.instructions)

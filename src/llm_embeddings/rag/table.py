@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +13,22 @@ from typing import Any
 import numpy as np
 
 from ..inputs import check_texts
+from ..storage.sqlite import Database, Kind, transaction
 from ..tokens import without_lone_surrogates
 from ..vectors import Vectors
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS documents (
-    id TEXT PRIMARY KEY, parent TEXT NOT NULL, digest TEXT NOT NULL,
-    text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS parents ON documents (parent);
-"""
+_KIND = Kind(
+    name="an index of documents",
+    remedy="delete it or name another",
+    tables=frozenset({"facts", "documents"}),
+    schema=(
+        "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        """CREATE TABLE IF NOT EXISTS documents (
+            id TEXT PRIMARY KEY, parent TEXT NOT NULL, digest TEXT NOT NULL,
+            text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL)""",
+        "CREATE INDEX IF NOT EXISTS parents ON documents (parent)",
+    ),
+)
 _COLUMNS = "SELECT id, text, metadata FROM documents"
 
 
@@ -115,20 +118,13 @@ class Table:
             facts: What decides vectors; the same for all that are in the file.
 
         Raises:
-            ValueError: the file is no index, or was made with other facts.
+            ValueError: the file is no index, cannot be used, or was made with other facts.
         """
         self.name = "this index" if path is None else str(Path(path).expanduser())
-        self._lock = threading.RLock()
-        try:
-            self._sql = sqlite3.connect(
-                ":memory:" if path is None else self.name, check_same_thread=False
-            )
-            self._finalizer = weakref.finalize(self, self._sql.close)
-            known = self._begin(facts)
-        except sqlite3.Error as error:
-            raise ValueError(
-                f"{self.name} cannot be opened as an index ({error}): delete it or name another"
-            ) from error
+        self._file = Database(None if path is None else Path(path).expanduser(), _KIND)
+        with self._file.used() as sql, transaction(sql):
+            sql.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
+            known = dict(sql.execute("SELECT name, value FROM facts"))
         for name, value in facts.items():
             if known[name] != value:
                 self.close()
@@ -137,21 +133,15 @@ class Table:
                     "use the encoder and options it was made with, or another file"
                 )
 
-    def _begin(self, facts: Mapping[str, str]) -> dict[str, str]:
-        with self._sql:
-            self._sql.executescript(_SCHEMA)
-            self._sql.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
-            return dict(self._sql.execute("SELECT name, value FROM facts"))
-
     def __len__(self) -> int:
-        with self._lock:
-            return int(self._sql.execute("SELECT count(*) FROM documents").fetchone()[0])
+        with self._file.used() as sql:
+            return int(sql.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def digests(self, ids: Iterable[str]) -> dict[str, str]:
         """Digests of documents that are there, by id."""
         query = "SELECT digest FROM documents WHERE id = ?"
-        with self._lock:
-            found = {name: self._sql.execute(query, (name,)).fetchone() for name in ids}
+        with self._file.used() as sql:
+            found = {name: sql.execute(query, (name,)).fetchone() for name in ids}
         return {name: row[0] for name, row in found.items() if row is not None}
 
     def put(self, rows: Sequence[Row], parents: Iterable[str]) -> None:
@@ -161,20 +151,20 @@ class Table:
             rows: New rows, and rows whose metadata alone may have changed.
             parents: All other rows of these documents are removed.
         """
-        with self._lock, self._sql:
+        with self._file.used() as sql, transaction(sql):
             names = {row.document.id for row in rows}
             query = "SELECT id FROM documents WHERE parent = ?"
-            old = [row for parent in parents for row in self._sql.execute(query, (parent,))]
+            old = [row for parent in parents for row in sql.execute(query, (parent,))]
             gone = [row for row in old if row[0] not in names]
-            self._sql.executemany("DELETE FROM documents WHERE id = ?", gone)
+            sql.executemany("DELETE FROM documents WHERE id = ?", gone)
             for row in rows:
                 one, facts = row.document, json.dumps(row.document.metadata)
                 if row.vector is None:
                     change = "UPDATE documents SET metadata = ? WHERE id = ?"
-                    self._sql.execute(change, (facts, one.id))
+                    sql.execute(change, (facts, one.id))
                     continue
                 vector = np.asarray(row.vector, "<f4").tobytes()
-                self._sql.execute(
+                sql.execute(
                     "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                     (one.id, row.parent, row.digest, one.text, facts, vector),
                 )
@@ -182,27 +172,27 @@ class Table:
     def delete(self, ids: Iterable[str]) -> int:
         """Remove documents and chunks of documents; returns how many."""
         pairs = [(name, name) for name in ids]
-        with self._lock, self._sql:
-            before = self._sql.total_changes
-            self._sql.executemany("DELETE FROM documents WHERE id = ? OR parent = ?", pairs)
-            return self._sql.total_changes - before
+        with self._file.used() as sql, transaction(sql):
+            before = sql.total_changes
+            sql.executemany("DELETE FROM documents WHERE id = ? OR parent = ?", pairs)
+            return sql.total_changes - before
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         """Documents that are there, by id."""
-        with self._lock:
-            rows = [self._sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
+        with self._file.used() as sql:
+            rows = [sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
         return {row[0]: _document(row) for row in rows if row is not None}
 
     def all(self) -> list[Document]:
         """All documents, in the order they came."""
-        with self._lock:
-            rows = self._sql.execute(f"{_COLUMNS} ORDER BY rowid").fetchall()
+        with self._file.used() as sql:
+            rows = sql.execute(f"{_COLUMNS} ORDER BY rowid").fetchall()
         return list(map(_document, rows))
 
     def vectors(self, dimension: int) -> tuple[list[str], Vectors]:
         """All ids and their vectors, `[n, dimension]`, in the order they came."""
-        with self._lock:
-            rows = self._sql.execute("SELECT id, vector FROM documents ORDER BY rowid").fetchall()
+        with self._file.used() as sql:
+            rows = sql.execute("SELECT id, vector FROM documents ORDER BY rowid").fetchall()
         matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(-1, dimension)
         return [row[0] for row in rows], matrix
 
@@ -212,13 +202,12 @@ class Table:
         part.unlink(missing_ok=True)
         copy = sqlite3.connect(part)
         try:
-            with self._lock:
-                self._sql.backup(copy)
+            with self._file.used() as sql:
+                sql.backup(copy)
         finally:
             copy.close()
         part.replace(path)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._finalizer()
+        self._file.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -48,7 +49,10 @@ def read_rows(path: Path) -> Iterator[Row]:
     if suffix == ".parquet":
         rows = _parquet_rows(path)
     elif suffix.startswith(".jsonl"):
-        rows = _objects(path, suffix)
+        rows = (
+            Row(json_object(line, f"{path}, line {number}"), path, number)
+            for number, line in _lines(path, suffix)
+        )
     else:
         rows = (Row({"text": line}, path, number) for number, line in _lines(path, suffix))
     number = 0
@@ -59,39 +63,59 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path} is empty: it holds no row")
 
 
-def _lines(path: Path, suffix: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank; only a line feed ends one."""
-    opened = gzip.open(path) if suffix.endswith(".gz") else path.open("rb")
-    with opened as file:
-        number = 0
+def text_stream(file: BinaryIO, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
+    """A file's text for `numbered_lines`; closing or forgetting it closes the file."""
+    return io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="\n")
+
+
+def numbered_lines(
+    stream: io.TextIOWrapper, name: object, remedy: str = "convert the file (iconv)"
+) -> Iterator[tuple[int, str]]:
+    """Lines without their end, numbered from 1; only a line feed ends one.
+
+    Args:
+        stream: From `text_stream`.
+        name: What it is called in errors.
+        remedy: What to do about bytes of another encoding; "{likely}" in it is that encoding.
+
+    Raises:
+        ValueError: a byte that is none of the stream's encoding.
+    """
+    for number, line in enumerate(stream, 1):
         try:
-            for number, line in enumerate(cast(BinaryIO, file), 1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if text.strip():
-                    yield number, text
-        except UnicodeDecodeError as error:
-            byte = error.object[error.start]
+            line.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(line[error.start]) - 0xDC00  # where surrogateescape puts it
+            likely = "utf-16" if number == 1 and byte in (0xFE, 0xFF) else "latin-1"
+            encoding = stream.encoding.removesuffix("-sig").upper()
             raise ValueError(
-                f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8: convert the file (iconv)"
+                f"{name}, line {number}: byte 0x{byte:02x} is not {encoding}: "
+                f"{remedy.format(likely=likely)}"
             ) from error
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(
-                f"{path}, after line {number}: not a whole gzip file ({error}): fetch it again"
-            ) from error
+        yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def _objects(path: Path, suffix: str) -> Iterator[Row]:
-    for number, line in _lines(path, suffix):
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object but {line!r:.60}")
-        yield Row(values, path, number)
+def json_object(line: str | bytes, place: str) -> dict[str, Any]:
+    """What stands in a line of a file of JSON lines.
+
+    Raises:
+        ValueError: it is not an object; `place` is named.
+    """
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{place} is not a JSON object but {line.strip()!r:.60}")
+    return values
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def import_pyarrow() -> Any:
+    """Import pyarrow with its parquet half.
+
+    Raises:
+        ImportError: it is not installed; the message says how.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
@@ -99,12 +123,41 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise ImportError(
             "parquet files need pyarrow: pip install 'llm-embeddings[parquet]'"
         ) from error
+    return pyarrow
+
+
+def open_parquet(file: Path | BinaryIO, name: object) -> Any:
+    """A `pyarrow.parquet.ParquetFile`, to be used in `with`.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: it is not a parquet file; `name` is named.
+    """
+    pyarrow = import_pyarrow()
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a parquet file: {error}") from error
+        raise ValueError(f"{name} is not a parquet file: {error}") from error
+
+
+def _lines(path: Path, suffix: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank."""
     number = 0
-    with file:
+    opened = gzip.open(path) if suffix.endswith(".gz") else path.open("rb")
+    with text_stream(cast(BinaryIO, opened)) as stream:
+        try:
+            for number, line in numbered_lines(stream, path):
+                if line.strip():
+                    yield number, line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"{path}, after line {number}: not a whole gzip file ({error}): fetch it again"
+            ) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    number = 0
+    with open_parquet(path, path) as file:
         for batch in file.iter_batches(_PARQUET_ROWS):
             for values in batch.to_pylist():
                 number += 1

@@ -1,11 +1,10 @@
-"""Where an index lies, whose directory it is, and what to do when it fails."""
+"""Where an index lies, and whose directory it is."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,24 +49,6 @@ def claim(directory: Path) -> None:
             "give --index a new or empty directory"
         )
     tag.write_text(_TAG_TEXT, encoding="utf-8")
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the index file itself is broken."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-
-
-def explain(error: sqlite3.Error, directory: Path) -> str:
-    """What went wrong with the index in a directory, and what to do."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if is_damage(error):
-        return f"the index in {directory} is damaged ({error}): --rebuild makes it anew"
-    if code == sqlite3.SQLITE_BUSY:
-        return f"another process has been writing the index in {directory} for a minute: try again"
-    if code == sqlite3.SQLITE_FULL:
-        return f"no space left for the index in {directory}: what is finished is kept"
-    return f"the index in {directory}: {error}"
 
 
 def _cache() -> Path:

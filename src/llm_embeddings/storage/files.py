@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
+
+from filelock import FileLock, Timeout
 
 
 def sync(file: IO[bytes]) -> None:
@@ -25,23 +29,29 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def locked(path: Path, what: Path) -> BinaryIO:
-    """Open a file to append, for this process alone; the lock goes when the process does.
+def lock_of(path: Path) -> Path:
+    """The file beside a file by which a process holds it; empty, and left there afterwards."""
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def locked(path: Path, what: Path) -> Iterator[None]:
+    """Hold a file for this process alone; the system lets go of it when the process ends.
 
     Args:
-        path: The file, made if missing.
+        path: The file; it need not exist, its directory must.
         what: What it stands for, named in the error.
 
     Raises:
+        OSError: the lock file cannot be written.
         ValueError: another process has it.
     """
-    file = path.open("a+b")
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise ValueError(f"another process is writing {what}") from error
-    return file
+    lock = FileLock(lock_of(path), thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(f"another process is writing {what}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,32 +8,34 @@ and the texts that shared a pass.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from ..storage.sqlite import Database, Kind, transaction
 from ..vectors import Vectors
 
-_APPLICATION, _VERSION = 0x6C6C6D65, 1  # "llme"
-_SECONDS_TO_WAIT = 60.0
 _AT_ONCE = 500  # SQLite's least limit of variables is 999
 _LEAST_BYTES = 2**20
 _KEPT_SHARE = 0.9  # of the bound, after entries have been dropped
 _SECONDS_PER_DAY = 86400
-_SCHEMA = (
-    "CREATE TABLE vectors (key BLOB PRIMARY KEY, used INTEGER NOT NULL, vector BLOB NOT NULL)",
-    "CREATE INDEX used ON vectors (used)",
-    f"PRAGMA application_id = {_APPLICATION}",
-    f"PRAGMA user_version = {_VERSION}",
+_KIND = Kind(
+    name="a cache of vectors",
+    remedy="delete it or name another file",
+    tables=frozenset({"vectors"}),
+    schema=(
+        "CREATE TABLE vectors (key BLOB PRIMARY KEY, used INTEGER NOT NULL, vector BLOB NOT NULL)",
+        "CREATE INDEX used ON vectors (used)",
+    ),
+    application=0x6C6C6D65,  # "llme"
+    version=1,
+    pragmas=("journal_mode = WAL",),
+    each=("synchronous = NORMAL",),  # in WAL mode safe from kills
 )
 
 
@@ -69,7 +71,7 @@ class VectorCache:
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"{self.path.parent}, where the cache goes, does not exist")
         self.hits = self.misses = 0
-        self._open()
+        self._file = Database(self.path, _KIND)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.path, self.max_bytes)
@@ -80,17 +82,12 @@ class VectorCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
         """Entries in the file."""
-        with self._used() as connection:
+        with self._file.used() as connection:
             return int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def __repr__(self) -> str:
@@ -104,7 +101,7 @@ class VectorCache:
     @property
     def nbytes(self) -> int:
         """Bytes of the file that are in use."""
-        with self._used() as connection:
+        with self._file.used() as connection:
             return _size(connection)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
@@ -116,7 +113,7 @@ class VectorCache:
         found: dict[bytes, Vectors] = {}
         old: list[tuple[bytes]] = []
         today = _today()
-        with self._used() as connection:
+        with self._file.used() as connection:
             for start in range(0, len(keys), _AT_ONCE):
                 part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
@@ -140,56 +137,18 @@ class VectorCache:
 
     def clear(self) -> None:
         """Drop all entries."""
-        with self._used() as connection:
+        with self._file.used() as connection:
             connection.execute("DELETE FROM vectors")
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
-            self._connection.close()
-
-    def _open(self) -> None:
-        self._process, self._lock = os.getpid(), threading.RLock()
-        self._connection = sqlite3.connect(
-            self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False
-        )
-        try:
-            with self._used():
-                self._begin()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _begin(self) -> None:
-        """Check whose file it is before anything is changed in it."""
-        if self._is_new():
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            with self._transaction():
-                for statement in _SCHEMA if self._is_new() else ():
-                    self._connection.execute(statement)
-        self._connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode safe from kills
-
-    def _is_new(self) -> bool:
-        pragmas = ("application_id", "user_version", "schema_version")
-        application, version, schema = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas
-        )
-        if (application, version, schema) == (0, 0, 0):
-            return True
-        if application != _APPLICATION:
-            raise ValueError(f"{self.path} is not a cache of vectors: name another file")
-        if version != _VERSION:
-            raise ValueError(
-                f"{self.path} is a cache of version {version}, and this package writes {_VERSION}: "
-                "delete it or name another file"
-            )
-        return False
+        self._file.close()
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Vectors are there without the cache: what keeps it from growing must not lose them."""
-        with self._used() as connection:
+        with self._file.used() as connection:
             try:
-                with self._transaction():
+                with transaction(connection):
                     connection.executemany(statement, rows)
                     self._drop_oldest(connection)
             except sqlite3.OperationalError as error:
@@ -210,32 +169,6 @@ class VectorCache:
             "(SELECT rowid FROM vectors ORDER BY used, rowid LIMIT ?)",
             (surplus,),
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _used(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one thread; a forked child opens its own."""
-        if self._process != os.getpid():
-            self._inherited = self._connection  # closing it here could unlock the parent's
-            self._open()
-        with self._lock:
-            try:
-                yield self._connection
-            except sqlite3.DatabaseError as error:
-                raise ValueError(
-                    f"the cache {self.path} cannot be read ({error}): delete it or name another "
-                    "file"
-                ) from error
 
 
 def _reopened(path: Path, max_bytes: int) -> VectorCache:

@@ -172,7 +172,7 @@ def _to_file(
         sink = sink_of(output, nothing.dtype.name, nothing.shape[1])
         task = _settle(journal, encoder, task)
         journal.begin(_settings(encoder, task, source, output), sink.head(first))
-        with Meter(remarks(), journal.count, quiet=quiet) as meter:
+        with Meter(remarks(), "texts", begun=journal.count, show=not quiet) as meter:
             if journal.count and not quiet:
                 remarks().print(f"going on after {journal.count:,} finished texts")
             try:
@@ -262,6 +262,6 @@ def _summary(output: Path, count: int, like: NDArray[Any], meter: Meter) -> None
     """One line about the output, with the rates if this run did any of it."""
     size = decimal(output.stat().st_size)
     words = f"{output}: {count:,} vectors of {like.shape[1]:,} {like.dtype.name}, {size}"
-    if meter.texts:
-        words += f"; {meter.texts:,} texts in {meter.seconds:,.1f} s, {meter.rates()}"
+    if meter.count:
+        words += f"; {meter.count:,} texts in {meter.seconds:,.1f} s, {meter.rates()}"
     remarks().print(words, markup=False)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
-from ...storage.files import locked, sync, sync_directory
+from ...storage.files import lock_of, sync, sync_directory
+from ...storage.journal import JournalFile, check_settings
 
 JOURNAL, ROWS, TABLE = "journal.jsonl", "rows", "table.parquet"
 
@@ -56,7 +56,7 @@ class Journal:
         self.settings: dict[str, Any] | None = None
         self.finished: list[Entry] = []
         self._rows: BinaryIO | None = None
-        self._log = self._lock()
+        self._log = self._opened()
         try:
             self._read(restart)
         except BaseException:
@@ -66,17 +66,16 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._rows is not None:
             self._rows.close()
-        if not self.finished:
-            self._remove()
-        self._log.close()
+        if self.finished:
+            self._log.close()
+            return
+        for name in (TABLE, ROWS):
+            (self.directory / name).unlink(missing_ok=True)
+        self._log.remove()
+        self.directory.rmdir()
 
     @property
     def count(self) -> int:
@@ -108,16 +107,14 @@ class Journal:
             self._rows = self.spool.open("wb")
             self._rows.write(head)
             sync(self._rows)
-            self._note(settings)
+            self._log.append(settings)
             self.settings = settings
             return
-        for name in settings:
-            if settings[name] != self.settings.get(name):
-                raise ValueError(
-                    f"{self.directory} was begun with {name} = {self.settings.get(name)!r}, and "
-                    f"now it is {settings[name]!r}: the file would be of two kinds. Go on as it "
-                    "was begun, or drop what is finished with --restart"
-                )
+        remedy = (
+            "the file would be of two kinds. Go on as it was begun, or drop what is finished with "
+            "--restart"
+        )
+        check_settings(self.directory, self.settings, settings, remedy)
         self._rows = self.spool.open("r+b")
         end = self.finished[-1].end if self.finished else len(head)
         self._rows.truncate(end)
@@ -154,7 +151,7 @@ class Journal:
         self._rows.write(data)
         sync(self._rows)
         entry = Entry(digest, rows, self._rows.tell())
-        self._note(asdict(entry))
+        self._log.append(asdict(entry))
         self.finished.append(entry)
 
     def publish(self, file: Path) -> None:
@@ -165,21 +162,18 @@ class Journal:
         sync_directory(self.out.parent)
         self.finished = []
 
-    def _lock(self) -> BinaryIO:
-        """Open the journal for this process alone; the lock goes when the process does."""
-        if self.directory.is_dir() and any(self.directory.iterdir()):
-            if not (self.directory / JOURNAL).is_file():
-                raise ValueError(
-                    f"{self.directory} is in the way: move it, or write to another name"
-                )
+    def _opened(self) -> JournalFile:
+        """The journal, in a directory that is made or is one's."""
+        path = self.directory / JOURNAL
+        inside = set(self.directory.iterdir()) if self.directory.is_dir() else set()
+        if inside - {lock_of(path)} and not path.is_file():
+            raise ValueError(f"{self.directory} is in the way: move it, or write to another name")
         self.directory.mkdir(exist_ok=True)
-        return locked(self.directory / JOURNAL, self.out)
+        return JournalFile(path, self.out)
 
     def _read(self, restart: bool) -> None:
         """Take over the whole lines whose rows are on the disk."""
-        self._log.seek(0)
-        lines = [] if restart else self._log.read().splitlines(keepends=True)
-        lines = [line for line in lines if line.endswith(b"\n")]
+        lines = [] if restart else [line for _, line in self._log.lines()]
         try:
             size = self.spool.stat().st_size
         except FileNotFoundError:  # not begun, or published already
@@ -198,12 +192,3 @@ class Journal:
         elif self.finished[-1].end > size:
             raise ValueError(f"{self.directory} has lost rows: begin again with --restart")
         self._log.truncate(sum(map(len, lines)))
-
-    def _note(self, values: dict[str, Any]) -> None:
-        self._log.write(json.dumps(values).encode() + b"\n")
-        sync(self._log)
-
-    def _remove(self) -> None:
-        for name in (TABLE, ROWS, JOURNAL):
-            (self.directory / name).unlink(missing_ok=True)
-        self.directory.rmdir()

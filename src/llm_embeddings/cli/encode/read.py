@@ -9,17 +9,21 @@ import codecs
 import csv
 import hashlib
 import io
-import json
 import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Literal, NoReturn, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
-from .parquet import footer_digest, import_pyarrow
+from ...records.lines import (
+    import_pyarrow,
+    json_object,
+    numbered_lines,
+    open_parquet,
+    text_stream,
+)
 
 Format = Literal["txt", "jsonl", "csv", "tsv", "parquet"]
 _SUFFIXES: dict[str, Format] = {".text": "txt", ".ndjson": "jsonl", ".pq": "parquet"}
@@ -27,6 +31,7 @@ _SUFFIXES: dict[str, Format] = {".text": "txt", ".ndjson": "jsonl", ".pq": "parq
 # share passes as time has it, and which texts share a pass shows in the last bits of their vectors.
 MOST_ROWS, _CHARACTERS = 1024, 2**20
 _MAX_COLUMNS_NAMED = 20
+_REMEDY = "convert the file (iconv), or say how to read all of it: --encoding {likely}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +91,7 @@ class Source:
     def __enter__(self) -> Source:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._stream.detach()  # it would close standard input
         if self._owned:
@@ -113,11 +113,16 @@ class Source:
         if self.form == "parquet":
             yield from self._parquet_chunks()
             return
-        lines = self._lines()
+        self._stream = text_stream(self._file, self.encoding)
+        lines = numbered_lines(self._stream, self.name, _REMEDY)
         if self.form in ("csv", "tsv"):
             rows = self._table(lines, "," if self.form == "csv" else "\t")
         elif self.form == "jsonl":
-            rows = self._objects(lines)
+            rows = (
+                (number, json_object(line, f"{self.name}, line {number}"))
+                for number, line in lines
+                if line.strip()
+            )
         else:
             rows = ((number, {"text": line}) for number, line in lines)
         held: list[dict[str, Any]] = []
@@ -134,39 +139,6 @@ class Source:
 
     def _chunk(self, rows: list[dict[str, Any]]) -> Chunk:
         return Chunk([row[self.column] for row in rows], rows, _digest(rows))
-
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        """Numbered lines without their end; only a line feed ends one."""
-        self._stream = io.TextIOWrapper(
-            self._file, encoding=self.encoding, errors="surrogateescape", newline="\n"
-        )
-        for number, line in enumerate(self._stream, 1):
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:  # a byte that was not the encoding's
-                self._refuse(number, ord(line[error.start]) - 0xDC00)
-            yield number, line.removesuffix("\n").removesuffix("\r")
-
-    def _refuse(self, number: int, byte: int) -> NoReturn:
-        better = "utf-16" if number == 1 and byte in (0xFE, 0xFF) else "latin-1"
-        raise ValueError(
-            f"{self.name}, line {number}: byte 0x{byte:02x} is not {self.encoding}. Convert the "
-            f"file (iconv), or say how to read all of it: --encoding {better}"
-        )
-
-    def _objects(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in lines:
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{self.name}, line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{self.name}, line {number} is not a JSON object but {line.strip()!r:.60}"
-                )
-            yield number, row
 
     def _table(
         self, lines: Iterable[tuple[int, str]], delimiter: str
@@ -194,18 +166,14 @@ class Source:
 
     def _parquet_chunks(self) -> Iterator[Chunk]:
         """Parquet rows; their digest is of the texts and of the file's footer."""
-        pyarrow = import_pyarrow()
         if not self._owned:
             raise ValueError("parquet cannot be read from a pipe: name the file")
-        try:
-            file = pyarrow.parquet.ParquetFile(self._file)
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{self.name} is not a parquet file: {error}") from error
+        file = open_parquet(self._file, self.name)
         self._check_column(file.schema_arrow.names)
-        footer, read = footer_digest(self._file), 0
+        footer, read = _footer_digest(self._file), 0
         self._fraction = 0.0
         empty = file.schema_arrow.empty_table().to_batches() or [
-            pyarrow.RecordBatch.from_pylist([], schema=file.schema_arrow)
+            import_pyarrow().RecordBatch.from_pylist([], schema=file.schema_arrow)
         ]
         for batch in file.iter_batches(self.size) if file.metadata.num_rows else empty:
             texts = batch.column(self.column).to_pylist()
@@ -291,3 +259,11 @@ def _digest(values: Iterable[Any]) -> str:
     for value in values:
         digest.update(repr(value).encode() + b"\n")
     return digest.hexdigest()[:32]
+
+
+def _footer_digest(file: BinaryIO) -> str:
+    """Hash of the part of a parquet file that says where everything lies: other rows change it."""
+    file.seek(-8, os.SEEK_END)
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(-8 - length, os.SEEK_END)
+    return hashlib.sha256(file.read(length)).hexdigest()

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .parquet import import_pyarrow
+from ...records.lines import import_pyarrow
 from .read import Chunk
 
 COLUMN = "embedding"

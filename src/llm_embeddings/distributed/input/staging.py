@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ...records.lines import json_object
 from ..cluster import cause_of, import_ray
 from ..folder import STAGED, Folder, below, locate
 from ..tables import check_text_column, import_arrow
@@ -217,16 +217,14 @@ def _chunks(
     for number, line in _lines(place, found, skip):
         if not line.strip():
             continue
-        row, problem = _row(line, text_column, columns)
-        if problem and not skip:
-            raise ValueError(
-                f"{place}, line {number:,} {problem}. Mend it, or pass on_error='skip'"
-            )
-        if problem:
+        try:
+            rows.append(_row(line, f"{place}, line {number:,}", text_column, columns))
+        except ValueError as error:
+            if not skip:
+                raise ValueError(f"{error}. Mend it, or pass on_error='skip'") from error
             found["skipped"] += 1
-            found["notes"] = [*found["notes"], f"{place}, line {number:,} {problem}"][:_MOST_NAMED]
+            found["notes"] = [*found["notes"], str(error)][:_MOST_NAMED]
             continue
-        rows.append(row)
         size += len(line)
         if size >= _CHUNK:
             yield (first, number), rows
@@ -251,22 +249,21 @@ def _lines(place: str, found: dict[str, Any], skip: bool) -> Iterator[tuple[int,
 
 
 def _row(
-    line: bytes, text_column: str, columns: Sequence[str] | None
-) -> tuple[dict[str, Any], str]:
-    """A line's object, or what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return {}, f"is not JSON: {error}"
-    if not isinstance(row, dict):
-        return {}, f"is not an object but {line[:60]!r}"
+    line: bytes, place: str, text_column: str, columns: Sequence[str] | None
+) -> dict[str, Any]:
+    """The columns of a line that are wanted.
+
+    Raises:
+        ValueError: it is not an object with a text; `place` is named.
+    """
+    row = json_object(line, place)
     if text_column not in row:
-        return {}, f"has no {text_column!r}; it has: {', '.join(row)}"
+        raise ValueError(f"{place} has no {text_column!r}; it has: {', '.join(row)}")
     if not isinstance(row[text_column], str):
-        return {}, f"has no text in {text_column!r}: it is {row[text_column]!r:.60}"
-    if columns is not None:
-        row = {name: row.get(name) for name in dict.fromkeys([*columns, text_column])}
-    return row, ""
+        raise ValueError(f"{place} has no text in {text_column!r}: it is {row[text_column]!r:.60}")
+    if columns is None:
+        return row
+    return {name: row.get(name) for name in dict.fromkeys([*columns, text_column])}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:

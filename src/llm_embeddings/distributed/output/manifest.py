@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ...storage.journal import check_settings
 from ..batch import Facts
 from ..folder import MANIFEST, UNFINISHED, Folder
 from ..input.staging import Staged
@@ -45,7 +46,7 @@ def opened(
         )
     if manifest is None:
         return None
-    _compare(folder, manifest["settings"], settings)
+    check_settings(folder.place, manifest["settings"], settings, _REMEDY)
     there = manifest["input"]
     if there != origins:
         changed = next(
@@ -85,7 +86,8 @@ def begun(
         }
         folder.put_json(MANIFEST, manifest)
         return manifest
-    _compare(folder, manifest["model"], {name: model[name] for name in _TELLING})
+    telling = {name: model[name] for name in _TELLING}
+    check_settings(folder.place, manifest["model"], telling, _REMEDY)
     if manifest["model"]["fingerprint"] != facts.fingerprint:
         raise ValueError(f"{folder.place} was begun with another model: {_REMEDY}")
     return manifest
@@ -97,12 +99,3 @@ def planned(
     """Note which files hold the rows, before the first block: blocks are counted through them."""
     if manifest["unreadable"] is None:
         folder.put_json(MANIFEST, {**manifest, "staged": asdict(staged), "unreadable": unreadable})
-
-
-def _compare(folder: Folder, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise ValueError(
-                f"{folder.place} was begun with {name} = {before.get(name)!r}, and now it is "
-                f"{value!r}: {_REMEDY}"
-            )

@@ -8,14 +8,12 @@ power failure can cost replies, those of the last second.
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from ...storage.files import locked, sync
+from ...storage.files import lock_of
+from ...storage.journal import JournalFile, check_settings, whole_lines
 
 FILE = "journal.jsonl"
 _SYNC_SECONDS = 1.0
@@ -35,17 +33,13 @@ def recorded(directory: Path, kind: str) -> tuple[dict[str, Any], Iterator[dict[
         raise FileNotFoundError(f"{directory} is no run of synthesize: it has no {FILE}")
     places: dict[int, int] = {}
     settings: dict[str, Any] = {}
-    place = 0
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break  # being written, or cut off
+        for place, line in whole_lines(file):
             read = _parsed(line, path)
             if "settings" in read:
                 settings = read["settings"]
             elif read["kind"] == kind and read["value"] is not None:
                 places[read["number"]] = place
-            place += len(line)
     return settings, _lines_at(path, [places[number] for number in sorted(places)])
 
 
@@ -70,7 +64,8 @@ class Journal:
             ValueError: it is of another run, not a run's, or another process writes it.
         """
         self.path = directory / FILE
-        if directory.is_dir() and any(directory.iterdir()) and not self.path.is_file():
+        inside = set(directory.iterdir()) if directory.is_dir() else set()
+        if inside - {lock_of(self.path)} and not self.path.is_file():
             raise ValueError(
                 f"{directory} holds other files and no {FILE}: name a new or empty directory"
             )
@@ -79,8 +74,7 @@ class Journal:
         self.tokens_in = self.tokens_out = 0
         self._places: dict[tuple[str, int], int] = {}
         self._final: set[tuple[str, int]] = set()
-        self._synced = time.monotonic()
-        self._file = locked(self.path, self.path)
+        self._file = JournalFile(self.path, self.path, sync_seconds=_SYNC_SECONDS)
         try:
             self._read(json.loads(json.dumps(settings)))
         except BaseException:
@@ -90,13 +84,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._sync()
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def is_final(self, kind: str, number: int) -> bool:
@@ -117,36 +105,26 @@ class Journal:
         Raises:
             OSError: the disk is full.
         """
-        place = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        self._take(line, place)
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._sync()
+        self._take(line, self._file.append(line))
 
     def values(self, kind: str) -> Iterator[dict[str, Any]]:
         """The lines that have a value, by number, whatever order they came in."""
         for known, number in sorted(key for key in self._places if key[0] == kind):
-            self._file.seek(self._places[known, number])
-            yield json.loads(self._file.readline())
+            yield self._file.at(self._places[known, number])
 
     def _read(self, settings: dict[str, Any]) -> None:
-        self._file.seek(0)
-        place = 0
-        for raw in self._file:
-            if not raw.endswith(b"\n"):
-                break
+        end = 0
+        for place, raw in self._file.lines():
             line = _parsed(raw, self.path)
             if "settings" in line:
-                _compare(line["settings"], settings, self.path)
+                remedy = "go on as it was begun, or name another directory"
+                check_settings(self.path.parent, line["settings"], settings, remedy)
             else:
                 self._take(line, place)
-            place += len(raw)
-        self._file.truncate(place)
-        self._file.seek(0, os.SEEK_END)
-        if not place:
-            self._file.write(json.dumps({"settings": settings}).encode() + b"\n")
-            self._sync()
+            end = place + len(raw)
+        self._file.truncate(end)
+        if not end:
+            self._file.append({"settings": settings})
 
     def _take(self, line: Mapping[str, Any], place: int) -> None:
         key = (str(line["kind"]), int(line["number"]))
@@ -159,10 +137,6 @@ class Journal:
         else:
             self.failures.pop(key, None)
             self._places[key] = place
-
-    def _sync(self) -> None:
-        sync(self._file)
-        self._synced = time.monotonic()
 
 
 def _lines_at(path: Path, places: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -181,14 +155,3 @@ def _parsed(line: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(read, dict) or not ("settings" in read or _KEYS <= set(read)):
         raise ValueError(wrong)
     return read
-
-
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Raise `ValueError` naming the first setting that differs."""
-    for name in dict.fromkeys([*before, *now]):
-        if before.get(name) != now.get(name):
-            raise ValueError(
-                f"{path.parent} was begun with {name} = {json.dumps(before.get(name)):.200}, and "
-                f"now it is {json.dumps(now.get(name)):.200}. Go on as it was begun, or name "
-                "another directory"
-            )
