@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 from helpers import ROOT
@@ -20,6 +22,8 @@ PACKAGE = ROOT / "src" / "llm_embeddings"
 INTEGRATIONS = ("langchain", "llama-index", "sentence-transformers")
 FOLDERS = ("", "docs/", "docs/*/", "examples/", "benchmarks/", "integrations/*/")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.md"))
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DRAWING = ROOT / "docs" / "assets" / "wings.svg"
 
 # An import goes from right to left along this line, never back.
 SPINE = ("recipe", "families", "checkpoint.loading", "encoder", "cli")
@@ -32,6 +36,7 @@ GENERATING = {name: {"generation", "rag"} for name in ("langchain", "llama-index
 LONGEST_FILE = 320
 # One class holds all public methods; most of it is signatures and docstrings.
 LONGER_FILES = {"encoder.py": 420}
+LONGEST_TREE = 20
 
 
 def modules() -> dict[str, Path]:
@@ -52,11 +57,20 @@ def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
         yield from runtime_nodes(child)
 
 
-def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """Modules of the package that a module imports."""
+@functools.cache
+def imports(walk: Callable[[ast.AST], Iterator[ast.AST]] = ast.walk) -> dict[str, set[str]]:
+    """By module, the modules of the package that it imports."""
+    known = modules()
+    return {name: imported(name, path, known, walk) for name, path in known.items()}
+
+
+def imported(
+    name: str, path: Path, known: Container[str], walk: Callable[[ast.AST], Iterator[ast.AST]]
+) -> set[str]:
+    """What one module imports of the package."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     targets = set()
-    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:
@@ -73,16 +87,30 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     return targets - {name}
 
 
-def reachable() -> dict[str, set[str]]:
-    """Everything a module imports, directly or through others."""
-    known = modules()
-    direct = {name: imports(name, path, known) for name, path in known.items()}
+def wing(name: str) -> str:
+    """The directory of the root in which a module lies, or its file there."""
+    first = name.partition(".")[0] or "__init__"
+    return f"{first}/" if (PACKAGE / first).is_dir() else f"{first}.py"
+
+
+def among(part: Callable[[str], str | None]) -> dict[str, set[str]]:
+    """The imports between parts of the package; modules without a part do not count."""
+    graph: dict[str, set[str]] = {}
+    for name, targets in imports().items():
+        if (here := part(name)) is not None:
+            there = {part(target) for target in targets} - {here, None}
+            graph.setdefault(here, set()).update(name for name in there if name is not None)
+    return graph
+
+
+def reachable(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Everything that is imported, directly or through others."""
     closure = {}
-    for name in known:
+    for name in graph:
         seen: set[str] = set()
         waiting = [name]
         while waiting:
-            new = direct[waiting.pop()] - seen
+            new = graph[waiting.pop()] - seen
             seen |= new
             waiting.extend(new)
         closure[name] = seen
@@ -107,18 +135,19 @@ def test_import_is_light() -> None:
 
 
 def test_imports_have_no_cycles() -> None:
-    assert [name for name, seen in reachable().items() if name in seen] == []
+    closure = reachable(imports(runtime_nodes))
+    assert [name for name, seen in closure.items() if name in seen] == []
 
 
 @pytest.mark.parametrize("name", SPINE)
 def test_imports_follow_the_spine(name: str) -> None:
     above = SPINE[SPINE.index(name) + 1 :]
-    assert not reachable()[name].intersection(above)
+    assert not reachable(imports(runtime_nodes))[name].intersection(above)
 
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_leaves_know_only_the_recipe(name: str) -> None:
-    assert reachable()[name] <= {"recipe"}
+    assert reachable(imports(runtime_nodes))[name] <= {"recipe"}
 
 
 @pytest.mark.parametrize("name", INTEGRATIONS)
@@ -154,6 +183,52 @@ def test_readme_names_every_family() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
     families = {recipe.family for recipe in RECIPES.values()} - {"plain"}
     assert {family for family in families if family not in readme} == set()
+
+
+def test_readme_shows_every_wing_in_a_short_tree() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, tree, _ = readme.partition("## The tree")[2].split("```", 2)
+    assert len(tree.strip().splitlines()) <= LONGEST_TREE
+    wings = {name for name in among(wing) if name.endswith("/")}
+    assert wings <= set(re.findall(r"[\w-]+/(?=\s)", tree))
+
+
+def test_architecture_names_every_file_once() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    named, folder = [], ""
+    for heading, item in re.findall(r"^### `(.+)`$|^- `(.+?)`: \S", text, re.M):
+        folder = heading.removeprefix("llm_embeddings/") if heading else folder
+        named += [folder] if heading else [folder + item]
+    there = [path.relative_to(PACKAGE).as_posix() for path in modules().values()]
+    there = [name.removesuffix("__init__.py") for name in there if name != "__init__.py"]
+    assert sorted(filter(None, named)) == sorted(there)
+    prose = text.partition("## Every file")[0]
+    files = set(re.findall(r"`([\w/]+(?:/|\.py))`", prose))
+    assert files <= {*there, "__init__.py"}
+
+
+def test_architecture_says_what_imports_what() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \|(.*)\|$", text, re.M)
+    written = {name: set(re.findall(r"`(.+?)`", cell)) for name, cell in rows}
+    assert written == among(wing)
+
+
+def test_drawing_shows_the_wings_in_layers() -> None:
+    """Its numbers are those of the page."""
+    depth: dict[str, int] = {}
+    steps = []
+    for layer, group in enumerate(ElementTree.parse(DRAWING).iterfind("{*}g[@class='layer']")):
+        for text in group.iterfind("{*}text"):
+            name = text.text or ""
+            if text.get("class") == "f":
+                assert name not in depth
+                depth[name] = layer
+            elif text.get("class") == "nt":  # beside the name it belongs to
+                steps.append((name, [*depth][-1]))
+    assert set(depth) == set(among(wing))
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    assert sorted(steps) == re.findall(r"^(\d)\. `(.+?)`", page, re.M)
 
 
 @pytest.mark.parametrize("name", INTEGRATIONS)
