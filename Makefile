@@ -6,12 +6,15 @@ INTEGRATIONS := langchain llama-index sentence-transformers
 PROJECTS := pyproject.toml $(INTEGRATIONS:%=integrations/%/pyproject.toml)
 SOURCES := src $(INTEGRATIONS:%=integrations/%/src) scripts benchmarks
 RUN := "$(VENV)"/bin/python -m
+# Each of the processes takes half of the files, and what the other has left when it is done.
+PYTEST = $(RUN) pytest -q --numprocesses $(WORKERS) --dist worksteal
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 PIP := -m pip install -q --disable-pip-version-check
 # Peers and references run in environments of their own: they pin other versions.
 ENVS := .benchmarks/environments
 
-.PHONY: demo docs test check release format bench bench-reference bench-gpu clean
+.PHONY: demo docs test test-fast check release format bench bench-reference bench-gpu clean
 
 # Search real passages with the model that comes with the package.
 demo: $(STAMP)
@@ -19,7 +22,11 @@ demo: $(STAMP)
 
 # All tests, offline. LLM_EMBEDDINGS_GOLDEN=DIR runs the golden cases of DIR, not the bundled ones.
 test: $(STAMP)
-	$(RUN) pytest -q
+	$(PYTEST)
+
+# The inner loop: those that take neither processes of their own nor seconds.
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow"
 
 # Lint, format and strict types, without changing a file.
 check: $(STAMP)

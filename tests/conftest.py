@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
-from helpers import BUNDLED
+from helpers import BUNDLED, ROOT
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder
@@ -37,3 +40,43 @@ def llm2vec() -> Encoder:
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     """One family after the other."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def short_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sixteenth passage of the package's corpus in its place."""
+    corpus = ROOT / "src/llm_embeddings/data/corpus.jsonl"
+    lines = corpus.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines[::16]), encoding="utf-8")
+    monkeypatch.setattr("llm_embeddings.corpus._PATH", tmp_path / "corpus.jsonl")
+
+
+@pytest.fixture(scope="session")
+def loaded() -> dict[str, tuple[Encoder, dict[Any, Any]]]:
+    """What `load_once` has loaded, with the ranges it came with."""
+    return {}
+
+
+@pytest.fixture
+def load_once(
+    loaded: dict[str, tuple[Encoder, dict[Any, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same arguments give the same encoder, where what is tested comes after loading.
+
+    Checkpoints of the test itself are loaded each time.
+    """
+    load = Encoder.from_pretrained
+
+    def from_pretrained(model: Any = None, **options: Any) -> Encoder:
+        lasting = model is None or Path(model).resolve().is_relative_to(BUNDLED)
+        if not lasting or options.get("devices") or options.get("vector_cache"):
+            return load(model, **options)
+        key = repr((str(model), sorted(options.items())))
+        if key not in loaded:
+            encoder = load(model, **options)
+            loaded[key] = encoder, dict(encoder.ranges)
+        encoder, ranges = loaded[key]
+        encoder.ranges = dict(ranges)
+        return encoder
+
+    monkeypatch.setattr(Encoder, "from_pretrained", from_pretrained)

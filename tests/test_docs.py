@@ -100,7 +100,7 @@ def site_pages(entry: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(tmp_path: Path, short_corpus: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's files, a hub that has the checkpoints of these pages, and a short corpus."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -110,9 +110,6 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notes" / "backup.md").write_text("# Backups\n\nRestore them with tar.\n")
     (tmp_path / "passages.jsonl").write_text('{"body": "Cats purr."}\n{"body": "Dogs bark."}\n')
     (tmp_path / "queries.txt").write_text("Which animal purrs?\n")
-    few = (ROOT / "src/llm_embeddings/data/corpus.jsonl").read_text(encoding="utf-8").splitlines()
-    (tmp_path / "corpus.jsonl").write_text("\n".join(few[::20]), encoding="utf-8")
-    monkeypatch.setattr("llm_embeddings.corpus._PATH", tmp_path / "corpus.jsonl")
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download", lambda name, **_: str(BUNDLED / HUB[name])
     )
@@ -136,12 +133,14 @@ PYTHON = [
 
 @pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("block", PYTHON)
+@pytest.mark.slow
 def test_python_runs(block: str) -> None:
     exec(compile(block, "docs", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("lines", commands())
+@pytest.mark.slow
 def test_commands_work(lines: list[str]) -> None:
     for line in lines:
         name, *arguments = shlex.split(re.sub(r"^HF_HUB_OFFLINE=1 ", "", line), comments=True)

@@ -72,6 +72,7 @@ def test_threads_do_not_matter(encoder: Encoder) -> None:
             assert_close(vectors, expected[role])
 
 
+@pytest.mark.slow
 def test_processes_do_not_matter(gritlm: Encoder) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:

@@ -79,6 +79,7 @@ def test_readme_shows_the_example(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:table_names.. is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 @pytest.mark.parametrize("name", PROMISES)
+@pytest.mark.slow
 def test_example(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_notebook_is_committed_with_its_results(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_notebook_prints_what_is_committed(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +155,7 @@ def comparison() -> Any:
     ("case", "name", "rows"),
     [("e5-mistral", "query_web_search", 24), ("gritlm-7b", "document_mean", 23)],
 )
+@pytest.mark.slow
 def test_comparison(comparison: Any, case: str, name: str, rows: int, tmp_path: Path) -> None:
     """docs/comparison.md says this of sentence-transformers; a new version may need a new page."""
     runs = comparison.read_runs(BUNDLED)

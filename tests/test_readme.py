@@ -25,6 +25,7 @@ BLOCKS = [
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
 @pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.slow
 def test_block(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})

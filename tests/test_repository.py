@@ -28,7 +28,7 @@ DRAWING = ROOT / "docs" / "assets" / "wings.svg"
 # An import goes from right to left along this line, never back.
 SPINE = ("recipe", "families", "model", "checkpoint.loading", "encoder", "cli")
 # These may know what a recipe is, and each other; nothing else of the package.
-LEAVES = ("recipe", "batching", "cutting", "pooling", "tokens", "vectors")
+LEAVES = ("recipe", "batching", "joins", "packed.pooling", "tokens", "vectors")
 # These are written against `Encoder`, as users' programs are. Nothing else may know it.
 APPLICATIONS = {
     f"{name}/"
@@ -45,9 +45,9 @@ APPLICATIONS = {
     )
 }
 # The encoder, and what it is put together from.
-ENCODER = {"__init__.py", "encoder.py", "base_encoder.py", "opening.py"}
+ENCODER = {"__init__.py", "encoder.py", "base_encoder.py", "opening.py", "streams.py"}
 # sentence-transformers runs the forward itself, with gradients; the others call `Encoder`.
-TENSOR_LEVEL = {"sentence-transformers": {"inputs", "model", "packed.padded", "pooling", "tokens"}}
+TENSOR_LEVEL = {"sentence-transformers": {"inputs", "model", "packed.padded", "tokens"}}
 # Chat models and retrievers stand on the generator and the document index.
 GENERATING = {name: {"generation", "rag"} for name in ("langchain", "llama-index")}
 # What every entry builds its options of: a call's, and those of loading.

@@ -89,6 +89,7 @@ def test_states_stay_close(family: str) -> None:
 
 
 @compiles
+@pytest.mark.slow
 def test_vectors_of_a_trained_model_stay_close() -> None:
     """Trained models have channels far larger than the rest, which random ones do not have."""
     encoder = Encoder.from_pretrained(dtype="float32")
@@ -369,6 +370,7 @@ def test_sample_cosine_is_the_worst_row() -> None:
 
 
 @compiles
+@pytest.mark.slow
 def test_an_encoder_says_how_close_it_stays(tmp_path: Path) -> None:
     plain = Encoder.from_pretrained()
     encoder = Encoder.from_pretrained(quantization="int8")

@@ -16,7 +16,7 @@ MODEL = ("--model", str(BUNDLED / "gritlm-7b/model"), "--recipe", "GritLM/GritLM
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def cli(tmp_path: Path, load_once: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command beside a folder of notes, with a cache of its own."""
     write_folder(tmp_path)
     monkeypatch.chdir(tmp_path)

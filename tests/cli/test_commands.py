@@ -36,6 +36,8 @@ def test_help_is_a_table_of_contents(runner: CliRunner) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.usefixtures("short_corpus")
+@pytest.mark.slow
 def test_demo_ranks_real_passages_twice_alike(runner: CliRunner) -> None:
     result = runner.invoke(app, ["demo", "what happens to glucose in a cell", "--top", "2"])
     assert result.exit_code == 0, result.output
@@ -44,6 +46,7 @@ def test_demo_ranks_real_passages_twice_alike(runner: CliRunner) -> None:
     assert "Glycolysis" in result.output.split("  1. ")[1]
 
 
+@pytest.mark.usefixtures("short_corpus")
 def test_demo_takes_another_model(runner: CliRunner) -> None:
     model = str(BUNDLED / "e5-mistral/model")
     result = runner.invoke(app, ["demo", "storms", "--top", "1", "--model", model])
@@ -149,6 +152,7 @@ def test_info_names_near_models(runner: CliRunner) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_info_check_tests_the_model(runner: CliRunner) -> None:
     result = runner.invoke(app, ["info", "--check"])
     assert result.exit_code == 0, result.output
@@ -157,6 +161,7 @@ def test_info_check_tests_the_model(runner: CliRunner) -> None:
     assert Encoder.from_pretrained().packing in result.stdout
 
 
+@pytest.mark.slow
 def test_info_check_fails_aloud(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def check_attention(model: object) -> None:
         raise ValueError("it attends the other way")
@@ -192,6 +197,7 @@ def test_recipes_names_near_ones(runner: CliRunner) -> None:
 
 
 @pytest.mark.parametrize("option", [[], ["--sentence-transformers"]])
+@pytest.mark.slow
 def test_export_writes_what_loads_back(
     runner: CliRunner, tmp_path: Path, option: list[str]
 ) -> None:

@@ -32,7 +32,7 @@ Encode = Callable[..., Result]
 
 
 @pytest.fixture
-def encode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
+def encode(tmp_path: Path, load_once: None, monkeypatch: pytest.MonkeyPatch) -> Encode:
     """Runs `encode` in a directory of its own, in chunks of 4."""
     monkeypatch.chdir(tmp_path)
     runner = CliRunner(env={"COLUMNS": "120", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"})
@@ -328,7 +328,7 @@ def test_control_c_says_how_to_go_on(encode: Encode, monkeypatch: pytest.MonkeyP
         (["--role", "query"], "model and instruction"),
         (["--dimensions", "8"], "dimensions"),
         (["--batch-tokens", "64"], "batch tokens"),
-        (["--quantization", "int8"], "quantization"),
+        pytest.param(["--quantization", "int8"], "quantization", marks=pytest.mark.slow),
     ],
 )
 def test_other_options_do_not_go_on(stopped: Encode, options: list[str], message: str) -> None:
@@ -420,6 +420,7 @@ print(kills)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     rows = "".join(json.dumps({"text": f"{i} {text}"}) + "\n" for i in range(9) for text in TEXTS)
     (tmp_path / "in.jsonl").write_text(rows)

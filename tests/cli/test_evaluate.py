@@ -21,6 +21,8 @@ from llm_embeddings.evaluation import evaluate
 from llm_embeddings.evaluation.passkey import passages, passkey
 from llm_embeddings.evaluation.results import FILE, read_results
 
+pytestmark = pytest.mark.usefixtures("load_once")  # loading has tests of its own
+
 E5 = str(BUNDLED / "e5-mistral/model")
 
 
@@ -41,6 +43,7 @@ def pairs(tmp_path: Path) -> Path:
     return write_pairs(tmp_path / "sts.jsonl")
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_python(pairs: Path, beir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ("evaluate", "-t", pairs, "-t", beir, "--k", 3, "-o", out, "--dtype", "float32")
@@ -61,6 +64,7 @@ def test_scores_are_those_of_python(pairs: Path, beir: Path, tmp_path: Path) -> 
         assert word in table.stdout
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_on(
     pairs: Path, beir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +119,7 @@ def test_instructions(beir: Path, pairs: Path) -> None:
     assert notes["scores"] != found["notes"]["scores"]
 
 
+@pytest.mark.slow
 def test_plot_and_classes(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     write_labelled(tmp_path / "train.jsonl", 30, 0)
@@ -188,6 +193,7 @@ def test_lengths_that_are_not_read(llm2vec: Encoder) -> None:
         passkey(llm2vec, [256], documents=8, queries=9)
 
 
+@pytest.mark.slow
 def test_passkey_command(tmp_path: Path) -> None:
     plot = tmp_path / "passkey.svg"
     few = ("--lengths", "96,64", "--documents", 4, "--queries", 2)

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def cli(tmp_path: Path, folder: Path, load_once: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command in a folder's parent, with a cache of its own."""
     monkeypatch.chdir(folder.parent)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

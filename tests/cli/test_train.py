@@ -90,6 +90,7 @@ def guide_commands() -> list[str]:
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
+@pytest.mark.slow
 def test_the_guides_commands_work(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk)
     monkeypatch.setenv("XDG_CACHE_HOME", str(desk / "cache"))

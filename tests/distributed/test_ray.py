@@ -40,6 +40,7 @@ from llm_embeddings.distributed.input.staging import stage_sorted
 ray = pytest.importorskip("ray")
 ROWS = 600
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.enable_socket,  # drivers and workers talk over the loopback device
     # Ray Data sets options of its own that it calls deprecated.
     pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning:ray.data.context"),

@@ -24,7 +24,10 @@ from helpers.devices import E5
 from llm_embeddings import Encoder
 from llm_embeddings.engine.processes import DeviceWorker, WorkerDied
 
-pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each CPU worker needs a core")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each CPU worker needs a core"),
+]
 
 TEXTS = [f"text number {i} of some" + " and more" * (i % 5) for i in range(200)]
 MIDDLE, LONG = "middle " * 36, "long " * 70  # about a token a word

@@ -59,6 +59,7 @@ def passes(encoder: Encoder, before: Callable[[int], None] | None = None) -> Ite
 # -- no work twice ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_padding_is_computed(fresh: Encoder) -> None:
     with passes(fresh) as sizes:
         fresh.encode(TEXTS)
@@ -346,6 +347,7 @@ def test_a_forked_child_works(fresh: Encoder) -> None:
     assert_close(fresh.encode(TEXTS[:4]), expected)
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends() -> None:
     code = f"""
 import asyncio, threading
@@ -373,6 +375,7 @@ print("end")
 # -- all at once -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_stress() -> None:  # noqa: C901
     """Threads, coroutines, cancellations, errors, a full memory: nobody hangs or is mixed up."""
     encoder = Encoder.from_pretrained(E5, dtype="float32")

@@ -63,6 +63,7 @@ def run(model: Any, task: Any, cache: Any = None) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore::llm_embeddings.evaluation.rules.InstructionWarning")
+@pytest.mark.slow
 def test_scores_are_mtebs(encoder: Encoder, sets: list[Path]) -> None:
     ours = evaluate(encoder, sets, resamples=0)
     model = mteb_encoder(encoder)
@@ -172,6 +173,7 @@ def test_gains_that_are_no_whole_numbers(sets: list[Path]) -> None:
         local_task(sets[1])
 
 
+@pytest.mark.slow
 def test_tasks_by_name() -> None:
     (task,) = find_tasks(["STS17"], languages=["eng"])
     assert task.hf_subsets == ["en-en"]

@@ -155,6 +155,7 @@ def test_token_vectors_where_vllm_does_not_pool(
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_any_recipe_that_a_server_can_serve(
     engine: Engine, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +164,7 @@ def test_any_recipe_that_a_server_can_serve(
 
 
 @pytest.mark.parametrize("engine", SERVERS)
+@pytest.mark.slow
 def test_suffixes_are_put_and_long_texts_left_to_the_client(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_sentence_transformers_is_exact_or_refused(e5: Encoder, llm2vec: Encoder
 
 
 @pytest.mark.parametrize("native", [True, False])
+@pytest.mark.slow
 def test_old_readers_find_the_rotary_base_and_scaling(native: bool, tmp_path: Path) -> None:
     """transformers < 5 and text-embeddings-inference do not look into `rope_parameters`."""
     rope = {
@@ -336,6 +339,7 @@ def test_the_facts_are_light_to_import() -> None:
     assert {"torch", "transformers"}.isdisjoint(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_sliding_causal_decoders_are_served_as_they_are(tmp_path: Path) -> None:
     config = MistralConfig(**SMALL, sliding_window=8)
     write_model(tmp_path / "model", config)

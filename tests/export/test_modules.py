@@ -1,3 +1,5 @@
+"""Exports for sentence-transformers: what its own modules make of them, and what they cannot."""
+
 from __future__ import annotations
 
 import json

@@ -217,6 +217,7 @@ def many(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_kill_keeps_what_is_finished(many: Path, directory: Path) -> None:
     for batches in (1, 3):
         process = start(many, directory)
@@ -235,6 +236,7 @@ def test_a_kill_keeps_what_is_finished(many: Path, directory: Path) -> None:
     assert dump(directory) == dump(fresh)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(many: Path, directory: Path) -> None:
     processes = [start(many, directory) for _ in range(2)]
     for process in processes:

@@ -310,6 +310,7 @@ def free_port() -> int:
     return port
 
 
+@pytest.mark.slow
 def test_process_answers_while_loading_and_ends_well(tmp_path: Path) -> None:
     port = free_port()
     arguments = [str(BUNDLED / "e5-mistral/model"), str(tmp_path), str(port)]

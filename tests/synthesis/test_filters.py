@@ -132,6 +132,7 @@ def test_contamination(tmp_path: Path) -> None:
         refused(rows, against=(tmp_path / "wrong.jsonl",))
 
 
+@pytest.mark.slow
 def test_round_trip() -> None:
     encoder = Encoder.from_pretrained(dtype="float32")
     texts = ("Paris is the capital of France.", "Cats purr when happy.", "Iron rusts in water.")
@@ -155,6 +156,7 @@ def test_filters_that_cannot_be(given: dict[str, int]) -> None:
         Filters(**given)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_counts_of_a_whole_run_add_up(tmp_path: Path) -> None:
     chat = FlakyChat(latency=0.1)
     groups = {"short-long": 1.0, "long-long": 1.0}

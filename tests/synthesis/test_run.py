@@ -138,6 +138,7 @@ generate(Path({run!r}), Plan(examples=300, sampler=sampler), Deadly())
 
 
 @pytest.mark.parametrize("deadly", [3, 150])
+@pytest.mark.slow
 def test_a_kill_loses_and_repeats_nothing(tmp_path: Path, deadly: int) -> None:
     plan = Plan(examples=300, sampler=ENGLISH)
     run = tmp_path / "killed"
@@ -350,6 +351,7 @@ async def test_structured_output_is_used_where_the_model_has_it() -> None:
     assert "from a schema" not in (await plain(Prompt("JSON list", schema))).text
 
 
+@pytest.mark.slow
 async def test_a_local_model_repeats_itself(tmp_path: Path) -> None:
     from helpers import BUNDLED, SMALL
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM

@@ -181,6 +181,7 @@ def test_training_learns_and_the_result_embeds_and_generates(
         assert after == before
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_update(tmp_path: Path, data: str, talks: str) -> None:
     """The head too, which only one of the two losses uses."""
     train_grit(options(tmp_path, "single"))
