@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compatibility_helpers import VERSIONS, Older
+from helpers.compatibility import VERSIONS, Older
 
 from llm_embeddings import Encoder
 

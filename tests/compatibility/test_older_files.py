@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compatibility_helpers import PLACE, Older, run
 from helpers import BUNDLED, assert_close
+from helpers.compatibility import PLACE, Older, run
 
 from llm_embeddings import Encoder
 from llm_embeddings.generation import Generator

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from llm_embeddings.cli import app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(path.parent for path in ROOT.glob("tests/compatibility/files/*/expected.json"))
 PLACE = "/made/here"  # where all files were made; some keep it
 
