@@ -18,6 +18,7 @@ from llm_embeddings import Encoder
 from llm_embeddings.corpus import load_corpus
 
 pytestmark = [
+    pytest.mark.slow,
     # LlamaIndex's LanceDB store asks the connection for its tables under an old name.
     pytest.mark.filterwarnings("ignore:table_names.. is deprecated:DeprecationWarning"),
     # LlamaIndex's Qdrant store makes an index that only a server has.

@@ -29,6 +29,8 @@ from llm_embeddings.export.engines import SERVERS, Engine, fidelity
 from llm_embeddings.export.modules import export_for, export_sentence_transformers
 from llm_embeddings.export.note import command
 
+pytestmark = pytest.mark.slow
+
 E5 = BUNDLED / "e5-mistral/model"
 TEXTS = [t for t in read_case(BUNDLED / "e5-mistral")["texts"] if t and len(t) < 400]
 PAGE = ROOT / "docs" / "export.md"
@@ -155,7 +157,6 @@ def test_token_vectors_where_vllm_does_not_pool(
     ],
     ids=str,
 )
-@pytest.mark.slow
 def test_any_recipe_that_a_server_can_serve(
     engine: Engine, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +165,6 @@ def test_any_recipe_that_a_server_can_serve(
 
 
 @pytest.mark.parametrize("engine", SERVERS)
-@pytest.mark.slow
 def test_suffixes_are_put_and_long_texts_left_to_the_client(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +209,6 @@ def test_sentence_transformers_is_exact_or_refused(e5: Encoder, llm2vec: Encoder
 
 
 @pytest.mark.parametrize("native", [True, False])
-@pytest.mark.slow
 def test_old_readers_find_the_rotary_base_and_scaling(native: bool, tmp_path: Path) -> None:
     """transformers < 5 and text-embeddings-inference do not look into `rope_parameters`."""
     rope = {
@@ -339,7 +338,6 @@ def test_the_facts_are_light_to_import() -> None:
     assert {"torch", "transformers"}.isdisjoint(done.stdout.split())
 
 
-@pytest.mark.slow
 def test_sliding_causal_decoders_are_served_as_they_are(tmp_path: Path) -> None:
     config = MistralConfig(**SMALL, sliding_window=8)
     write_model(tmp_path / "model", config)

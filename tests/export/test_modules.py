@@ -11,6 +11,8 @@ from helpers import BUNDLED, assert_close, read_case
 
 from llm_embeddings import Encoder, Recipe, Template
 
+pytestmark = pytest.mark.slow
+
 E5 = BUNDLED / "e5-mistral/model"
 TEXTS = [text for text in read_case(BUNDLED / "e5-mistral")["texts"] if len(text) < 400]
 

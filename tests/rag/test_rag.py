@@ -76,6 +76,7 @@ def test_paper_rule_is_the_references(case: Path, name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("model", ["generator", "windowed"])
+@pytest.mark.slow
 def test_exact_answers_are_those_without_a_cache(
     mode: str, model: str, request: pytest.FixtureRequest
 ) -> None:
@@ -323,6 +324,7 @@ def test_late_vectors_are_means_in_context(gritlm: Encoder) -> None:
         assert_close(vector, mean / np.linalg.norm(mean))
 
 
+@pytest.mark.slow
 def test_late_chunks_of_texts_longer_than_the_model(small: Encoder) -> None:
     text = " ".join(document.text for document in load_corpus()[:12])
     assert len(small.tokenize(text)[0]) == small.max_length

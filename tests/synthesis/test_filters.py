@@ -114,6 +114,7 @@ def test_languages_are_judged_where_it_is_sure() -> None:
     assert judge.other_than(LONG, "su") == ""  # not among its languages
 
 
+@pytest.mark.slow
 def test_contamination(tmp_path: Path) -> None:
     beir = tmp_path / "set"
     beir.mkdir()

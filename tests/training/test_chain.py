@@ -18,6 +18,8 @@ from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.run.card import PROVENANCE
 from llm_embeddings.training.simcse import SimCSE, train_simcse
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["the cat sat", "a dog ran home and then sat again", ""]
 
 

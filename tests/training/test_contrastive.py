@@ -115,6 +115,7 @@ def test_a_batch_is_of_one_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", ["merged", "adapter"])
+@pytest.mark.slow
 def test_training_learns_and_the_result_serves(tmp_path: Path, data: str, save: Any) -> None:
     options = Contrastive(
         **quick(tmp_path, data, max_steps=12, learning_rate=5e-3, log_every=1, save=save)

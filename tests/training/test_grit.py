@@ -161,6 +161,7 @@ def test_batches_go_on_where_they_stopped(tmp_path: Path, data: str, talks: str)
 
 
 @pytest.mark.parametrize("lora", [None, LoraOptions(rank=4)])
+@pytest.mark.slow
 def test_training_learns_and_the_result_embeds_and_generates(
     tmp_path: Path, data: str, talks: str, lora: Any
 ) -> None:

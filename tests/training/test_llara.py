@@ -118,6 +118,7 @@ def test_tokens_are_added_and_the_rows_are_those_that_serve(tmp_path: Path, data
         assert [*row.ids, *stage._model.prompts.following] == served
 
 
+@pytest.mark.slow
 def test_new_rows_depend_on_the_seed_alone(tmp_path: Path, data: str) -> None:
     one, same, other = (
         stage_of(tmp_path, data, seed=seed)._trained.backbone.get_input_embeddings().weight[32000:]
@@ -129,6 +130,7 @@ def test_new_rows_depend_on_the_seed_alone(tmp_path: Path, data: str) -> None:
 
 
 @pytest.mark.parametrize("lora", [None, LoraOptions(rank=4)])
+@pytest.mark.slow
 def test_training_learns_and_the_result_embeds_and_generates(
     tmp_path: Path, data: str, lora: Any
 ) -> None:
@@ -152,6 +154,7 @@ def test_training_learns_and_the_result_embeds_and_generates(
     assert torch.equal(model(ids).logits[:, :3], model(changed).logits[:, :3])
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_the_tokens(tmp_path: Path, data: str) -> None:
     first = train_llara(LLaRA(**quick(tmp_path, data)))
     stage = stage_of(tmp_path / "second", data, model=str(first))

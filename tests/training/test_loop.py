@@ -32,6 +32,8 @@ from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 Train = Callable[..., Path]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -151,7 +153,6 @@ def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.Monkey
     assert checkpoints.newest(made.output) is None
 
 
-@pytest.mark.slow
 def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
     single = options(made.model, made.data[0], tmp_path / "single")
     train_mntp(single)

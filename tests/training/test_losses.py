@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from llm_embeddings.packed import attention
 from llm_embeddings.packed.attention import bucketed
 from llm_embeddings.packed.pack import Pack
+from llm_embeddings.packed.twin import enable
 from llm_embeddings.training import losses
 from llm_embeddings.training.batches.masking import blocks, mask_token, mask_tokens
 
@@ -46,17 +47,15 @@ def causal_lm(path: Path) -> Any:
     config.use_cache = False
     vars(config).pop("auto_map", None)
     model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
-    attention.enable(model.model)
+    enable(model.model)
     return model.eval()
 
 
 def states(backbone: Any, rows: list[list[int]], *, causal: bool) -> list[torch.Tensor]:
     """Packed hidden states of each row."""
     lengths = [len(row) for row in rows]
-    pack = Pack(
-        lengths, [None] * len(rows), causal=causal, kernel=bucketed, device=torch.device("cpu")
-    )
-    return pack.apart(attention.forward(backbone, rows, pack))
+    pack = Pack(lengths, [None] * len(rows), causal=causal, device=torch.device("cpu"))
+    return pack.apart(attention.forward(backbone, rows, pack, bucketed))
 
 
 def real(table: dict[str, torch.Tensor], key: str, what: str = "input_ids") -> list[list[int]]:
@@ -335,10 +334,9 @@ def test_joint_pass_and_losses_of_llara(run: str) -> None:
         [len(row) for row in rows],
         [*[None] * n, *range(n), *range(n)],
         causal=True,
-        kernel=bucketed,
         device=torch.device("cpu"),
     )
-    hidden = pack.apart(attention.forward(model.model, rows, pack))
+    hidden = pack.apart(attention.forward(model.model, rows, pack, bucketed))
     total, count = language_loss(model, hidden[:n], labels)
     bags = []
     for number, name in enumerate(("summarize", "predict")):

@@ -152,6 +152,7 @@ def test_a_bad_call_stays_an_error(encoder: Encoder) -> None:
 # -- the file --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_process_finds_it(encoder: Encoder, path: Path) -> None:
     expected = encoder.encode(TEXTS)
     encoder.close()
@@ -182,6 +183,7 @@ for number in range(int(sys.argv[2]), 10**6):
 """
 
 
+@pytest.mark.slow
 def test_writers_may_be_killed_at_any_moment(path: Path) -> None:
     writers = [
         subprocess.Popen(
@@ -205,6 +207,7 @@ def test_writers_may_be_killed_at_any_moment(path: Path) -> None:
         assert len(cache) % 40 == 0, "a window is there whole or not at all"
 
 
+@pytest.mark.slow
 def test_processes_may_begin_it_together(path: Path) -> None:
     program = (
         "import sys; from llm_embeddings.vector_cache.store import VectorCache as V; V(sys.argv[1])"

@@ -79,6 +79,7 @@ async def test_async_pipeline_agrees(embed_model: LLMEmbedding) -> None:
     np.testing.assert_allclose(vectors(result), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pipeline_spreads_over_spawned_processes(embed_model: LLMEmbedding) -> None:
     pipeline = IngestionPipeline(transformations=[embed_model])
     result = pipeline.run(nodes=nodes(), num_workers=2)
@@ -89,6 +90,7 @@ def test_pipeline_spreads_over_spawned_processes(embed_model: LLMEmbedding) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.slow
 def test_forked_workers_do_not_hang(embed_model: LLMEmbedding) -> None:
     texts = TEXTS * 20
     expected = embed_model.get_text_embedding_batch(texts)

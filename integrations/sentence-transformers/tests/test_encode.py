@@ -177,6 +177,7 @@ def test_a_saved_model_says_what_it_needs(gritlm: Encoder, tmp_path: Path) -> No
         SentenceTransformer(str(tmp_path), trust_remote_code=True)
 
 
+@pytest.mark.slow
 def test_two_worker_processes(gritlm: Encoder) -> None:
     model = as_sentence_transformer(gritlm)
     pool = model.start_multi_process_pool(["cpu", "cpu"])

@@ -20,6 +20,8 @@ from sentence_transformers_llm_embeddings import as_sentence_transformer
 
 from llm_embeddings import Encoder
 
+pytestmark = pytest.mark.slow
+
 PAIRS = Dataset.from_dict(
     {
         "question": [f"question {i}?" for i in range(4)],
