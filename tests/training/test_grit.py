@@ -90,7 +90,7 @@ def test_batches_are_those_of_the_reference(tmp_path: Path, talks: str) -> None:
         ):
             assert row.ids == ids[kept].tolist()
             assert row.start == start
-    _, tokenizer, recipe = stage._trained
+    tokenizer, recipe = stage._trained.tokenizer, stage._trained.recipe
     for place, turns in enumerate(case["generative"]):
         ids, labels = tokenize_conversation(tokenizer, recipe, conversation(turns), 96)
         kept = table["gritlm-7b/generative/attention_mask"][place].astype(bool)

@@ -63,7 +63,7 @@ def data(tmp_path: Path) -> str:
 
 def rows_of(stage: Any) -> list[Joint]:
     batch = [Passage(text, text, following) for text, following in PASSAGES]
-    _, tokenizer, recipe = stage._trained
+    tokenizer, recipe = stage._trained.tokenizer, stage._trained.recipe
     prompts = stage._model.prompts
     return tokenize_joint(tokenizer, recipe, prompts, batch, cutoff=200, stop_words=False)
 
@@ -106,7 +106,8 @@ def test_chunks_do_not_change_an_update(tmp_path: Path, data: str) -> None:
 
 def test_tokens_are_added_and_the_rows_are_those_that_serve(tmp_path: Path, data: str) -> None:
     stage = stage_of(tmp_path, data)
-    backbone, tokenizer, recipe = stage._trained
+    model = stage._trained
+    backbone, tokenizer, recipe = model.backbone, model.tokenizer, model.recipe
     ids = tokenizer.convert_tokens_to_ids(list(family.TOKENS))
     assert ids == list(range(32000, 32016))
     assert len(backbone.get_input_embeddings().weight) == 32016

@@ -226,11 +226,9 @@ def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
     groups: list[list[int]] = []
     sizes = [0, 0]
     longest = 0
-    descending = [
-        (-key, -length, i) for i, (key, length) in enumerate(zip(keys, lengths, strict=True))
-    ]
-    for minus_key, minus_length, index in descending:
-        key, length = -minus_key, -minus_length
+    order = [(-key, -length) for key, length in zip(keys, lengths, strict=True)]
+    for index in sorted(range(len(lengths)), key=order.__getitem__):
+        key, length = keys[index], lengths[index]
         if groups:
             first, count = groups[-1][0], len(groups[-1]) + 1
             longest = max(length, longest)
