@@ -176,6 +176,7 @@ def test_extras_exist(path: Path) -> None:
     assert [requirement for requirement in named if not is_known(requirement)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", named_errors())
 def test_errors_exist(error: str) -> None:
     pattern = ".*".join(map(re.escape, error.split("…")))

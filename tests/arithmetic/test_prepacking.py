@@ -84,6 +84,7 @@ def test_limits(tmp_path: Path) -> None:
         assert prepacking._limit(file) == number
 
 
+@pytest.mark.slow
 def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.from_pretrained(GRITLM, dtype="float32")
     linears = [m for m in encoder.backbone.modules() if isinstance(m, nn.Linear)]

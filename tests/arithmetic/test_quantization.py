@@ -74,6 +74,7 @@ def of_type(backbone: nn.Module, kind: type[nn.Module]) -> list[Any]:
     return [module for module in backbone.modules() if isinstance(module, kind)]
 
 
+@pytest.mark.slow
 @compiles
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_stay_close(family: str) -> None:

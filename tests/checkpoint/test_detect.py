@@ -45,6 +45,7 @@ def edit_tokenizer(path: Path, before: list[str], after: list[str]) -> None:
     write_json(path / "tokenizer.json", values)
 
 
+@pytest.mark.slow
 def test_llara_by_its_tokens(tmp_path: Path) -> None:
     shuffled = tuple(reversed(llara.TOKENS))
     encoder = Encoder.from_pretrained(write_model(tmp_path, LlamaConfig(**SMALL), shuffled))
@@ -60,6 +61,7 @@ def test_bge_en_icl_by_its_tokens(tmp_path: Path) -> None:
     assert Encoder.from_pretrained(model).recipe.replace(name="") == listed.replace(name="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modern", [True, False])
 def test_qwen3_embedding_by_its_sentence_transformers_files(tmp_path: Path, modern: bool) -> None:
     model = write_model(tmp_path / "local", Qwen3Config(**SMALL, head_dim=8))
@@ -90,6 +92,7 @@ def test_qwen3_embedding_by_its_sentence_transformers_files(tmp_path: Path, mode
     assert recipe == listed
 
 
+@pytest.mark.slow
 def test_llm2vec_template_follows_the_name_of_the_base(tmp_path: Path) -> None:
     case = shutil.copytree(BUNDLED / "llm2vec-mistral", tmp_path / "case")
     config = json.loads((case / "mntp/config.json").read_text())

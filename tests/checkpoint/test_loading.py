@@ -55,6 +55,7 @@ def test_families_are_recognised_from_their_files() -> None:
     assert e5.query == get_recipe("intfloat/e5-mistral-7b-instruct").query
 
 
+@pytest.mark.slow
 def test_argument_beats_sidecar_beats_files(tmp_path: Path) -> None:
     load(E5).save_pretrained(tmp_path)
     edit_json(tmp_path / "llm_embeddings.json", lambda v: v["recipe"].update(max_length=77))
@@ -319,6 +320,7 @@ def test_automatic_dtype_is_never_half_on_a_cpu() -> None:
 # -- saving ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_save_and_load_again(encoder: Encoder, tmp_path: Path) -> None:
     encoder.save_pretrained(tmp_path)
     again = load(tmp_path)
@@ -330,6 +332,7 @@ def test_save_and_load_again(encoder: Encoder, tmp_path: Path) -> None:
     assert "auto_map" not in (tmp_path / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_plain_recipes_run_any_decoder(tmp_path: Path) -> None:
     from transformers import Qwen3Config, Qwen3Model
 

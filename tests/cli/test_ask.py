@@ -42,6 +42,7 @@ def test_answer_comes_with_its_sources(cli: Any) -> None:
     assert list((Path("cache") / "llm-embeddings").glob("search/*/states/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_model_that_cannot_generate_is_named_before_any_file_is_read(cli: Any) -> None:
     found = cli("notes", "when do I trim my hedge")
     assert found.exit_code == 1

@@ -46,6 +46,7 @@ def test_demo_ranks_real_passages_twice_alike(runner: CliRunner) -> None:
     assert "Glycolysis" in result.output.split("  1. ")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_corpus")
 def test_demo_takes_another_model(runner: CliRunner) -> None:
     model = str(BUNDLED / "e5-mistral/model")

@@ -53,6 +53,7 @@ def run(*arguments: Any) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_from_documents_to_training_data(
     tmp_path: Path, opened: list[Scripted], handbook: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_from_documents_to_training_data(
     assert "was begun with temperature = None" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_spent_budget_is_no_error(tmp_path: Path, opened: list[Scripted]) -> None:
     command = ("synthesize", tmp_path / "run", "-m", "fake:one", "--examples", 200)
     command = (*command, "--group", "sts", "--language", "en=2", "--language", "de")

@@ -138,6 +138,7 @@ def test_a_finished_folder_of_embed_dataset(
     assert_close(vectors, older.vectors["document"])
 
 
+@pytest.mark.slow
 def test_the_script_still_makes_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

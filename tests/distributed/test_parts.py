@@ -135,6 +135,7 @@ def test_a_worker_writes_each_row_once(data: Path, tmp_path: Path, embed: EmbedB
     assert sum(r.tokens for r in reports) == sum(map(len, embed.encoder.tokenize(texts(93))))
 
 
+@pytest.mark.slow
 def test_finished_blocks_are_not_embedded_again(
     data: Path, tmp_path: Path, embed: EmbedBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def corrupt(path: Path, group: int) -> None:
         file.write(b"\xff" * chunk.total_compressed_size)
 
 
+@pytest.mark.slow
 def test_a_corrupt_row_group(data: Path, tmp_path: Path, embed: EmbedBatch) -> None:
     corrupt(data / "00.parquet", 1)  # rows 21 to 40
     plan, output = plan_of(data), tmp_path / "out"

@@ -15,6 +15,7 @@ from helpers import BUNDLED, assert_close
 
 from llm_embeddings import Encoder
 
+pytestmark = pytest.mark.slow
 E5 = BUNDLED / "e5-mistral/model"
 TEXTS = [f"text number {i} of some" + " and more" * (i % 5) for i in range(200)]
 
@@ -74,6 +75,7 @@ def test_two_passes_are_one(encoder: Encoder) -> None:
     assert {threads for running, threads in watch.threads if running == 2} == {1}
 
 
+@pytest.mark.slow
 def test_instructions_are_shared(cores: None) -> None:
     encoder = Encoder.from_pretrained(E5, dtype="float32")
     encoder.scheduler.runner.budget = 400

@@ -317,6 +317,7 @@ def test_close(fresh: Encoder) -> None:
         fresh.encode("text")
 
 
+@pytest.mark.slow
 def test_an_encoder_nobody_holds_is_freed() -> None:
     threads = set(threading.enumerate())
     encoder = Encoder.from_pretrained(E5, dtype="float32")

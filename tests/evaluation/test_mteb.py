@@ -97,6 +97,7 @@ def asked(encoder: Encoder, path: Path, monkeypatch: pytest.MonkeyPatch) -> set[
     return set(recorder.asked)
 
 
+@pytest.mark.slow
 def test_each_task_has_its_instruction(
     named: Encoder,
     gritlm: Encoder,

@@ -205,6 +205,7 @@ def test_given_beginning_of_the_answer(generator: Generator) -> None:
     assert found.prompt_tokens == len(begun)
 
 
+@pytest.mark.slow
 def test_tied_head_and_template_match_the_stock_model(tied: Path) -> None:
     encoder = Encoder.from_pretrained(tied, recipe="mean", dtype="float32")
     found = Generator(encoder).generate(" Hello ", max_new_tokens=8)
@@ -226,6 +227,7 @@ def test_models_without_a_head_are_named(e5: Encoder, generator: Generator, tmp_
     assert again.generate("one", max_new_tokens=6) == generator.generate("one", max_new_tokens=6)
 
 
+@pytest.mark.slow
 def test_models_without_a_chat_format_are_named(tied: Path) -> None:
     load_tokenizer(BUNDLED / "e5-mistral/model").save_pretrained(tied)
     (tied / "chat_template.jinja").unlink()

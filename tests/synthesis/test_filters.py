@@ -80,6 +80,7 @@ def test_good_rows_are_kept(given: dict[str, Any]) -> None:
     assert refused([row(**given)]) == []
 
 
+@pytest.mark.slow
 def test_duplicates() -> None:
     first = row(0)
     same = row(1, query=first.query.upper(), positive=first.positive, negative="Another one.")

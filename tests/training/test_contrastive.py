@@ -131,6 +131,7 @@ def test_training_learns_and_the_result_serves(tmp_path: Path, data: str, save: 
     assert np.abs(encoder.encode(texts) - before.encode(texts)).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_training_under_way_encodes_as_the_result_does(tmp_path: Path, data: str) -> None:
     stage = stage_of(tmp_path, data)
     texts = ["which stone is red", "amber"]
@@ -141,6 +142,7 @@ def test_training_under_way_encodes_as_the_result_does(tmp_path: Path, data: str
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_matryoshka_and_qwen3_losses(tmp_path: Path, data: str) -> None:
     batch = next(stage_of(tmp_path, data).batches(0))
     plain, _ = update(stage_of(tmp_path, data), batch)

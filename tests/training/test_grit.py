@@ -119,6 +119,7 @@ def test_a_plain_text_is_learnt_whole_and_cut() -> None:
     assert labels == [IGNORED, *ids[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", ["token", "sample", "mixed"])
 def test_one_update_is_the_sum_of_two(
     tmp_path: Path, data: str, talks: str, aggregation: Any

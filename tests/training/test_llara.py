@@ -93,6 +93,7 @@ def test_joint_pass_is_two_separate_passes(tmp_path: Path, data: str) -> None:
     assert_same_gradients(slopes, other_slopes)
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_an_update(tmp_path: Path, data: str) -> None:
     whole = stage_of(tmp_path, data)
     batch = next(whole.batches(0))
@@ -250,6 +251,7 @@ def test_recipe_of_the_stage_is_llaras() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_packed_is_refused_before_training(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

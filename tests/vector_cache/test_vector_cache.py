@@ -118,6 +118,7 @@ def test_one_entry_serves_all_options_of_a_call(encoder: Encoder, path: Path) ->
     assert not passes
 
 
+@pytest.mark.slow
 def test_what_changes_a_vector_is_another_entry(encoder: Encoder, path: Path) -> None:
     encoder.encode(TEXTS)
     passes = computed(encoder)

@@ -103,6 +103,7 @@ def test_options_reach_the_core(embed_model: LLMEmbedding) -> None:
     assert other.dimension == 8
 
 
+@pytest.mark.slow
 def test_a_recipe_may_be_an_object_a_dict_or_a_name(
     embed_model: LLMEmbedding, options: dict[str, Any]
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_pickle_is_small_and_loads_late(embed_model: LLMEmbedding) -> None:
     assert again.encoder is not embed_model.encoder
 
 
+@pytest.mark.slow
 def test_an_unpickled_dict_needs_no_model(embed_model: LLMEmbedding) -> None:
     code = (
         "import pickle, sys\n"
@@ -250,6 +252,7 @@ def test_a_cache_is_welcome_where_queries_and_texts_are_alike(embed_model: LLMEm
     assert "embeddings_cache" not in alike.to_dict()
 
 
+@pytest.mark.slow
 async def test_a_file_of_vectors_is_one_option(
     embed_model: LLMEmbedding, options: dict[str, Any], tmp_path: Path
 ) -> None:

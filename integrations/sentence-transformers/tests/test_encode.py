@@ -141,6 +141,7 @@ def test_a_copy_in_another_process_gives_the_same_vectors(gritlm: Encoder) -> No
     close(model.encode_query(TEXTS), gritlm.encode_query(TEXTS))
 
 
+@pytest.mark.slow
 def test_saved_models_load_back_in_both_libraries(encoder: Encoder, tmp_path: Path) -> None:
     model = as_sentence_transformer(encoder, prompts={"sts": "Same: "}, truncate_dim=8)
     model.max_seq_length = 100

@@ -191,6 +191,7 @@ def test_recipe_decides_the_vector(checkpoint: Path, recipe: Any) -> None:
     np.testing.assert_allclose(embeddings.embed_query("a"), encoder.encode_query("a"), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
 def test_token_is_never_shown(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = LLMEmbeddings(model=checkpoint, token="hf_secret")
