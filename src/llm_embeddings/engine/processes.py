@@ -98,10 +98,10 @@ class DeviceWorker:
 
     Attributes:
         device: Where it runs.
-        packed: As of `Runner`, known once the process is `ready`.
-        packing: The same.
-        budget: The same.
-        alone_above: The same.
+        packed: As `Runner.packed`; this and the next three are known once it is `ready`.
+        packing: As `Runner.packing`.
+        budget: As `Runner.budget`.
+        alone_above: As `Runner.alone_above`.
     """
 
     packed: bool
@@ -131,14 +131,14 @@ class DeviceWorker:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The number that the system has given the process."""
         return self._process.pid
 
     def ready(self, fingerprint: str) -> None:
         """Wait until the model is loaded.
 
         Args:
-            fingerprint: Of the model in this process.
+            fingerprint: Fingerprint of the model in this process.
 
         Raises:
             WorkerDied: the process has ended.
