@@ -32,7 +32,7 @@ class BaseEncoder:
     Attributes:
         model: Backbone, tokenizer and recipe.
         scheduler: The workers that run the backbone, for all threads and coroutines.
-        ranges: Calibrated ranges `[2, dim]` of int8 and uint8, by (dim, normalize).
+        ranges: Lowest and highest value of each dimension, `[2, dim]`, by (dim, normalize).
         vector_cache: Where vectors are kept and looked for, or None; may be set.
         quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
             with "int8" or "fp8"; None without.
@@ -41,7 +41,7 @@ class BaseEncoder:
     quantization_cosine: float | None = None
 
     def __init__(self, model: Model) -> None:
-        """Find out what a checked model can do."""
+        """Take a model that `checkpoint.checks` has checked, and find out what it can do."""
         from .engine.scheduler import Scheduler
         from .forward import Runner
         from .vector_cache.fingerprint import Fingerprints
@@ -162,7 +162,7 @@ class BaseEncoder:
         return self.ranges[dim, normalize]
 
     def _call(self, roles: Mapping[Role, str | None], options: EncodeOptions) -> Call:
-        """One call with options that this model can take."""
+        """A `Call` with these options, which are checked against the model first."""
         options.check(self.model.dimension)
         ranges = lookup = None
         if options.precision in NEEDS_RANGES:

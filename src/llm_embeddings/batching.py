@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .tokens import Tokens
 
 _WINDOW_TEXTS, _WINDOW_CHARACTERS = 1024, 2**20
-_MIN_SHARED, _MIN_SAVED = 8, 64
+_MIN_SHARED, _MIN_SAVED = 8, 64  # tokens: of a shared prefix, saved by a longer one
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Unit:
         shared: First ids of all its rows, run once per pass for all units that share them.
         keep: Whether the states of `shared` are worth keeping for later passes.
         alone: Nothing else may run in the same pass.
-        tokens: To compute; kept ones are not counted, as they are there most of the time.
+        tokens: How many are computed; without kept ones, which are there most of the time.
         longest: Tokens of the longest row, shared ones included.
     """
 

@@ -29,7 +29,7 @@ Begun = Generator[tuple[list[str], Job], None, None]
 
 
 class Call:
-    """The options of a call, and the way of its texts through the scheduler."""
+    """One call: its options, and the steps that take its texts through the scheduler."""
 
     def __init__(
         self,
@@ -41,15 +41,15 @@ class Call:
         ranges: Vectors | None = None,
         lookup: Lookup | None = None,
     ) -> None:
-        """Hold what the texts go through.
+        """Keep what the methods need; nothing runs yet.
 
         Args:
             model: What texts are embedded by.
             scheduler: What runs it.
             roles: Instruction by role; two roles give two vectors from one pass over a text.
             options: As in `Encoder.encode`, checked.
-            ranges: `[2, dim]`, of int8 and uint8 vectors.
-            lookup: The vectors that are there already.
+            ranges: `[2, dim]`: lowest and highest value per dimension, for int8 and uint8.
+            lookup: Finds vectors in the cache and keeps new ones there; None = no cache.
         """
         self.model, self.scheduler, self._options = model, scheduler, options
         self.roles = roles
@@ -71,7 +71,7 @@ class Call:
         return result.vectors()
 
     def check(self) -> None:
-        """Raise what the first text would, before there is one."""
+        """Raise what a bad instruction or limit raises, without any text."""
         self.rows([])
 
     def finish(
@@ -79,7 +79,7 @@ class Call:
     ) -> NDArray[Any]:
         """Pooled states `[n, dim]` of texts, checked and kept, as the caller wants them.
 
-        `index_of` says which text of the call `texts[i]` is.
+        `index_of` gives for `i` the index of `texts[i]` among all texts of the call.
         """
         check_finite(pooled, texts, index_of)
         if self.lookup is not None and len(texts):
@@ -96,9 +96,9 @@ class Call:
         job_of: Callable[[list[str]], Job],
         begin: Callable[[Job], None] | None = None,
     ) -> Begun:
-        """Windows and their jobs, begun by `begin` (by the scheduler, if there is none).
+        """Each window and its job, once `begin` has taken that on (None = `Scheduler.start`).
 
-        A job that could not be made is a failed one, so that those before it come first.
+        What is raised while a job is made becomes a failed job: earlier results come first.
         """
         source = iter(all_windows)
         begin = begin or self.scheduler.start
@@ -117,7 +117,7 @@ class Call:
             yield window, job
 
     def job(self, on_texts: OnTexts, texts: list[str]) -> Job:
-        """Texts, those that are not in the cache, as a job of pooled rows."""
+        """A job for the texts; vectors that are in the cache are not computed."""
         known: dict[int, Vectors] = {}
         if self.lookup is not None:
             given, (texts, known) = len(texts), self.lookup.look_up(texts)
@@ -196,9 +196,9 @@ class Result:
 
 
 def in_flight(begun: Begun) -> Begun:
-    """Each window and its job once the next has begun: it is tokenised while the one before runs.
+    """Each window and its job, given once the next one has been tokenised and begun.
 
-    Whoever stops early cancels what has not run.
+    If the caller stops early, the jobs that are left are cancelled.
     """
     waiting: deque[tuple[list[str], Job]] = deque()
     try:

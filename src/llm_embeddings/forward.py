@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 2**31
 _PREFIX_BYTES = 2**28
-_MIN_UNREAD = 64  # tokens of a pass whose last layer nobody reads
+_MIN_UNREAD = 64  # tokens without a pooled state, from which a shorter last layer pays
 
 
 class Runner:
@@ -29,7 +29,7 @@ class Runner:
 
     Attributes:
         packing: How texts share a pass, in words.
-        packed: Whether they do so without padding.
+        packed: Whether they share it without padding.
         budget: Tokens per pass that suit the device.
         alone_above: Rows with more tokens than this must run alone.
     """
@@ -60,13 +60,13 @@ class Runner:
     def concurrent(self) -> bool:
         """Whether two passes at once pay, on a CPU, and leave each other alone.
 
-        Rotary frequencies that depend on the longest row are written into the backbone.
+        They do not where each pass writes rotary frequencies of its own into the backbone.
         """
         return self._model.device.type == "cpu" and self.alone_above == _NO_LIMIT
 
     @property
     def copied_bytes(self) -> int:
-        """Memory of weights that are laid out once more, for the processor."""
+        """Bytes of weights held a second time, in the layout that the processor multiplies in."""
         return self._served.trees.copied
 
     def forget(self) -> None:
@@ -158,7 +158,7 @@ class Runner:
 
 
 class _Prefixes:
-    """Keys and values of first tokens that come back: the instruction before every query.
+    """Keys and values of first tokens that many calls have in common: an instruction, say.
 
     Only causal backbones have them: there, states depend on nothing that follows. Those used last
     are kept, within a limit of bytes. Threads may share it.
@@ -171,7 +171,7 @@ class _Prefixes:
     def get(
         self, version: int | None, wanted: set[tuple[int, ...]]
     ) -> dict[tuple[int, ...], Cached]:
-        """What is kept of exactly these tokens, computed with a version of the weights."""
+        """Those that are kept of the wanted token ids, for this version of the weights."""
         with self._lock:
             found = [ids for ids in wanted if (version, ids) in self._entries]
             for ids in found:

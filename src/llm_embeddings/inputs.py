@@ -33,7 +33,7 @@ class AllKeywords(EncodeKeywords, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeOptions:
-    """The options of a call that every entry has; `Encoder.encode` says what each means.
+    """The options of all methods that encode; `Encoder.encode` says what each means.
 
     Raises:
         ValueError: a value that no model could take.
@@ -113,9 +113,9 @@ def check_finite(
     """Raise `ValueError` naming the text of the first vector that holds NaN or infinity.
 
     Args:
-        vectors: `[n, dim]`, as many for each text.
+        vectors: `[n, dim]`; the texts have equally many, those of one text side by side.
         texts: Their texts.
-        index_of: Which text of the call `texts[i]` is.
+        index_of: Gives for `i` the index of `texts[i]` among all texts of the call.
     """
     finite = np.isfinite(vectors).all(1)
     if not finite.all():

@@ -21,7 +21,7 @@ class Frame(Protocol):
 
     @property
     def prefix_ids(self) -> list[int]:
-        """Its ids on its own."""
+        """Token ids of the prefix, tokenised alone."""
 
     @property
     def suffix(self) -> str:
@@ -29,15 +29,15 @@ class Frame(Protocol):
 
     @property
     def bos(self) -> list[int]:
-        """Put first."""
+        """The id put first, or none."""
 
     @property
     def eos(self) -> list[int]:
-        """Put last."""
+        """The id put last, or none."""
 
     @property
     def limit(self) -> int:
-        """In tokens, in the recipe's meaning."""
+        """Limit in tokens: of the row, or of the text alone where `join` is "segments"."""
 
     def encode(self, strings: list[str]) -> list[list[int]]:
         """Ids of plain strings."""

@@ -21,7 +21,7 @@ _SAMPLES = 16  # values of a weight; a merged adapter changes nearly all
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What is asked of backbone, tokenizer and recipe together.
+    """Backbone, tokenizer and recipe, and what follows from the three together.
 
     Attributes:
         backbone: The decoder without a head.
@@ -94,7 +94,7 @@ class Model:
     def version(self) -> int | None:
         """A number that grows when a weight or a module of the backbone has changed.
 
-        None where torch does not count changes, as of weights made in inference mode: then
+        None where torch does not count changes (of weights made in inference mode): then
         nothing computed from them may be kept.
         """
         return self._watch.version()
@@ -107,9 +107,9 @@ def embedding_rows(backbone: PreTrainedModel) -> int:
 
 
 class _Watch:
-    """Compares a backbone with what it was when last asked.
+    """Tells whether a backbone has changed since it was last asked.
 
-    Seen are: modules and parameters that are replaced (PEFT puts layers around others), changes in
+    It sees modules and parameters that are replaced (PEFT puts layers around others), changes in
     place (training), and storage that moves (`.to()`). Changes through `.data`, which is how PEFT
     merges, are not counted by torch; on a CPU they show in values sampled from each weight.
     """
@@ -146,7 +146,7 @@ class _Watch:
 
 
 def _sample(weight: torch.Tensor) -> Any:
-    """Some present and future values of a weight as a NumPy view, where they can be had at once."""
+    """A NumPy view of some values of a weight, which shows later changes; None = there is none."""
     import torch
 
     integers = {2: torch.int16, 4: torch.int32}.get(weight.dtype.itemsize)

@@ -54,7 +54,7 @@ def _load(
     loaded, ranges = load(model, replace(options, device=device, devices=None))
     encoder = make(loaded.backbone, loaded.tokenizer, loaded.recipe)
     encoder.ranges = ranges
-    if isinstance(options.quantization, str):  # another kind was at work while the weights came
+    if isinstance(options.quantization, str):  # a config object has acted at load
         return _quantized(make, encoder, options.quantization)
     return encoder
 

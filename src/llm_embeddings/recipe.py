@@ -138,7 +138,7 @@ class Recipe:
     def resolve_instruction(self, role: Role, instruction: str | None) -> str:
         """The instruction that is used: the given one, else the default of queries, else "".
 
-        LLM2Vec strips it, and the mark that ends it cannot be part of it.
+        Where there is a `separator` (LLM2Vec) it is stripped, and loses separators in it.
         """
         if instruction is None:
             instruction = self.instruction if role == "query" else ""

@@ -29,7 +29,7 @@ class Tokens:
         ids: All token ids, BOS and EOS included.
         start: First pooled position; pooling runs to the end.
         cut: How many tokens the length limit took away.
-        template: How many of the first tokens BOS and prefix alone decide, whatever the text.
+        template: How many first tokens come from BOS and prefix alone, whatever the text.
         text_start: First position of the text itself (with offsets only).
         offsets: Character range in the text of each of its tokens (with offsets only).
     """

@@ -1,7 +1,7 @@
 """Exports for servers: none of them runs here; plain transformers reads what was written for them.
 
 `Plain` does what the sources of vLLM, text-embeddings-inference and infinity say they do with the
-files of a directory. The client of ENGINE.md talks to it.
+files of a directory. It is asked as ENGINE.md says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -25,9 +24,11 @@ from typer.testing import CliRunner
 
 from llm_embeddings import Encoder, Recipe, Template, get_recipe
 from llm_embeddings.cli import app
+from llm_embeddings.export import rows
 from llm_embeddings.export.engines import SERVERS, Engine, fidelity
 from llm_embeddings.export.modules import export_for, export_sentence_transformers
 from llm_embeddings.export.note import command
+from llm_embeddings.recipe import Role
 
 pytestmark = pytest.mark.slow
 
@@ -83,16 +84,14 @@ class Plain:
         }[self.mode]
         return (vector / vector.norm() if normalize else vector).tolist()
 
-    def post(self, url: str, *, json: dict[str, Any], timeout: float) -> httpx.Response:
-        request = httpx.Request("POST", url)
+    def answer(self, body: dict[str, Any]) -> list[Any]:
+        """The vectors of a request's inputs."""
         if self.engine == "tei":
-            assert json["truncate"] is True
-            answer: Any = [self.vector(text, json["normalize"]) for text in json["inputs"]]
-            return httpx.Response(200, json=answer, request=request)
-        assert json["model"] == self.options[self.options.index("--served-model-name") + 1]
+            assert body["truncate"] is True
+            return [self.vector(text, body["normalize"]) for text in body["inputs"]]
+        assert body["model"] == self.options[self.options.index("--served-model-name") + 1]
         normalize = self.engine == "infinity" or self.normalizes
-        rows = [{"embedding": self.vector(given, normalize)} for given in json["input"]]
-        return httpx.Response(200, json={"data": rows}, request=request)
+        return [self.vector(given, normalize) for given in body["input"]]
 
 
 def with_recipe(**values: Any) -> Encoder:
@@ -100,34 +99,40 @@ def with_recipe(**values: Any) -> Encoder:
     return Encoder.from_pretrained(E5, recipe=Recipe(**{**defaults, **values}), dtype="float32")
 
 
-def client_of(path: Path) -> Any:
-    """The function `embed` of the directory's ENGINE.md."""
-    (block,) = re.findall(r"```python\n(.*?)```", (path / "ENGINE.md").read_text("utf-8"), re.S)
-    space: dict[str, Any] = {}
-    exec(compile(block, "ENGINE.md", "exec"), space)
-    return space["embed"]
+def ask(server: Plain, path: Path, texts: list[str], role: Role) -> Any:
+    """Vectors of texts, by what the directory's ENGINE.md says."""
+    text = (path / "ENGINE.md").read_text("utf-8")
+    bodies = [shlex.split(line)[-1] for line in re.findall(r"^curl .+$", text, re.M)]
+    if len(bodies) == 2:
+        body = json.loads(bodies[get_args(Role).index(role)])
+        key = "inputs" if server.engine == "tei" else "input"
+        (frame,) = body[key]
+        body[key] = [frame.replace("TEXT", text) for text in texts]
+        return server.answer(body)
+    found = rows(path, texts, role)
+    ids = ", ".join(str(row.ids) for row in found)
+    states = server.answer(json.loads(bodies[0].replace("IDS", ids)))
+    assert "`row.shares @ vectors`" in text
+    vectors = [row.shares @ np.array(one) for row, one in zip(found, states, strict=True)]
+    if "divided by its length" in text:
+        vectors = [vector / np.linalg.norm(vector) for vector in vectors]
+    return vectors
 
 
-def check(
-    encoder: Encoder, engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch, unit: bool = True
-) -> None:
-    """The client's vectors are the encoder's, for both roles and texts of all lengths."""
+def check(encoder: Encoder, engine: Engine, path: Path, unit: bool = True) -> None:
+    """What is asked for gives the encoder's vectors, for both roles and texts of all lengths."""
     differences = export_for(encoder.model, path, engine)
     assert all(difference.remedy for difference in differences)
     assert command(encoder.model, engine) in (path / "ENGINE.md").read_text("utf-8")
     server = Plain(path, engine, command(encoder.model, engine))
-    monkeypatch.setattr(httpx, "post", server.post)
-    monkeypatch.chdir(path)
-    embed = client_of(path)
-    assert_close(embed(TEXTS, "query"), encoder.encode_query(TEXTS, normalize=unit), 2e-5)
-    assert_close(embed(TEXTS, "document"), encoder.encode_document(TEXTS, normalize=unit), 2e-5)
+    queries, documents = (ask(server, path, TEXTS, role) for role in get_args(Role))
+    assert_close(queries, encoder.encode_query(TEXTS, normalize=unit), 2e-5)
+    assert_close(documents, encoder.encode_document(TEXTS, normalize=unit), 2e-5)
 
 
 @pytest.mark.parametrize("engine", SERVERS)
-def test_last_token_on_every_server(
-    engine: Engine, e5: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(e5, engine, tmp_path, monkeypatch)
+def test_last_token_on_every_server(engine: Engine, e5: Encoder, tmp_path: Path) -> None:
+    check(e5, engine, tmp_path)
 
 
 @pytest.mark.parametrize("family", ["gritlm", "llm2vec"])
@@ -135,10 +140,9 @@ def test_token_vectors_where_vllm_does_not_pool(
     family: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = request.getfixturevalue(family)
-    check(encoder, "vllm", tmp_path, monkeypatch, unit=encoder.recipe.normalize)
+    check(encoder, "vllm", tmp_path, unit=encoder.recipe.normalize)
     assert not (tmp_path / "modules.json").exists()
     assert_close(Encoder.from_pretrained(tmp_path).encode(TEXTS), encoder.encode(TEXTS))
 
@@ -158,19 +162,17 @@ def test_token_vectors_where_vllm_does_not_pool(
     ids=str,
 )
 def test_any_recipe_that_a_server_can_serve(
-    engine: Engine, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     encoder = with_recipe(**recipe)
-    check(encoder, engine, tmp_path, monkeypatch, unit=encoder.recipe.normalize)
+    check(encoder, engine, tmp_path, unit=encoder.recipe.normalize)
 
 
 @pytest.mark.parametrize("engine", SERVERS)
-def test_suffixes_are_put_and_long_texts_left_to_the_client(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_suffixes_are_put_and_long_texts_left_to_the_client(engine: Engine, tmp_path: Path) -> None:
     query = Template('say "q": ', " \\o/", bare="")
     encoder = with_recipe(query=query, truncate="text", max_length=500)
-    check(encoder, engine, tmp_path, monkeypatch)
+    check(encoder, engine, tmp_path)
     assert "at most 500 tokens" in (tmp_path / "ENGINE.md").read_text("utf-8")
 
 
@@ -195,6 +197,11 @@ def test_wrong_vectors_are_refused_by_name(
     assert reason in str(error.value)
     assert "It can be served by vLLM 0.33" in str(error.value)
     assert not (tmp_path / "new").exists()
+
+
+def test_rows_need_an_exported_directory(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no llm_embeddings.json: name a directory"):
+        rows(tmp_path, TEXTS, "query")
 
 
 def test_an_unknown_engine_is_named(e5: Encoder) -> None:

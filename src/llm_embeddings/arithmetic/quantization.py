@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..faces import require
 from .int8 import Kernels, is_replaced, replace_linears
 from .kinds import Quantization, check_quantization
 
@@ -124,20 +125,12 @@ def _quantize_on_cuda(
             f"quantization='fp8' needs compute capability 8.9, and this device has "
             f"{capability[0]}.{capability[1]}: pass quantization='int8'"
         )
-    try:
-        from torchao.quantization import (
-            Float8DynamicActivationFloat8WeightConfig,
-            Int8DynamicActivationInt8WeightConfig,
-            PerRow,
-            quantize_,
-        )
-    except ImportError as error:
-        raise ImportError(
-            f"quantization={kind!r} on CUDA needs torchao: pip install 'llm-embeddings[quant]'"
-        ) from error
-    config = (
-        Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
-        if kind == "fp8"
-        else Int8DynamicActivationInt8WeightConfig()
+    ao = require(
+        "torchao.quantization", f"quantization={kind!r} on CUDA needs torchao", extra="quant"
     )
-    quantize_(layers, config, filter_fn=is_replaced)
+    config = (
+        ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
+        if kind == "fp8"
+        else ao.Int8DynamicActivationInt8WeightConfig()
+    )
+    ao.quantize_(layers, config, filter_fn=is_replaced)

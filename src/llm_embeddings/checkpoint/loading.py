@@ -55,7 +55,7 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
     tokenizer = load_tokenizer(checkpoint.tokenizer)
-    check_tokens(tokenizer, recipe)  # again in `prepare`, but here before the weights are read
+    check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     backbone = load_backbone(checkpoint.root, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None

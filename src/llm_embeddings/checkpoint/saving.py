@@ -18,7 +18,7 @@ def save(model: Model, path: Path, ranges: Mapping[tuple[int, bool], Vectors]) -
     Args:
         model: What is written.
         path: Directory; made if it does not exist.
-        ranges: Of int8 and uint8 vectors, `[2, dim]` by (dim, normalize).
+        ranges: Ranges of int8 and uint8 vectors, `[2, dim]` by (dim, normalize).
 
     Raises:
         ValueError: quantised weights.

@@ -74,7 +74,7 @@ def _write_for(directory: Path, encoder: Encoder, engine: Engine) -> tuple[int, 
         lines += [f"  - it {d.what}: {d.remedy}" for d in differences]
     else:
         lines.append("Its vectors are those of this package.")
-    lines.append(f"{directory / NAME} has all this and a client. {name} itself was not run.")
+    lines.append(f"{directory / NAME} has all this and the requests. {name} itself was not run.")
     return size, lines
 
 

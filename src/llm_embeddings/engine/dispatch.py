@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..forward import Runner
     from .processes import DeviceWorker
 
-_GROWTH = 1.01
+_GROWTH = 1.01  # of the learnt limit, with each pack that fits the memory
 _LEAST_SHARE = 4  # of a budget, where the last texts are spread over places
 HERE, _BESIDE = 0, -1  # the places in this process
 
@@ -24,8 +24,8 @@ class Place:
 
     Attributes:
         runner: What runs them.
-        tokens: In the pass that runs; 0 = none does.
-        thread: Runs them one after the other.
+        tokens: Tokens of the pass that runs; 0 = none runs.
+        thread: Runs the passes, one after the other; None = not started.
         woken: Set when there may be work.
     """
 
@@ -39,9 +39,9 @@ class Dispatch:
     """Jobs that wait and places that take packs from them; for one thread at a time.
 
     Attributes:
-        jobs: In the order they came; those that are done go with the next pack.
-        places: By number.
-        learnt: Tokens that were too many for the memory, about; None = none were.
+        jobs: Jobs in the order they came; finished ones are removed when a pack is cut.
+        places: The places by their number.
+        learnt: Most tokens of a pack, learnt from one that did not fit the memory; None = no limit.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -58,11 +58,11 @@ class Dispatch:
         return [place for number, place in list(self.places.items()) if number != _BESIDE]
 
     def add(self, worker: DeviceWorker) -> None:
-        """A place for a device of another process."""
+        """Add a place for a device of another process."""
         self.places[max(self.places) + 1] = Place(worker)
 
     def add_beside(self) -> None:
-        """A second place on the device in this process."""
+        """Add a second place on the device in this process."""
         self.places.setdefault(_BESIDE, Place(self._runner))
 
     def called(self) -> list[Place]:
@@ -105,7 +105,7 @@ class Dispatch:
         return taken
 
     def put_back(self, taken: Taken) -> None:
-        """What was not run is next."""
+        """Put back units that did not run: they come first in the next pack."""
         for job, unit in reversed(taken):
             job.units.appendleft(unit)
             if job not in self.jobs:
@@ -126,7 +126,7 @@ class Dispatch:
         self.learnt = max(1.0, _tokens(taken) / 2)
 
     def grow(self) -> None:
-        """Learn that a pack was not."""
+        """Learn that a pack was not too large: raise the limit a little."""
         if self.learnt is not None:
             self.learnt *= _GROWTH
             if self.learnt >= self._runner.budget:

@@ -77,7 +77,7 @@ class Job:
             self._finish()
 
     def fail(self, error: BaseException) -> None:
-        """Hand an error to the one who waits."""
+        """Give an error to whoever waits for the result."""
         if not self.future.done() and self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
 
@@ -104,7 +104,7 @@ class Job:
             self.future.set_result(result)
 
 
-Taken = list[tuple[Job, "Unit"]]  # rows of one pack, and whose they are
+Taken = list[tuple[Job, "Unit"]]  # the units of one pack, each with its job
 
 
 def hand_out(taken: Taken, states: Iterable[Any]) -> None:
@@ -114,5 +114,5 @@ def hand_out(taken: Taken, states: Iterable[Any]) -> None:
         found = [next(left) for _ in unit.rows]
         try:
             job.put(unit, found)
-        except BaseException as error:  # of the caller's own callback, or of the copy
+        except BaseException as error:  # from the caller's callback or the copy
             job.fail(error)

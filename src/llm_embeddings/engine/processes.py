@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..recipe import Role
+from .devices import check_devices, share_cores, use_cores
 
 if TYPE_CHECKING:
     import torch
@@ -92,55 +93,15 @@ def open_on(devices: Sequence[str], load: Callable[..., AnEncoder]) -> AnEncoder
     return encoder
 
 
-def check_devices(devices: Sequence[str]) -> list[str]:
-    """Names of devices, each with its number.
-
-    Raises:
-        TypeError: not a list of names.
-        ValueError: none, of several kinds, or one that this machine does not have.
-    """
-    import torch
-
-    if isinstance(devices, str):
-        raise TypeError(f"devices={devices!r} is one name: pass a list, or device={devices!r}")
-    if not devices:
-        raise ValueError("devices=[] names none: leave it out, or name one or more")
-    found = [torch.device(device) for device in devices]
-    if len({device.type for device in found}) > 1:
-        raise ValueError(f"devices={list(devices)} are of several kinds: vectors would differ")
-    if found[0].type == "cuda":
-        count = torch.cuda.device_count()
-        missing = [str(device) for device in found if (device.index or 0) >= count]
-        if missing:
-            raise ValueError(
-                f"devices names {', '.join(missing)}, and this machine has {count} CUDA devices"
-            )
-        return [f"cuda:{device.index or 0}" for device in found]
-    return list(map(str, found))
-
-
-def share_cores(devices: Sequence[str]) -> list[list[int]]:
-    """The processor cores of each device: all of them on a GPU, an even part each on CPUs."""
-    import torch
-
-    cores = sorted(_own_cores())
-    if torch.device(devices[0]).type != "cpu":
-        return [cores] * len(devices)
-    count = len(devices)
-    if count > len(cores):
-        raise ValueError(f"devices has {count} CPUs, and this process may use {len(cores)} cores")
-    return [cores[len(cores) * i // count : len(cores) * (i + 1) // count] for i in range(count)]
-
-
 class DeviceWorker:
     """A process that runs packs, used like a `Runner`, by one thread.
 
     Attributes:
         device: Where it runs.
-        packed: As of `Runner`, known once the process is `ready`.
-        packing: The same.
-        budget: The same.
-        alone_above: The same.
+        packed: As `Runner.packed`; this and the next three are known once it is `ready`.
+        packing: As `Runner.packing`.
+        budget: As `Runner.budget`.
+        alone_above: As `Runner.alone_above`.
     """
 
     packed: bool
@@ -170,14 +131,14 @@ class DeviceWorker:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The number that the system has given the process."""
         return self._process.pid
 
     def ready(self, fingerprint: str) -> None:
         """Wait until the model is loaded.
 
         Args:
-            fingerprint: Of the model in this process.
+            fingerprint: Fingerprint of the model in this process.
 
         Raises:
             WorkerDied: the process has ended.
@@ -238,7 +199,7 @@ def work() -> None:
     os.dup2(2, 1)  # what libraries print is not a result
     with contextlib.suppress(EOFError, OSError), results:  # the other side has gone
         device, cores = pickle.load(messages)
-        _use_cores(cores)
+        use_cores(cores)
         try:
             encoder = pickle.load(messages)(device=device)
             runner = encoder.scheduler.runner
@@ -257,20 +218,6 @@ def work() -> None:
                 _free_memory()
             else:
                 _write(results, states)
-
-
-def _own_cores() -> Sequence[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return list(os.sched_getaffinity(0))
-    return range(os.cpu_count() or 1)
-
-
-def _use_cores(cores: Sequence[int]) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)  # before torch counts them
-    import torch
-
-    torch.set_num_threads(len(cores))
 
 
 def _write(file: IO[bytes], message: object) -> None:

@@ -20,10 +20,10 @@ class Scheduler:
     """Runs the jobs of one model, a pass per device at a time, or two on a CPU.
 
     Attributes:
-        runner: Of the device in this process.
+        runner: Runs passes on the device of this process.
         passes_at_once: On a CPU with more cores than one. 1 = the same packs and the same bits
             for the same calls, whatever the timing.
-        workers: The threads that run what the caller's own does not.
+        workers: The threads that run the jobs which a caller's thread does not run itself.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -63,11 +63,11 @@ class Scheduler:
             hand_out(taken, states)
         finally:
             self.workers.dispatch.places[HERE].tokens = 0
-            if self.workers.dispatch.jobs:  # others may have come
+            if self.workers.dispatch.jobs:  # that came meanwhile
                 self.wake()
 
     def add(self, job: Job) -> None:
-        """Take a job on; `wake` has to follow.
+        """Queue a job; `wake` has to be called afterwards.
 
         Raises:
             RuntimeError: the scheduler is closed.

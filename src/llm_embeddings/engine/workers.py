@@ -29,7 +29,7 @@ class Workers:
 
     Attributes:
         dispatch: The jobs that wait, and the places; used with the lock held.
-        lock: Of the dispatch.
+        lock: Guards `dispatch`.
         several: Whether there are devices of other processes.
         closed: Whether jobs are taken no more.
         threads: Torch's, in this process, as the last caller had set them.
@@ -96,8 +96,8 @@ class Workers:
         """A pack could not be run: cut it again, give it to another device, or tell its callers.
 
         Args:
-            taken: Its rows, and whose they are.
-            number: Of the place where it ran.
+            taken: Its units, each with its job.
+            number: Number of the place where it ran.
             failure: What was raised.
         """
         if isinstance(failure, WorkerDied):
@@ -131,7 +131,7 @@ class Workers:
             states = place.runner.run([unit for _, unit in taken], pooled=pooled)
             if self.several:
                 states = _on_cpu(states, pooled=pooled)
-        except BaseException as error:  # the caller's to see, whatever it is
+        except BaseException as error:  # whatever it is, the caller gets it
             self.failed(taken, number, error)
             return
         with self.lock:
@@ -203,14 +203,14 @@ def _half_of(threads: int) -> Iterator[None]:
 
 
 def _on_cpu(states: Sequence[Any], *, pooled: bool) -> Sequence[Any]:
-    """Results of a pack, where those of other devices are."""
+    """Results of a pack on the CPU, where those of other processes arrive."""
     import torch
 
     return list(torch.stack(list(states)).cpu()) if pooled else [one.cpu() for one in states]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether fewer rows at once might do."""
+    """Whether memory ran out, so that fewer rows at once might do."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -62,8 +62,8 @@ class Options:
     Attributes:
         instructions: By set or type of task, instead of the published ones.
         cuts: Metrics of retrieval and their ranks.
-        resamples: For confidence intervals.
-        seed: Of the resamples.
+        resamples: Number of resamples for confidence intervals.
+        seed: Seed of the resamples.
         bm25: Measure BM25 on retrieval sets, too.
         max_length: Limit in tokens; None = the recipe's.
         show_progress: Show progress bars while texts are embedded.

@@ -79,7 +79,7 @@ class Side:
     """How the texts of one side of a task are embedded.
 
     Attributes:
-        role: Whose template they get.
+        role: The role whose template they are put in.
         instruction: Their instruction; "" = none.
     """
 

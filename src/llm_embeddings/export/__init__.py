@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING
 from ..faces import lazy
 
 if TYPE_CHECKING:
+    from .client import Row, rows
     from .engines import Difference, Engine, fidelity
     from .modules import export_for, export_sentence_transformers
 
-__all__ = ["Difference", "Engine", "export_for", "export_sentence_transformers", "fidelity"]
+__all__ = [
+    "Difference",
+    "Engine",
+    "Row",
+    "export_for",
+    "export_sentence_transformers",
+    "fidelity",
+    "rows",
+]
 
 _HOMES = {
+    "Row": "client",
+    "rows": "client",
     "Difference": "engines",
     "Engine": "engines",
     "fidelity": "engines",

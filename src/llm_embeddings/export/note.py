@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import get_args
+from typing import Any, get_args
 
 from ..model import Model
 from ..recipe import Recipe, Role
@@ -14,56 +14,21 @@ from .engines import SERVERS, Difference, Engine, takes_texts
 
 NAME = "ENGINE.md"
 _POOLINGS = {"last_token": "last-token", "first_token": "cls", "mean": "mean"}  # as TEI names them
-
-_TEXTS = """\
-import httpx
-
-PROMPTS = {prompts}
-SUFFIXES = {suffixes}
-
-
-def embed(texts: list[str], role: str) -> list[list[float]]:
-    strings = [PROMPTS[role] + text + SUFFIXES[role] for text in texts]
-    body = {body}
-    answer = httpx.post("{url}", json=body, timeout=60)
-    return {vectors}
-"""
-_BODIES = {
-    "vllm": '{{"model": "{name}", "input": strings, "truncate_prompt_tokens": -1}}',
-    "tei": '{{"inputs": strings, "truncate": True, "normalize": {normalize}}}',
-    "infinity": '{{"model": "{name}", "input": strings}}',
-}
 _URLS = {
     "vllm": "http://localhost:8000/v1/embeddings",
     "tei": "http://localhost:8080/embed",
     "infinity": "http://localhost:7997/embeddings",
 }
-_OPENAI = '[row["embedding"] for row in answer.raise_for_status().json()["data"]]'
-_VECTORS = {"vllm": _OPENAI, "tei": "answer.raise_for_status().json()", "infinity": _OPENAI}
+_POOLED = """
+Put token ids in place of `IDS`: `[1, 2, 3], [1, 4]` are two texts. A vector per token comes back.
+The vector of the text is {pooled}; Python gives ids and shares:
 
-_IDS = """\
-from pathlib import Path
+```python
+from llm_embeddings.export import rows
 
-import httpx
-import numpy as np
-
-from llm_embeddings.checkpoint.loading import load_tokenizer
-from llm_embeddings.checkpoint.sidecar import read
-from llm_embeddings.tokens import tokenize
-
-HERE = Path(".")
-RECIPE, TOKENIZER = read(HERE).recipe, load_tokenizer(HERE)
-
-
-def embed(texts: list[str], role: str) -> np.ndarray:
-    rows = tokenize(TOKENIZER, RECIPE, texts, role)
-    body = {{"model": "{name}", "input": [row.ids for row in rows], "use_activation": False}}
-    answer = httpx.post("{url}", json=body, timeout=60)
-    data = answer.raise_for_status().json()["data"]
-    states = [np.array(row["embedding"]) for row in data]  # a vector per token
-    vectors = np.stack([{pool} for row, state in zip(rows, states, strict=True)])
-    return {result}
-"""
+for row in rows(".", ["a text"], "query"):  # or "document"
+    print(row.ids, row.shares)
+```"""
 
 
 def command(model: Model, engine: Engine, where: str = ".") -> str:
@@ -90,24 +55,19 @@ def command(model: Model, engine: Engine, where: str = ".") -> str:
     return f"vllm serve {place} --served-model-name {name} --runner pooling --dtype {dtype}{pooler}"
 
 
-def client(model: Model, engine: Engine) -> str:
-    """Python that asks the engine for the model's vectors, run in the exported directory."""
+def request(model: Model, engine: Engine, role: Role) -> str:
+    """The shell command that asks for vectors; `TEXT` or `IDS` in it stand for the input."""
     recipe, name = model.recipe, _served_name(model.recipe)
-    if not takes_texts(recipe, SERVERS[engine]):
-        unit = "vectors / np.linalg.norm(vectors, axis=1, keepdims=True)"
-        return _IDS.format(
-            name=name,
-            url=_URLS[engine],
-            pool=_pool(recipe),
-            result=unit if recipe.normalize else "vectors",
-        )
-    return _TEXTS.format(
-        prompts=_written({role: recipe.prefix(role) for role in get_args(Role)}),
-        suffixes=_written({role: recipe.template(role).suffix for role in get_args(Role)}),
-        url=_URLS[engine],
-        body=_BODIES[engine].format(name=name, normalize=recipe.normalize),
-        vectors=_VECTORS[engine],
-    )
+    ids = not takes_texts(recipe, SERVERS[engine])
+    sent = ["IDS" if ids else recipe.prefix(role) + "TEXT" + recipe.template(role).suffix]
+    bodies: dict[Engine, dict[str, Any]] = {
+        "vllm": {"model": name, "input": sent, "truncate_prompt_tokens": -1},
+        "tei": {"inputs": sent, "truncate": True, "normalize": recipe.normalize},
+        "infinity": {"model": name, "input": sent},
+    }
+    body = {"model": name, "input": sent, "use_activation": False} if ids else bodies[engine]
+    data = shlex.quote(json.dumps(body).replace('"IDS"', "IDS"))
+    return f"curl {_URLS[engine]} -H 'Content-Type: application/json' -d {data}"
 
 
 def note(model: Model, engine: Engine, differences: Sequence[Difference]) -> str:
@@ -130,7 +90,7 @@ def note(model: Model, engine: Engine, differences: Sequence[Difference]) -> str
             "",
             "## Ask",
             "",
-            f"```python\n{client(model, engine)}```",
+            *_asking(model, engine),
             "",
             "## What the client looks after",
             "",
@@ -140,23 +100,17 @@ def note(model: Model, engine: Engine, differences: Sequence[Difference]) -> str
     )
 
 
-def _written(strings: dict[str, str]) -> str:
-    """A dict as Python, an entry per line."""
-    entries = (f"    {json.dumps(key)}: {json.dumps(value)}," for key, value in strings.items())
-    return "\n".join(["{", *entries, "}"])
+def _asking(model: Model, engine: Engine) -> list[str]:
+    """What to send for a query and for a document."""
+    recipe = model.recipe
+    if takes_texts(recipe, SERVERS[engine]):
+        lines = ["A query and a document, whose text goes in place of `TEXT`:", "", "```"]
+        return [*lines, *(request(model, engine, role) for role in get_args(Role)), "```"]
+    pooled = "`row.shares @ vectors`" + ", divided by its length" * recipe.normalize
+    return ["```", request(model, engine, "query"), "```", _POOLED.format(pooled=pooled)]
 
 
 def _served_name(recipe: Recipe) -> str:
     """The last part of the recipe's name, as a word that a shell takes as it is."""
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in recipe.name.split("/")[-1])
     return kept.strip("-") or "model"
-
-
-def _pool(recipe: Recipe) -> str:
-    """The recipe's pooling of the token vectors `state`, as Python."""
-    if recipe.pooling == "last_k_mean":
-        return f"state[-{recipe.last_k}:].mean(0)"
-    if recipe.pooling == "weighted_mean":
-        return "np.average(state[row.start:], 0, range(1, len(row.ids) - row.start + 1))"
-    places = {"last_token": "state[-1]", "first_token": "state[0]"}
-    return places.get(recipe.pooling, "state[row.start:].mean(0)")

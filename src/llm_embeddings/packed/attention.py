@@ -34,7 +34,7 @@ Kernel = Callable[
     torch.Tensor,
 ]
 
-_OTHER_FORMULAS = ("softcap", "s_aux", "position_bias")
+_OTHER_FORMULAS = ("softcap", "s_aux", "position_bias")  # options of other kinds of attention
 _MANY_QUERIES = 1024
 
 
@@ -115,7 +115,7 @@ def bucketed(
 ) -> torch.Tensor:
     """A `Kernel`: torch's scaled dot product attention, bucket by bucket.
 
-    Training may drop attention weights.
+    `dropout` is the share of attention weights that training drops.
     """
     found = []
     states = pack.states(query, key, value, cached)
@@ -132,7 +132,7 @@ def bucketed(
             grouped = False
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if q.shape[2] >= _MANY_QUERIES and q.device.type == "cpu":
-            # Each block of them reads all keys again: with heads apart, a tenth faster for 8192.
+            # Each block of queries reads all keys: contiguous heads are a tenth faster at 8192.
             q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out = scaled_dot_product_attention(
             q,
@@ -158,7 +158,7 @@ def _mask(
     if window not in bucket.masks:
         short = window is None or bucket.keys <= window
         if causal and short and not bool(bucket.seen.any()):
-            # What is padded stands on the right, where no token looks.
+            # Padding stands on the right, where causal attention never looks.
             bucket.masks[window] = (None, True)
         else:
             visible = _visible(bucket, None if short else window, causal=causal)

@@ -15,7 +15,7 @@ from .attention import Kernel, KeysAndValues, bucketed
 from .pack import Pack, cumulated
 
 _VARLEN_DTYPES = (torch.bfloat16, torch.float16)
-_LAYOUT = "ragged"  # what kernels have made of a pack, kept for all layers
+_LAYOUT = "ragged"  # key in `Pack.made` of a pack's `_Ragged`, made once for all layers
 
 
 def kernels(device: torch.device, dtype: torch.dtype) -> list[tuple[str, Kernel]]:

@@ -1,4 +1,4 @@
-"""The last layer for pooled tokens only: of all others nobody reads more than keys and values.
+"""The last layer for pooled tokens only: of all others only keys and values are needed.
 
 The last layer runs twice. The first time it sees all tokens, and ends when it has come to its
 attention: that gives keys and values. The second time it sees the wanted tokens alone, and attends

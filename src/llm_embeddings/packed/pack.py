@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_WASTE, _ENOUGH = 1.15, 256
+_WASTE, _ENOUGH = 1.15, 256  # padded / real tokens; from 256 a group takes one length
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Padding:
 
     @classmethod
     def of(cls, first: int, lengths: torch.Tensor, device: torch.device) -> Padding:
-        """Of texts that begin at `first` of the row and have `lengths` tokens, `[texts]`."""
+        """For texts that begin at `first` of the row and have `lengths` tokens, `[texts]`."""
         place = slice(first, first + int(lengths.sum()))
         column = torch.arange(int(lengths.max()))
         last = lengths[:, None] - 1
@@ -73,9 +73,9 @@ class Bucket:
         keys: Keys of the text that has most.
         queries: Padding of the queries.
         own: Padding of the keys, without shared ones.
-        source: What they continue: nothing, one of the pack's `cached`, or, by `[texts x keys]`,
-            keys of the pack.
-        masks: Attention masks by sliding window, kept by whoever makes them.
+        source: What they continue: nothing (None), one of the pack's `cached`, or the indices
+            `[texts x keys]` of their keys in the pack.
+        masks: Attention masks by sliding window, filled by the kernel that needs them.
     """
 
     texts: list[int]
@@ -93,7 +93,7 @@ class Bucket:
     ) -> torch.Tensor:
         """Keys or values `[texts, keys, ...]`, shared ones first.
 
-        Given are those of the row, `[tokens, ...]`, those the pack has cached, and all in one.
+        `own` are the row's, `[tokens, ...]`, `cached` the pack's, `whole` both joined.
         """
         if isinstance(self.source, torch.Tensor):
             taken = whole[self.source.to(own.device)]
@@ -184,7 +184,7 @@ class Pack:
     ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Queries `[texts, length, ...]`, keys and values `[texts, keys, ...]` of each bucket.
 
-        Given are those of the row, `[tokens, ...]`, and keys and values of what is cached.
+        The arguments are those of the row, `[tokens, ...]`, and those that are cached.
         """
         keys, values = [part[0] for part in cached], [part[1] for part in cached]
         all_keys, all_values = key, value

@@ -21,10 +21,10 @@ class Trees:
     """Modules around the weights as they were at one version of the model.
 
     Attributes:
-        version: Of the model they were made from; None = its changes are not counted.
+        version: Version of the model they were made from; None = its changes are not counted.
         whole: Gives the states of all tokens.
         trimmed: Gives those of the last tokens of each text alone; None where it cannot.
-        copied: Bytes of weights that are held once more.
+        copied: Bytes of weights that are held a second time, in another layout.
     """
 
     version: int | None
@@ -37,7 +37,7 @@ class Served:
     """A model's trees, always those of its present weights.
 
     Attributes:
-        trees: As last made.
+        trees: The trees that were made last.
         kernel: What computes attention over packs; None = rows must be padded.
         packing: How texts share a pass, in words.
     """

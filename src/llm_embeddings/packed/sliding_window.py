@@ -59,7 +59,7 @@ def in_blocks(
         key: `[seen + tokens, key heads, dim]`.
         value: `[seen + tokens, key heads, dim]`.
         seen: Keys before that of the first query.
-        scaling: Of the scores; None = 1 / sqrt(dim).
+        scaling: Factor of the scores; None = 1 / sqrt(dim).
         window: How many keys, its own included, a query sees at most.
 
     Returns:
@@ -81,7 +81,7 @@ def in_blocks(
         k, v = key[:, head].float().t().contiguous(), value[:, head].contiguous()
         for first in range(0, tokens, block):
             rows = min(block, tokens - first)
-            oldest = seen + first - window + 1  # key of the first row
+            oldest = seen + first - window + 1  # key that the first row sees
             start, end = max(0, oldest), seen + first + rows
             scores, shares, weights = (
                 room[: group * rows * (end - start)].view(group, rows, end - start)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from ..faces import require
 from .sources import suffix_of
 
 _PARQUET_ROWS = 1024
@@ -116,14 +117,9 @@ def import_pyarrow() -> Any:
     Raises:
         ImportError: it is not installed; the message says how.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "parquet files need pyarrow: pip install 'llm-embeddings[parquet]'"
-        ) from error
-    return pyarrow
+    need = "parquet files need pyarrow"
+    require("pyarrow.parquet", need, extra="parquet")
+    return require("pyarrow", need, extra="parquet")
 
 
 def open_parquet(file: Path | BinaryIO, name: object) -> Any:

@@ -169,7 +169,7 @@ class Index:
 
         Args:
             query: `[dim]`, of length 1.
-            top: How many.
+            top: How many hits are wanted.
             files: Paths to search, with the ids of their contents.
         """
         paths: dict[int, list[str]] = {}

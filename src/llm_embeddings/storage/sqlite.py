@@ -32,14 +32,14 @@ class Kind:
     """What tells the files of one kind from others, and how a file of it begins.
 
     Attributes:
-        name: In errors, as "a cache of vectors".
+        name: What errors call such a file, as in "a cache of vectors".
         remedy: What to do about a file that is damaged or of another version.
         tables: Names of all its tables.
         schema: Statements that make them.
         application: SQLite's `application_id` in its files; 0 = only the tables tell them.
         version: SQLite's `user_version` in its files.
-        pragmas: Of a new file, before its tables are made.
-        each: Pragmas of each connection.
+        pragmas: Pragmas of a new file, run before its tables are made.
+        each: Pragmas run at each connection.
     """
 
     name: str

@@ -11,9 +11,7 @@ import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-Group = Literal["short-long", "long-short", "short-short", "long-long", "sts", "bitext", "grounded"]
+from typing import Any
 
 # How many thousand examples of each group the published data has.
 GROUP_WEIGHTS: Mapping[str, float] = {

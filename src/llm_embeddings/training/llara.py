@@ -78,9 +78,11 @@ def _train_vocabulary(backbone: Any, head: torch.nn.Linear) -> None:
 
 
 def _shares(rows: list[Joint], prefix: int) -> list[float]:
-    """Factors of `JointModel`'s three sums that give `losses.llara_total` of the whole batch.
+    """Factors of `JointModel`'s three sums, which give LLaRA's loss of the whole batch.
 
-    `prefix` is the number of ids before each text, which the language-model loss leaves out.
+    That is the mean language-model loss of the texts' tokens plus a tenth of the mean bag-of-words
+    loss of the prompts that have words (FlagEmbedding research/LLARA/pretrain at 7ed43d6). `prefix`
+    is the number of ids before each text, which the language-model loss leaves out.
     """
     tokens = sum(len(row.ids) - prefix for row in rows)
     full = [sum(bool(row.summary) for row in rows), sum(bool(row.following) for row in rows)]

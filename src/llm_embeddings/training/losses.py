@@ -229,21 +229,3 @@ def bag_of_words_nll(
             total = total - row[torch.tensor(sorted(set(ids)), device=row.device)].mean()
             rows += 1
     return total, rows
-
-
-def llara_total(
-    language: torch.Tensor, summary: torch.Tensor | None, prediction: torch.Tensor | None
-) -> torch.Tensor:
-    """LLaRA's whole loss: the language-model loss plus a tenth of the mean bag-of-words loss.
-
-    FlagEmbedding research/LLARA/pretrain at 7ed43d6.
-
-    Args:
-        language: Mean negative log-likelihood of the text's tokens.
-        summary: Mean over rows of `bag_of_words_nll` of the prompt SELF; None = no row has words.
-        prediction: The same of the prompt NEXT.
-    """
-    bags = [bag for bag in (summary, prediction) if bag is not None]
-    if not bags:
-        return language
-    return language + torch.stack(bags).mean() / LLARA_DIVISOR

@@ -20,8 +20,8 @@ class Lookup:
         """Name what decides the states besides the text.
 
         Args:
-            cache: Where states are.
-            fingerprints: Of the model, by each role of the call.
+            cache: Where states are looked for and kept.
+            fingerprints: Fingerprint of the model in each role of the call.
             max_length: Limit in tokens.
         """
         self._cache = cache
@@ -52,7 +52,7 @@ class Lookup:
         return missing, known
 
     def keep(self, states: Vectors) -> None:
-        """Write what was not there of the next window's states `[rows, dim]`."""
+        """Write those of the next window's states `[rows, dim]` that the cache did not have."""
         keys = self._waiting.popleft()
         rows = zip(keys, states, strict=True)
         self._cache.put({key: state for key, state in rows if key is not None})

@@ -145,7 +145,7 @@ class VectorCache:
         self._file.close()
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Vectors are there without the cache: what keeps it from growing must not lose them."""
+        """Run a statement; if the disk is full or the file locked, warn: no vector may be lost."""
         with self._file.used() as connection:
             try:
                 with transaction(connection):

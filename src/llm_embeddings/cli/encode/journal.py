@@ -23,8 +23,8 @@ class Entry:
     """A finished chunk.
 
     Attributes:
-        digest: Of the rows it was made from.
-        rows: How many.
+        digest: Digest of the input rows that it was made from.
+        rows: How many rows it has.
         end: Where it ends in the file of rows.
     """
 

@@ -30,7 +30,7 @@ class Origin:
     Attributes:
         place: Path or URI.
         size: Bytes.
-        digest: Of its first and last 64 KiB.
+        digest: Digest of its first and last 64 KiB.
     """
 
     place: str
@@ -63,7 +63,7 @@ class Block:
     """Consecutive rows of the input, counted through all files.
 
     Attributes:
-        number: Of the block and its part.
+        number: Number of the block, and of the part of the output that holds it.
         start: First row.
         stop: Row behind the last.
     """
@@ -79,7 +79,7 @@ class Unit:
 
     Attributes:
         tables: The files they lie in.
-        blocks: In order.
+        blocks: The blocks, in the order of their rows.
     """
 
     tables: tuple[Table, ...]
@@ -104,7 +104,7 @@ class Plan:
     Attributes:
         tables: Files in the order of their rows.
         unreadable: Files left out, with the reason.
-        schema: Of the columns that are carried along.
+        schema: Schema of the columns that are copied to the output.
         size: Rows of each block but the last.
     """
 

@@ -24,7 +24,7 @@ class Rows:
     Attributes:
         block: The block.
         table: Its rows.
-        numbers: Of these rows in the input.
+        numbers: Number of each of these rows in the input.
         notes: What could not be read, and why.
     """
 

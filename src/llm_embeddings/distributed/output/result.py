@@ -64,7 +64,7 @@ class Embedded:
 
     @classmethod
     def again(cls, output: str, values: dict[str, Any]) -> Embedded:
-        """Of a folder that was finished before: this call did nothing."""
+        """The result for a folder that an earlier call had finished: nothing was computed."""
         now = {"output": output, "notes": tuple(values["notes"])}
         return cls(**{**values, **now, "computed": 0, "tokens": 0, "seconds": 0.0})
 

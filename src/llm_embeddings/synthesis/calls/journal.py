@@ -48,8 +48,8 @@ class Journal:
 
     Attributes:
         failures: Why there is no value, by kind and number; of the last time it was tried.
-        tokens_in: Of all prompts noted.
-        tokens_out: Of all replies noted.
+        tokens_in: Tokens of all prompts in the journal.
+        tokens_out: Tokens of all replies in the journal.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:

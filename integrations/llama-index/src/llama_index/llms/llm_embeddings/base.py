@@ -186,7 +186,7 @@ class GritLM(CustomLLM):
 
     @property
     def encoder(self) -> Encoder:
-        """Whose weights it shares."""
+        """The encoder whose weights the LLM shares."""
         return self.generator.encoder
 
     @property
