@@ -41,7 +41,7 @@ def rows(
 ) -> list[Row]:
     """Texts as the model in an exported directory is fed them; its weights are not read.
 
-    Recipe and tokenizer are read once per process.
+    Recipe and tokenizer are read when they have changed, and else kept.
 
     Args:
         directory: What `llm-embeddings export` has written.
@@ -53,14 +53,20 @@ def rows(
         FileNotFoundError: the directory holds no recipe or no tokenizer.
         ValueError: an instruction that does not fit.
     """
-    tokenizer, recipe, limit = _opened(Path(directory).resolve())
+    path = Path(directory).resolve()
+    files = [path / name for name in (sidecar.NAME, "tokenizer.json", "config.json")]
+    state = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
+    tokenizer, recipe, limit = _opened(path, state)
     tokens = tokenize(tokenizer, recipe, texts, role, instruction, limit)
     return [Row(row.ids, _shares(row, recipe)) for row in tokens]
 
 
 @lru_cache(maxsize=4)
-def _opened(directory: Path) -> tuple[PreTrainedTokenizerFast, Recipe, int]:
-    """Tokenizer, recipe and limit in tokens; kept, since a client asks for each query anew."""
+def _opened(directory: Path, state: tuple[int, ...]) -> tuple[PreTrainedTokenizerFast, Recipe, int]:
+    """Tokenizer, recipe and limit in tokens; kept, since a client asks for each query anew.
+
+    `state` tells one version of the directory's files from another.
+    """
     found = sidecar.read(directory)
     if found is None:
         raise FileNotFoundError(
