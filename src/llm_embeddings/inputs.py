@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 from .arithmetic.precision import Precision, check_precision
 
 
-class EncodeKeywords(TypedDict, total=False):
-    """The fields of `EncodeOptions`, for signatures that pass them on."""
+class QuietKeywords(TypedDict, total=False):
+    """The fields of `EncodeOptions` but for `show_progress`."""
 
     normalize: bool | None
     truncate_dim: int | None
     precision: Precision
     max_length: int | None
     max_batch_tokens: int | None
+
+
+class EncodeKeywords(QuietKeywords, total=False):
+    """The fields of `EncodeOptions`, for signatures that pass them on."""
+
     show_progress: bool
 
 
@@ -74,11 +79,15 @@ def without_as_tensor(options: AllKeywords) -> tuple[EncodeKeywords, bool]:
 
 def check_known(given: Iterable[str], *kinds: type) -> None:
     """Raise `TypeError` for a name that is no field of `kinds`, with the nearest that is."""
-    known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+    check_names(given, [field.name for kind in kinds for field in dataclasses.fields(kind)])
+
+
+def check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `TypeError` for a name that is not among the known ones, with the nearest that is."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {known}"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {list(known)}"
             raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 

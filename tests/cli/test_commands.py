@@ -168,9 +168,7 @@ def test_info_check_fails_aloud(runner: CliRunner, monkeypatch: pytest.MonkeyPat
         raise ValueError("it attends the other way")
 
     monkeypatch.setattr("llm_embeddings.checkpoint.checks.check_attention", check_attention)
-    monkeypatch.setattr(
-        "llm_embeddings.checkpoint.loading.check_attention", lambda backbone, recipe: None
-    )
+    monkeypatch.setattr("llm_embeddings.checkpoint.checks.prepare", lambda model: None)
     result = runner.invoke(app, ["info", "--check"])
     assert result.exit_code == 1
     assert "FAILED  attention: it attends the other way" in result.stdout

@@ -363,7 +363,7 @@ def test_ids_that_are_there_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"modle": "x"}, TypeError, "no option 'modle': did you mean model"),
+        ({"modle": "x"}, TypeError, "argument 'modle'; did you mean 'model'"),
         ({"rows_per_block": 0}, ValueError, "rows_per_block=0"),
         ({"on_error": "ignore"}, ValueError, "on_error='ignore' is not one of"),
         ({"concurrency": (3, 2)}, ValueError, r"concurrency=\(3, 2\)"),

@@ -378,6 +378,10 @@ def test_command_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "--port",
         "0",
         "--no-normalize",
+        "--max-length",
+        "9",
+        "--batch-tokens",
+        "64",
     )
     result = command(
         *(model, *limits, *options, "--instruction", "Find", "--token-arrays"),
@@ -394,6 +398,8 @@ def test_command_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "instruction": "Find",
         "normalize": False,
         "token_arrays": True,
+        "max_length": 9,
+        "max_batch_tokens": 64,
         "limits": Limits(queue_tokens=5, queue_requests=4, request_bytes=3, inputs=2, timeout=1.0),
         "grace": 7,
         "log_level": "warning",

@@ -67,6 +67,20 @@ async def test_base64_is_the_bytes_of_encode(e5: Encoder) -> None:
     assert b"".join(found) == e5.encode(TEXTS).astype("<f4").tobytes()
 
 
+async def test_limits_of_texts_and_passes_are_those_of_encode(e5: Encoder) -> None:
+    app = create_app(e5, name="model", max_length=30, max_batch_tokens=64)
+    response = await post(app, input=TEXTS)
+    expected = e5.encode(TEXTS, max_length=30, max_batch_tokens=64)
+    np.testing.assert_array_equal(vectors_of(response), expected)
+    assert not np.allclose(expected, e5.encode(TEXTS))
+    rows = e5.model.rows(TEXTS, "document", None, 30)
+    assert response.json()["usage"]["prompt_tokens"] == sum(len(row.ids) for row in rows)
+    async with client(app) as http:
+        assert (await http.get("/v1/models")).json()["data"][0]["max_length"] == 30
+    with pytest.raises(ValueError, match="max_length=1000000"):
+        create_app(e5, max_length=10**6)
+
+
 async def test_dimensions_truncate_and_normalise(e5: Encoder) -> None:
     app = create_app(e5)
     found = vectors_of(await post(app, input=TEXTS, dimensions=8))

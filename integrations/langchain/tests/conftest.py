@@ -10,6 +10,7 @@ import pytest
 from langchain_llm_embeddings import GritLMChat, LLMEmbeddings
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint import LoadOptions
 
 GOLDEN = Path(__file__).resolve().parents[3] / "tests" / "golden"
 
@@ -45,16 +46,15 @@ def chat(gritlm: Encoder) -> GritLMChat:
 
 
 @pytest.fixture(scope="module")
-def cached_load() -> Any:
-    return functools.lru_cache(Encoder.from_pretrained.__func__)
+def cached_open() -> Any:
+    return functools.lru_cache(Encoder.open.__func__)
 
 
 @pytest.fixture
-def one_model(cached_load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def one_model(cached_open: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """LangChain's tests make an object for each test: they share the weights it would load."""
 
-    def from_pretrained(model: Any, **options: Any) -> Encoder:
-        assert options.pop("adapters") is None
-        return cached_load(Encoder, model, **options)
+    def opened(model: Any, options: LoadOptions) -> Encoder:
+        return cached_open(Encoder, model, options)
 
-    monkeypatch.setattr(Encoder, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(Encoder, "open", opened)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from langchain_llm_embeddings import GritLMChat, LLMEmbeddings
-from langchain_llm_embeddings.loading import LoadOptions
+from langchain_llm_embeddings.loading import ModelFields
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 TABLES = re.findall(r"^\| option.*\n\|-.*\n((?:\|.*\n)+)", README, re.M)
@@ -24,7 +24,7 @@ def test_options_table_is_complete() -> None:
 
 def test_options_table_of_the_chat_model_is_complete() -> None:
     own = GritLMChat.__annotations__.keys() - {"model_config", "_reader"}
-    assert not own & LoadOptions.model_fields.keys()
+    assert not own & ModelFields.model_fields.keys()
     assert sorted(listed(TABLES[1])) == sorted(own)
 
 

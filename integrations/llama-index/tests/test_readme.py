@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from llama_index.embeddings.llm_embeddings import LLMEmbedding
+from llama_index.embeddings.llm_embeddings._options import EmbeddingKeywords
 from llama_index.llms.llm_embeddings import GritLM
 
 ROOT = Path(__file__).parents[3]
@@ -31,3 +32,11 @@ def test_options_table_is_complete() -> None:
         set(inspect.signature(kind.__init__).parameters) for kind in (GritLM, LLMEmbedding)
     )
     assert listed == own - shared | {"model_name", "encoder", "callback_manager"}
+
+
+def test_options_table_of_the_embeddings_is_complete() -> None:
+    (table,) = re.findall(r"^\| option \|.*\n\|-.*\n((?:\|.*\n)+)", README, re.M)
+    cells = [row.split("|")[1] for row in table.splitlines()]
+    listed = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    own = set(inspect.signature(LLMEmbedding.__init__).parameters) - {"self", "options"}
+    assert listed == own | set(EmbeddingKeywords.__annotations__)

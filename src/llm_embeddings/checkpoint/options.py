@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..arithmetic.kinds import Quantization, check_quantization
 from ..recipe import Recipe
@@ -14,6 +16,25 @@ if TYPE_CHECKING:
     import torch
 
     from ..vector_cache.store import VectorCache
+
+
+class LoadKeywords(TypedDict, total=False):
+    """The fields of `LoadOptions`, for signatures that pass them on."""
+
+    recipe: Recipe | str | None
+    adapters: Sequence[str | Path] | None
+    device: str | torch.device | None
+    devices: Sequence[str] | None
+    dtype: str | torch.dtype
+    attn_implementation: str | None
+    quantization: Quantization | Any
+    device_map: str | Mapping[str, Any] | None
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    trust_remote_code: bool
+    vector_cache: VectorCache | str | Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +90,68 @@ class LoadOptions:
             raise ValueError("devices says where the model goes: leave out device and device_map")
         if isinstance(self.quantization, str):
             check_quantization(self.quantization)
+
+
+def plain(name: str, value: Any) -> Any:
+    """The value of a field of `LoadOptions` as JSON holds it, for hosts that write their objects.
+
+    Paths, devices and dtypes become strings, recipes and quantization configs what their `to_dict`
+    gives. What has no such form comes back as it is, for the host to refuse.
+
+    Raises:
+        TypeError: a recipe or a quantization config that is none.
+        ValueError: a recipe's dictionary with a field that recipes do not have.
+    """
+    if value is None:
+        return None
+    if name == "recipe":
+        return _plain_recipe(value)
+    if name == "quantization":
+        return _plain_quantization(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(name, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(name, each) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value).__module__ == "torch" or (name == "dtype" and isinstance(value, str)):
+        return str(value).removeprefix("torch.")
+    return value
+
+
+def from_plain(values: Mapping[str, Any]) -> LoadOptions:
+    """Options from what `plain` made of their values.
+
+    Raises:
+        TypeError: as `LoadOptions`.
+        ValueError: as `LoadOptions`.
+    """
+    given = dict(values)
+    if isinstance(given.get("recipe"), Mapping):
+        given["recipe"] = Recipe.from_dict(dict(given["recipe"]))
+    return LoadOptions(**given)
+
+
+def _plain_recipe(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        value = Recipe.from_dict(dict(value))
+    if not isinstance(value, Recipe):
+        raise TypeError(f"recipe={value!r:.80} is not a name, a Recipe or a Recipe's to_dict()")
+    return json.loads(json.dumps(value.to_dict()))
+
+
+def _plain_quantization(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    fields = value.to_dict() if hasattr(value, "to_dict") else value
+    try:
+        if isinstance(fields, Mapping):
+            return json.loads(json.dumps(dict(fields)))
+    except TypeError as error:
+        raise TypeError(f"quantization={value!r:.80} cannot be written: {error}") from error
+    raise TypeError(
+        f"quantization={value!r:.80} is not a name, a quantization config of transformers or its "
+        "to_dict()"
+    )

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import (
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    RecipeOption,
-    load_encoder,
-    output,
-    remarks,
-)
+from ..checkpoint.options import LoadOptions
+from .console import ModelOption, load_encoder, output, remarks
+from .loading import with_load_options
 from .search import (
     Directory,
     Glob,
@@ -73,6 +67,7 @@ _MaxTokens = Annotated[
 ]
 
 
+@with_load_options()
 def ask(
     paths: _Paths = None,
     question: _Question = "",
@@ -83,13 +78,12 @@ def ask(
     max_tokens: _MaxTokens = 256,
     glob: Glob = None,
     model: ModelOption = None,
-    recipe: RecipeOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
     instruction: QueryInstruction = None,
     index: Directory = None,
     rebuild: Rebuild = False,
     max_file_size: Megabytes = 20,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Ask your own files: finds passages as `search` does, and answers from them.
 
@@ -103,7 +97,7 @@ def ask(
 
     paths = searched_paths(paths or [], question)
     directory = index or default_directory(paths)
-    encoder = load_encoder(model, recipe=recipe, device=device, dtype=dtype)
+    encoder = load_encoder(model, load)
     generator = _generator(encoder)
     size = round(max_file_size * 1e6)
     found = scan(paths, globs=glob or (), max_bytes=size, index=directory)

@@ -1,12 +1,11 @@
-"""What all commands share: options, consoles, loading a model, errors and closed pipes."""
+"""What all commands share: the model's name, consoles, loading, errors and closed pipes."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +14,9 @@ from typer.core import TyperGroup
 from ..families import list_recipes, near_names
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..checkpoint.options import LoadOptions
     from ..encoder import Encoder
 
 MODEL_PANEL = "Model"
@@ -41,47 +43,6 @@ ModelOption = Annotated[
         "-m",
         help="Hub id or directory; the bundled small model if left out.",
         autocompletion=complete_recipe,
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-RecipeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        help="How the model embeds, if its files do not say: a name of `recipes`.",
-        autocompletion=complete_recipe,
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-AdapterOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--adapter",
-        help="LoRA adapter to apply on top. Repeatable, in order.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        help="cpu, cuda, cuda:1, mps; the best if left out.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-DtypeOption = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        help="What is computed in: auto, float32, bfloat16, float16.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-QuantizationOption = Annotated[
-    Literal["int8", "fp8"] | None,
-    typer.Option(
-        "--quantization",
-        help="Compute in 8 bits: faster, a little less exact; fp8 on a GPU only.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -153,17 +114,7 @@ def end_quietly() -> NoReturn:
     raise typer.Exit(_CLOSED_PIPE)
 
 
-def load_encoder(
-    model: str | None,
-    *,
-    recipe: str | None = None,
-    adapters: list[str] | None = None,
-    device: str | None = None,
-    dtype: str = "auto",
-    quantization: Literal["int8", "fp8"] | None = None,
-    devices: list[str] | None = None,
-    vector_cache: Path | None = None,
-) -> Encoder:
+def load_encoder(model: str | None, options: LoadOptions) -> Encoder:
     """`Encoder.from_pretrained`, with a status line in a terminal while it loads.
 
     Raises:
@@ -175,21 +126,12 @@ def load_encoder(
 
         from ..encoder import Encoder
 
-        check_device(device)
+        check_device(options.device)
         logging.disable_progress_bar()
-        return Encoder.from_pretrained(
-            model,
-            recipe=recipe,
-            adapters=adapters,
-            device=device,
-            dtype=dtype,
-            quantization=quantization,
-            devices=devices or None,
-            vector_cache=vector_cache,
-        )
+        return Encoder.open(model, options)
 
 
-def check_device(device: str | None) -> None:
+def check_device(device: str | torch.device | None) -> None:
     """Check that torch can use a device; None is the default one.
 
     Raises:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checkpoint.options import LoadOptions
 from .console import ModelOption, load_encoder, output
+from .loading import with_load_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +24,7 @@ QUERIES = (
 )
 
 
+@with_load_options()
 def demo(
     query: Annotated[
         list[str] | None,
@@ -29,6 +32,8 @@ def demo(
     ] = None,
     model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Passages per query.")] = 3,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Search real passages that come with the package: by the core, then through LangChain.
 
@@ -38,7 +43,7 @@ def demo(
 
     console = output()
     queries = list(query or QUERIES)
-    encoder = load_encoder(model)
+    encoder = load_encoder(model, load)
     corpus = load_corpus()
     console.print(
         f"[bold]{encoder.recipe.name}[/]: {encoder.dimension} dimensions, "

@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import (
-    AdapterOption,
-    DeviceOption,
-    DtypeOption,
-    ModelArgument,
-    QuantizationOption,
-    RecipeOption,
-    load_encoder,
-    remarks,
-)
+from ..checkpoint.options import LoadOptions
+from .console import ModelArgument, load_encoder, remarks
+from .loading import with_load_options
 from .tables import known, show, show_comparison, show_figures
 
 if TYPE_CHECKING:
@@ -106,6 +99,7 @@ _Resamples = Annotated[
 _Seed = Annotated[int, typer.Option(help="Of the resamples.", rich_help_panel=_HOW)]
 
 
+@with_load_options()
 def evaluate_command(
     model: ModelArgument = None,
     tasks: _Tasks = None,
@@ -120,11 +114,8 @@ def evaluate_command(
     plot: _Plot = None,
     as_json: _Json = False,
     compare: _Compare = False,
-    recipe: RecipeOption = None,
-    adapter: AdapterOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
-    quantization: QuantizationOption = None,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Say how good a model is: on files of yours, or on MTEB's tasks.
 
@@ -147,14 +138,7 @@ def evaluate_command(
         raise typer.BadParameter("--plot shows files of yours, and --tasks names none")
     if compare and not mteb_tasks:
         raise typer.BadParameter("--compare is about tasks of MTEB, and --tasks names none")
-    encoder = load_encoder(
-        model,
-        recipe=recipe,
-        adapters=adapter,
-        device=device,
-        dtype=dtype,
-        quantization=quantization,
-    )
+    encoder = load_encoder(model, load)
     if compare:
         known(encoder.recipe.name)  # before hours of work
     options = Options(

@@ -5,24 +5,28 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checkpoint.options import LoadOptions
 from ..export.engines import Engine
-from .console import AdapterOption, DtypeOption, ModelOption, RecipeOption, load_encoder, output
+from .console import ModelOption, load_encoder, output
+from .loading import with_load_options
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
 
 
+# What it writes are whole weights, read on the CPU: nothing is computed, nor in 8 bits.
+@with_load_options(
+    "device", "devices", "device_map", "attn_implementation", "quantization", "vector_cache"
+)
 def export(
     directory: Annotated[Path, typer.Argument(help="Where to write; must be new or empty.")],
     model: ModelOption = None,
-    recipe: RecipeOption = None,
-    adapter: AdapterOption = None,
-    dtype: DtypeOption = "auto",
     engine: Annotated[
         Engine | None,
         typer.Option(
@@ -34,6 +38,8 @@ def export(
     sentence_transformers: Annotated[
         bool, typer.Option("--sentence-transformers", help="--for sentence-transformers.")
     ] = False,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Write a model with its adapters merged and its recipe beside the weights.
 
@@ -42,7 +48,7 @@ def export(
     if sentence_transformers and engine not in (None, "sentence-transformers"):
         raise typer.BadParameter(f"--for {engine} and --sentence-transformers contradict")
     _check_free(directory)
-    encoder = load_encoder(model, recipe=recipe, adapters=adapter, device="cpu", dtype=dtype)
+    encoder = load_encoder(model, replace(load, device="cpu"))
     if sentence_transformers or engine == "sentence-transformers":
         size = _write(directory, encoder.export_sentence_transformers)
         lines = [f"Load it with SentenceTransformer({str(directory)!r})"]

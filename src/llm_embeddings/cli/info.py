@@ -12,21 +12,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..checkpoint.options import LoadOptions
 from ..recipe import Role
 from .checks import CheckResult, run_checks
-from .console import (
-    AdapterOption,
-    DeviceOption,
-    DtypeOption,
-    ModelArgument,
-    PipeConsole,
-    QuantizationOption,
-    RecipeOption,
-    load_encoder,
-    output,
-)
+from .console import ModelArgument, PipeConsole, load_encoder, output
 from .describe import Fact, pooled, recipe_facts, visible
 from .inspect import BYTES, Subject, count_parameters, look
+from .loading import with_load_options
 
 _NARROW = 60
 _HEAD, _TAIL = 48, 16
@@ -36,6 +28,7 @@ _EXAMPLES: dict[Role, str] = {
 }
 
 
+@with_load_options("vector_cache")  # a test of the model must not be answered from a file
 def info(
     model: ModelArgument = None,
     text: Annotated[
@@ -47,21 +40,18 @@ def info(
     instruction: Annotated[
         str | None, typer.Option(help="Goes before the text, if the model takes one; '' = none.")
     ] = None,
-    recipe: RecipeOption = None,
-    adapter: AdapterOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Load the model and test it; 1 if a test fails.")
     ] = False,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
-    quantization: QuantizationOption = None,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Explain a model in words and on an example; nothing is downloaded.
 
     Example: llm-embeddings info intfloat/e5-mistral-7b-instruct --text "how do magnets work"
     """
     console = output()
-    subject = look(model, recipe, adapter or [])
+    subject = look(model, load)
     console.print(f"[bold]{subject.recipe.name}[/] ({subject.recipe.family})\n")
     _show_facts(console, [*recipe_facts(subject.recipe), *_of_files(subject)])
     console.print(Text(f"\nrecipe: {subject.origin}", "dim"))
@@ -69,14 +59,7 @@ def info(
     for each in roles:
         _show_example(console, subject, each, text, instruction)
     if check:
-        encoder = load_encoder(
-            model,
-            recipe=recipe,
-            adapters=adapter,
-            device=device,
-            dtype=dtype,
-            quantization=quantization,
-        )
+        encoder = load_encoder(model, load)
         console.print()
         _show_checks(console, run_checks(encoder))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.options import LoadOptions
 from ..recipe import Recipe
 from .console import suggest
 
@@ -38,7 +38,7 @@ class Subject:
     tokenizer: PreTrainedTokenizerFast | None = None
 
 
-def look(model: str | None, wanted: str | None, adapters: Sequence[str]) -> Subject:
+def look(model: str | None, options: LoadOptions) -> Subject:
     """Find a model's recipe and its files, as `Encoder.from_pretrained` would.
 
     Raises:
@@ -51,14 +51,16 @@ def look(model: str | None, wanted: str | None, adapters: Sequence[str]) -> Subj
     from ..checkpoint.loading import load_tokenizer
     from ..encoder import BUNDLED_MODEL
 
-    name = str(BUNDLED_MODEL if model is None else model)
+    name, wanted = str(BUNDLED_MODEL if model is None else model), options.recipe
     listed = named(name, wanted)
-    local = Source(local_files_only=True)
+    local = Source(options.revision, options.token, options.cache_dir, local_files_only=True)
     try:
         directory = find(name, local)
         saved = sidecar.read(directory) if wanted is None else None
         recipe = saved.recipe if saved else listed
-        checkpoint = resolve(directory, adapters, local, base=recipe.base if recipe else None)
+        checkpoint = resolve(
+            directory, options.adapters or (), local, base=recipe.base if recipe else None
+        )
     except FileNotFoundError as error:
         if listed is not None:
             return Subject(listed, _listed(listed))

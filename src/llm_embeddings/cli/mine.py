@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..checkpoint.options import LoadOptions
 from ..storage.progress import bar
-from .console import DeviceOption, ModelOption, RecipeOption, load_encoder, remarks
+from .console import ModelOption, load_encoder, remarks
+from .loading import named, with_load_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,13 +74,12 @@ _Choice = Annotated[
 _Seed = Annotated[int, typer.Option(help="Of the random choice.", rich_help_panel=_WHICH)]
 
 
+@with_load_options()
 def mine_command(
     data: _Data,
     output: _Output,
     corpus: _Corpus = None,
     model: ModelOption = None,
-    recipe: RecipeOption = None,
-    device: DeviceOption = None,
     bm25: _Bm25 = False,
     negatives: _Negatives = 7,
     ranks: _Ranks = "1-100",
@@ -87,6 +88,8 @@ def mine_command(
     lowest: _Lowest = None,
     choice: _Choice = "random",
     seed: _Seed = 0,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Give pairs hard negatives: passages that score high for the query and are no positives.
 
@@ -94,8 +97,9 @@ def mine_command(
     """
     from ..synthesis.mining.mine import REPORT, Mining, mine
 
-    if bm25 and (model or recipe):
-        raise typer.BadParameter("--bm25 scores without a model: drop --model and --recipe")
+    needless = [*(["--model"] if model else []), *named(load)]
+    if bm25 and needless:
+        raise typer.BadParameter(f"--bm25 scores without a model: drop {', '.join(needless)}")
     options = Mining(
         negatives=negatives,
         ranks=_ranks(ranks),
@@ -106,7 +110,7 @@ def mine_command(
         seed=seed,
     )
     told = remarks()
-    encoder = None if bm25 else load_encoder(model, recipe=recipe, device=device)
+    encoder = None if bm25 else load_encoder(model, load)
     with bar(told) as progress:
         task = progress.add_task("reading", total=None)
 

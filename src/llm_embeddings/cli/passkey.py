@@ -7,17 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoint.options import LoadOptions
 from ..storage.progress import bar
-from .console import (
-    AdapterOption,
-    DeviceOption,
-    DtypeOption,
-    ModelArgument,
-    QuantizationOption,
-    RecipeOption,
-    load_encoder,
-    remarks,
-)
+from .console import ModelArgument, load_encoder, remarks
+from .loading import with_load_options
 from .tables import show_lengths
 
 _Lengths = Annotated[
@@ -37,6 +30,7 @@ _Plot = Annotated[Path | None, typer.Option(help="Picture: .png, .svg, .pdf.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
 
 
+@with_load_options()
 def passkey_command(
     model: ModelArgument = None,
     lengths: _Lengths = None,
@@ -46,11 +40,8 @@ def passkey_command(
     seed: _Seed = 0,
     plot: _Plot = None,
     as_json: _Json = False,
-    recipe: RecipeOption = None,
-    adapter: AdapterOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
-    quantization: QuantizationOption = None,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Find the document with one person's pass key, among documents that get longer.
 
@@ -62,14 +53,7 @@ def passkey_command(
     from ..evaluation.passkey import passkey
 
     wanted = None if lengths is None else _lengths(lengths)
-    encoder = load_encoder(
-        model,
-        recipe=recipe,
-        adapters=adapter,
-        device=device,
-        dtype=dtype,
-        quantization=quantization,
-    )
+    encoder = load_encoder(model, load)
     with bar(remarks()) as progress:
         task = progress.add_task("", total=documents)
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import ModelOption, RecipeOption, load_encoder, output, remarks
+from ..checkpoint.options import LoadOptions
+from .console import ModelOption, load_encoder, output, remarks
+from .loading import with_load_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +49,7 @@ Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew.")
 Megabytes = Annotated[float, typer.Option(min=0, help="Skip files of more megabytes.")]
 
 
+@with_load_options()
 def search(
     paths: _Paths = None,
     query: _Query = "",
@@ -54,11 +57,12 @@ def search(
     as_json: _Json = False,
     glob: Glob = None,
     model: ModelOption = None,
-    recipe: RecipeOption = None,
     instruction: QueryInstruction = None,
     index: Directory = None,
     rebuild: Rebuild = False,
     max_file_size: Megabytes = 20,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Search your own files by meaning: text, Markdown, HTML, PDF and JSONL.
 
@@ -75,7 +79,7 @@ def search(
     told, size = remarks(), round(max_file_size * 1e6)
     found = scan(paths, globs=glob or (), max_bytes=size, index=directory)
     claim(directory)
-    encoder = load_encoder(model, recipe=recipe)
+    encoder = load_encoder(model, load)
     vector = encoder.encode_query(query, instruction, normalize=True)
     try:
         with open_index(directory, encoder, model, rebuild) as opened:

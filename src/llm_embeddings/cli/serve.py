@@ -9,17 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import (
-    MODEL_PANEL,
-    AdapterOption,
-    DeviceOption,
-    DtypeOption,
-    ModelArgument,
-    QuantizationOption,
-    RecipeOption,
-    load_encoder,
-    remarks,
-)
+from ..checkpoint.options import LoadOptions
+from .console import ModelArgument, load_encoder, remarks
+from .loading import with_load_options
 
 KEY_VARIABLE = "LLM_EMBEDDINGS_API_KEY"
 _SERVER_PANEL, _VECTORS_PANEL, _LIMITS_PANEL = "Server", "Vectors", "Limits"
@@ -56,17 +48,6 @@ _LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option(help="info: a line per request.", rich_help_panel=_SERVER_PANEL),
 ]
-_Devices = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="One of several that share the work, instead of --device. Repeatable.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-_Cache = Annotated[
-    Path | None,
-    typer.Option(help="File that keeps vectors for later requests.", rich_help_panel=MODEL_PANEL),
-]
 _Instruction = Annotated[
     str | None,
     typer.Option(
@@ -85,6 +66,20 @@ _TokenArrays = Annotated[
         "--token-arrays",
         help="Take arrays of ids of the model's own tokenizer.",
         rich_help_panel=_VECTORS_PANEL,
+    ),
+]
+_MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens of a text, beyond which it is cut; the model's if left out.",
+        rich_help_panel=_VECTORS_PANEL,
+    ),
+]
+_BatchTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Tokens per forward pass; by device if left out.", rich_help_panel=_LIMITS_PANEL
     ),
 ]
 _QueueTokens = Annotated[
@@ -128,6 +123,7 @@ _Timeout = Annotated[
 ]
 
 
+@with_load_options()
 def serve_command(
     model: ModelArgument = None,
     host: _Host = "127.0.0.1",
@@ -139,18 +135,15 @@ def serve_command(
     instruction: _Instruction = None,
     normalize: _Normalize = None,
     token_arrays: _TokenArrays = False,
+    max_length: _MaxLength = None,
     max_queue_tokens: _QueueTokens = 2**20,
     max_queue: _QueueRequests = 256,
     max_request_bytes: _RequestBytes = 8 * 2**20,
     max_inputs: _Inputs = 2048,
     timeout: _Timeout = 120.0,
-    recipe: RecipeOption = None,
-    adapter: AdapterOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
-    quantization: QuantizationOption = None,
-    devices: _Devices = None,
-    vector_cache: _Cache = None,
+    batch_tokens: _BatchTokens = None,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Serve a model to OpenAI's clients: POST /v1/embeddings.
 
@@ -160,17 +153,7 @@ def serve_command(
 
     _check_key(api_key, host)
     serve(
-        partial(
-            load_encoder,
-            model,
-            recipe=recipe,
-            adapters=adapter,
-            device=device,
-            dtype=dtype,
-            quantization=quantization,
-            devices=devices,
-            vector_cache=vector_cache,
-        ),
+        partial(load_encoder, model, load),
         host=host,
         port=port,
         name=served_model_name or _name(model),
@@ -178,6 +161,8 @@ def serve_command(
         instruction=instruction,
         normalize=normalize,
         token_arrays=token_arrays,
+        max_length=max_length,
+        max_batch_tokens=batch_tokens,
         limits=Limits(
             queue_tokens=max_queue_tokens,
             queue_requests=max_queue,

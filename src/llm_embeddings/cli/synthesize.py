@@ -14,11 +14,13 @@ import typer
 
 from .console import load_encoder, remarks
 from .fields import merged, options_of
+from .loading import named, parameters, taken
 from .synthesis_options import SynthesizeOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..checkpoint.options import LoadOptions
     from ..synthesis.calls.generators import ModelOptions
     from ..synthesis.calls.journal import Journal
     from ..synthesis.filters.chain import Filters
@@ -35,7 +37,8 @@ def synthesize_command() -> Callable[..., None]:
     """The command's function, with a parameter for each field of `SynthesizeOptions`."""
 
     def synthesize(output: Path, **given: Any) -> None:
-        _synthesize(output, SynthesizeOptions(**merged(SynthesizeOptions, {}, given)))
+        load = taken(given)
+        _synthesize(output, SynthesizeOptions(**merged(SynthesizeOptions, {}, given)), load)
 
     synthesize.__doc__ = inspect.getdoc(_synthesize)
     place = Annotated[
@@ -48,16 +51,18 @@ def synthesize_command() -> Callable[..., None]:
     panels = {
         known.name: known.metadata["panel"] for known in dataclasses.fields(SynthesizeOptions)
     }
-    parameters = [
-        option.parameter(panels[option.field]) for option in options_of(SynthesizeOptions)
-    ]
+    options = [option.parameter(panels[option.field]) for option in options_of(SynthesizeOptions)]
     synthesize.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter("output", kind, annotation=place), *parameters]
+        [
+            inspect.Parameter("output", kind, annotation=place),
+            *options,
+            *parameters(panel="Model of --round-trip"),
+        ]
     )
     return synthesize
 
 
-def _synthesize(output: Path, given: SynthesizeOptions) -> None:
+def _synthesize(output: Path, given: SynthesizeOptions, load: LoadOptions) -> None:
     """Have a language model write training data, or queries for your documents.
 
     Every answer is kept in OUTPUT at once: a run that was interrupted, or stopped at its budget,
@@ -76,7 +81,7 @@ def _synthesize(output: Path, given: SynthesizeOptions) -> None:
     told = remarks()
     limits, manners, options = _settings(given)
     plan = _plan(output, given, told)
-    filters = _filters(given)
+    filters = _filters(given, load)
     logging.disable_progress_bar()
     generator = open_generator(given.model, options)
     try:
@@ -179,16 +184,21 @@ def _weights(option: str, entries: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-def _filters(given: SynthesizeOptions) -> Filters:
+def _filters(given: SynthesizeOptions, load: LoadOptions) -> Filters:
     """The filters that the options ask for, with their encoder loaded."""
     from ..synthesis.filters.chain import Filters
 
     wanted = given.round_trip
+    if wanted is None and named(load):
+        raise typer.BadParameter(f"{', '.join(named(load))}: for the model of --round-trip alone")
+    encoder = None
+    if wanted is not None:
+        encoder = load_encoder(None if wanted == _BUNDLED else wanted, load)
     return Filters(
         language=not given.any_language,
         near=given.near or None,
         against=given.against,
-        encoder=None if wanted is None else load_encoder(None if wanted == _BUNDLED else wanted),
+        encoder=encoder,
         round_trip=given.round_trip_top,
     )
 

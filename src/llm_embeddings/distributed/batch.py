@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from numpy.typing import NDArray
 
-from ..arithmetic.kinds import Quantization
-from ..arithmetic.precision import NEEDS_RANGES, Precision
-from ..recipe import Recipe, Role
-from .options import COLUMN
+from ..arithmetic.precision import NEEDS_RANGES
+from ..recipe import Role
+from .options import COLUMN, BatchKeywords, divided
 from .tables import import_arrow, texts_of, with_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 _SAMPLE = 32  # texts that `count_tokens` tokenises
 
@@ -68,86 +68,40 @@ class EmbedBatch:
         self,
         model: str | Path | None = None,
         *,
-        recipe: Recipe | str | None = None,
-        adapters: Sequence[str | Path] | None = None,
-        device: str | None = None,
-        dtype: str = "auto",
-        attn_implementation: str | None = None,
-        quantization: Quantization | None = None,
-        device_map: str | Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
         role: Role = "document",
         instruction: str | None = None,
         text_column: str = "text",
         embedding_column: str = COLUMN,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-        precision: Precision = "float32",
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
+        **options: Unpack[BatchKeywords],
     ) -> None:
         """Load the model.
 
         Args:
-            model: As in `Encoder.from_pretrained`, like all arguments up to `trust_remote_code`.
-            recipe: How the model embeds, if its files do not say.
-            adapters: LoRA adapters.
-            device: None = the worker's GPU if it has one, else the CPU.
-            dtype: The dtype to compute in.
-            attn_implementation: As in transformers.
-            quantization: "int8" or "fp8".
-            device_map: For a model larger than a GPU; give the worker as many GPUs as it names.
-            revision: Branch, tag or commit.
-            token: Hub token.
-            cache_dir: Hub cache.
-            local_files_only: Never ask the network.
-            trust_remote_code: Run code from the repository.
-            role: "document" or "query", as in `Encoder.encode`, like all arguments that follow.
+            model: As in `Encoder.from_pretrained`.
+            role: "document" or "query", as in `Encoder.encode`.
             instruction: None = the recipe's default.
             text_column: Name of the column of texts.
             embedding_column: Name of the new column of vectors.
-            normalize: Whether vectors get unit length.
-            truncate_dim: How many dimensions to keep.
-            precision: Type of the vectors' numbers.
-            max_length: Most tokens of a text.
-            max_batch_tokens: Most tokens per forward pass.
+            **options: As in `Encoder.from_pretrained` (`LoadOptions` has them all) and in
+                `Encoder.encode`, but for `devices`, as a worker has one, and `show_progress`.
+                `device`: None = the worker's GPU if it has one, else the CPU. `device_map`: for a
+                model larger than a GPU; give the worker as many GPUs as it names. `vector_cache`:
+                a file on the worker's machine; a vector from it may differ in its last bits.
 
         Raises:
             FileNotFoundError: as `Encoder.from_pretrained`.
+            TypeError: an unknown option, with the nearest known one, or one that workers lack.
             ValueError: as `Encoder.from_pretrained` and `Encoder.encode`.
             ImportError: pyarrow is not installed.
         """
         from ..encoder import Encoder
 
         import_arrow()
-        self.encoder = Encoder.from_pretrained(
-            model,
-            recipe=recipe,
-            adapters=adapters,
-            device=_take_share(device) if device_map is None else None,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            quantization=quantization,
-            device_map=device_map,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            trust_remote_code=trust_remote_code,
-        )
+        load, self._options = divided(options)
+        device = _take_share(load.device) if load.device_map is None else None
+        self.encoder = Encoder.open(model, replace(load, device=device))
         self._role, self._instruction = role, instruction
         self._text, self._vectors = text_column, embedding_column
-        self._options: dict[str, Any] = {
-            "normalize": normalize,
-            "truncate_dim": truncate_dim,
-            "precision": precision,
-            "max_length": max_length,
-            "max_batch_tokens": max_batch_tokens,
-        }
         self.facts = self._facts()
 
     def __call__(self, batch: Mapping[str, NDArray[Any]] | pa.Table) -> pa.Table:
@@ -178,7 +132,7 @@ class EmbedBatch:
         """Vectors `[n, dim]` of texts, the same bits whatever the process has embedded before."""
         self.encoder.scheduler.runner.forget()
         found: NDArray[Any] = self.encoder.encode(
-            texts, self._role, self._instruction, **self._options
+            texts, self._role, self._instruction, **asdict(self._options)
         )
         return found
 
@@ -189,15 +143,15 @@ class EmbedBatch:
         a few percent of the time on a large GPU.
         """
         few = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
-        limit = self._options["max_length"]
+        limit = self._options.max_length
         rows = self.encoder.model.rows(few, self._role, self._instruction, limit)
         return round(sum(len(row.ids) for row in rows) * len(texts) / max(len(few), 1))
 
     def _facts(self) -> Facts:
         encoder, nothing = self.encoder, self.encode([])
         print_ = encoder.fingerprint(self._role, self._instruction)
-        if self._options["precision"] in NEEDS_RANGES:
-            wanted = self._options["normalize"]
+        if self._options.precision in NEEDS_RANGES:
+            wanted = self._options.normalize
             normalize = encoder.recipe.normalize if wanted is None else wanted
             ranges = encoder.ranges_of(nothing.shape[1], normalize)
             print_ = hashlib.sha256(print_.encode() + ranges.tobytes()).hexdigest()[:32]
@@ -220,7 +174,7 @@ def _as_table(batch: Mapping[str, NDArray[Any]] | pa.Table) -> pa.Table:
     return BlockAccessor.batch_to_arrow_block(dict(batch))
 
 
-def _take_share(device: str | None) -> str | None:
+def _take_share(device: str | torch.device | None) -> str | torch.device | None:
     """Use the CPUs and GPUs that Ray gave this worker; outside a worker, change nothing.
 
     Returns:

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
-from ..arithmetic.kinds import Quantization
-from ..arithmetic.precision import Precision
-from ..recipe import Recipe, Role
+from ..checkpoint.options import LoadKeywords, LoadOptions
+from ..inputs import EncodeOptions, QuietKeywords, check_names
+from ..recipe import Role
 
 OnError = Literal["raise", "skip"]
 COLUMN = "embedding"
+_NOT_HERE = {
+    "devices": "it computes on one device, and there may be many of them (concurrency=, or the "
+    "size of map_batches' pool)",
+    "show_progress": "nobody sees its standard error; embed_dataset and Ray show how far a run is",
+}
 
 
-class EmbeddingOptions(TypedDict, total=False):
+class BatchKeywords(LoadKeywords, QuietKeywords, total=False):
+    """What loads a model, and the options of its calls; `devices` is refused, see `_NOT_HERE`."""
+
+
+class EmbeddingOptions(BatchKeywords, total=False):
     """The keyword arguments of `EmbedBatch` that `embed_dataset` passes on."""
 
     model: str | Path | None
-    recipe: Recipe | str | None
-    adapters: Sequence[str | Path] | None
-    device: str | None
-    dtype: str
-    attn_implementation: str | None
-    quantization: Quantization | None
-    device_map: str | Mapping[str, Any] | None
-    revision: str | None
-    token: str | bool | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-    trust_remote_code: bool
     role: Role
     instruction: str | None
     embedding_column: str
-    normalize: bool | None
-    truncate_dim: int | None
-    precision: Precision
-    max_length: int | None
-    max_batch_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +55,29 @@ def check_embedding(options: Mapping[str, Any]) -> None:
     """Check the names of options.
 
     Raises:
-        TypeError: there is no such option; the nearest one is named.
+        TypeError: there is no such option, and the nearest one is named; or one that a worker
+            cannot have, and why.
     """
-    known = [*EmbeddingOptions.__annotations__]
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise TypeError(f"embed_dataset has no option {name!r}{hint}")
+    for name, reason in _NOT_HERE.items():
+        if name in options:
+            raise TypeError(f"{name}= is not for a worker: {reason}")
+    check_names(options, list(EmbeddingOptions.__annotations__))
+
+
+def divided(options: BatchKeywords) -> tuple[LoadOptions, EncodeOptions]:
+    """What loads the model, and what each call of it is given.
+
+    Raises:
+        TypeError: as `check_embedding`.
+        ValueError: as `LoadOptions` and `EncodeOptions`.
+    """
+    check_embedding(options)
+    values: dict[str, Any] = dict(options)
+    load = {field.name for field in dataclasses.fields(LoadOptions)}
+    return (
+        LoadOptions(**{name: value for name, value in values.items() if name in load}),
+        EncodeOptions(**{name: value for name, value in values.items() if name not in load}),
+    )
 
 
 def absolute(options: EmbeddingOptions) -> EmbeddingOptions:
@@ -81,7 +88,9 @@ def absolute(options: EmbeddingOptions) -> EmbeddingOptions:
     if found.get("adapters"):
         found["adapters"] = [_absolute(adapter) for adapter in found["adapters"] or ()]
     if found.get("cache_dir") is not None:
-        found["cache_dir"] = str(Path(str(found["cache_dir"])).expanduser().absolute())
+        found["cache_dir"] = _placed(found["cache_dir"])
+    if isinstance(found.get("vector_cache"), str | Path):
+        found["vector_cache"] = _placed(found["vector_cache"])
     return found
 
 
@@ -89,6 +98,11 @@ def _absolute(place: Any) -> str:
     """The absolute path of a file or directory that is there; else (a hub id) `place` itself."""
     path = Path(str(place)).expanduser()
     return str(path.absolute()) if path.exists() else str(place)
+
+
+def _placed(path: Any) -> str:
+    """The absolute path of what may not be there yet."""
+    return str(Path(str(path)).expanduser().absolute())
 
 
 def check_run(columns: Sequence[str] | None, rows_per_block: int, on_error: str) -> None:

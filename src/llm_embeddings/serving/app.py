@@ -33,6 +33,8 @@ def create_app(
     instruction: str | None = None,
     normalize: bool | None = None,
     token_arrays: bool = False,
+    max_length: int | None = None,
+    max_batch_tokens: int | None = None,
     limits: Limits | None = None,
 ) -> FastAPI:
     """An ASGI application that serves an encoder, which its caller has to close.
@@ -44,13 +46,21 @@ def create_app(
         instruction: Instruction of queries that come without; None = the recipe's default.
         normalize: Whether vectors get unit L2 length; None = as the recipe says.
         token_arrays: Whether arrays of ids of the model's own tokenizer are taken as input.
+        max_length: Limit of a text in tokens, beyond which it is cut; None = the model's.
+        max_batch_tokens: Tokens per forward pass; None = by device.
         limits: Bounds on requests; None = the defaults.
 
     Raises:
-        ValueError: the model has no place for the instruction, or the key cannot be sent.
+        ValueError: the model has no place for the instruction or cannot take a limit, or the key
+            cannot be sent.
     """
     served = Served(
-        name=name, instruction=instruction, normalize=normalize, token_arrays=token_arrays
+        name=name,
+        instruction=instruction,
+        normalize=normalize,
+        token_arrays=token_arrays,
+        max_length=max_length,
+        max_batch_tokens=max_batch_tokens,
     )
     service = Service(served, limits or Limits())
     service.open(encoder)

@@ -50,6 +50,8 @@ def serve(
     instruction: str | None = None,
     normalize: bool | None = None,
     token_arrays: bool = False,
+    max_length: int | None = None,
+    max_batch_tokens: int | None = None,
     limits: Limits | None = None,
     grace: int = 30,
     log_level: str = "info",
@@ -67,6 +69,8 @@ def serve(
         instruction: As in `create_app`.
         normalize: As in `create_app`.
         token_arrays: As in `create_app`.
+        max_length: As in `create_app`.
+        max_batch_tokens: As in `create_app`.
         limits: As in `create_app`.
         grace: Seconds that requests in hand have at the end; after them they get 503.
         log_level: "debug", "info" (a line per request), "warning" or "error".
@@ -76,7 +80,12 @@ def serve(
         Exception: whatever `load` raises.
     """
     served = Served(
-        name=name, instruction=instruction, normalize=normalize, token_arrays=token_arrays
+        name=name,
+        instruction=instruction,
+        normalize=normalize,
+        token_arrays=token_arrays,
+        max_length=max_length,
+        max_batch_tokens=max_batch_tokens,
     )
     service = Service(served, limits or Limits())
     app = build(service, api_key)

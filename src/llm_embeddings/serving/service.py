@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..encoder import Encoder
+from ..inputs import EncodeKeywords
 from ..recipe import Role
 from ..vectors import Vectors
 from .errors import ApiError, shown
@@ -29,12 +30,25 @@ class Served:
         instruction: Instruction of a query that comes without; None = the recipe's.
         normalize: Whether vectors get unit L2 length; None = as the recipe says.
         token_arrays: Whether arrays of token ids are taken.
+        max_length: Limit of a text in tokens; None = the model's.
+        max_batch_tokens: Tokens per forward pass; None = by device.
     """
 
     name: str | None = None
     instruction: str | None = None
     normalize: bool | None = None
     token_arrays: bool = False
+    max_length: int | None = None
+    max_batch_tokens: int | None = None
+
+    def options(self, dimensions: int | None = None) -> EncodeKeywords:
+        """What a call of the encoder is given; the dimensions are the request's."""
+        return {
+            "normalize": self.normalize,
+            "truncate_dim": dimensions,
+            "max_length": self.max_length,
+            "max_batch_tokens": self.max_batch_tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +86,10 @@ class Service:
         """Take requests from now on, after a first pass, which is slower than later ones.
 
         Raises:
-            ValueError: the model has no place for the instruction of queries.
+            ValueError: the model has no place for the instruction of queries, or cannot take a
+                limit.
         """
-        encoder.encode("warm", "query", self._served.instruction)
+        encoder.encode("warm", "query", self._served.instruction, **self._served.options())
         self.name = name = self._served.name or encoder.recipe.name
         self._roles = {name: None, f"{name}:query": "query", f"{name}:document": "document"}
         self._encoder, self._loaded_at = encoder, int(time.time())
@@ -121,7 +136,7 @@ class Service:
             "created": self._loaded_at,
             "owned_by": "llm-embeddings",
             "dimensions": encoder.dimension,
-            "max_length": encoder.max_length,
+            "max_length": self._served.max_length or encoder.max_length,
         }
         return [{"id": name, **facts} for name in self._roles]
 
@@ -148,8 +163,7 @@ class Service:
                         counted.texts,
                         role,
                         instruction,
-                        normalize=self._served.normalize,
-                        truncate_dim=asked.dimensions,
+                        **self._served.options(asked.dimensions),
                     )
         except TimeoutError as error:
             raise self._late() from error
@@ -183,7 +197,7 @@ class Service:
                 code="invalid_token_ids",
                 param="input",
             )
-        arguments = encoder, inputs, role, instruction
+        arguments = encoder, inputs, role, instruction, self._served.max_length
         if sum(map(len, inputs)) < _QUICK:
             return _counted(*arguments)
         return await asyncio.to_thread(_counted, *arguments)
@@ -199,7 +213,13 @@ class Service:
         )
 
 
-def _counted(encoder: Encoder, inputs: Inputs, role: Role, instruction: str | None) -> _Counted:
+def _counted(
+    encoder: Encoder,
+    inputs: Inputs,
+    role: Role,
+    instruction: str | None,
+    max_length: int | None,
+) -> _Counted:
     """Texts of a request and their tokens, counted by tokenising.
 
     Raises:
@@ -207,7 +227,7 @@ def _counted(encoder: Encoder, inputs: Inputs, role: Role, instruction: str | No
     """
     texts = _texts(encoder, inputs)
     try:
-        rows = encoder.model.rows(texts, role, instruction)
+        rows = encoder.model.rows(texts, role, instruction, max_length)
     except ValueError as error:  # only the client's instruction can be wrong
         raise ApiError(400, str(error), code="invalid_value", param="instruction") from error
     return _Counted(texts, sum(len(row.ids) for row in rows), sum(row.cut > 0 for row in rows))

@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr
 from llm_embeddings.generation import GenerateOptions, Generation, Generator
 from llm_embeddings.rag import Mode, Reader, Rule, StateStore
 
-from .loading import MODEL_CONFIG, LoadOptions
+from .loading import MODEL_CONFIG, ModelFields
 from .messages import Question, conversation
 from .values import PathText
 
@@ -30,7 +30,7 @@ _CALL_OPTIONS = {
 }
 
 
-class GritLMChat(LoadOptions, BaseChatModel):
+class GritLMChat(ModelFields, BaseChatModel):
     """Answers from a model that also embeds, for LangChain.
 
     The weights are those of the embeddings: `GritLMChat(encoder=embeddings.encoder)` adds the

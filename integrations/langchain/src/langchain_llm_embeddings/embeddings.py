@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any, get_args
@@ -10,11 +11,13 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from .loading import LoadOptions
+from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
+
+from .loading import ModelFields
 from .values import FloatPrecision, Role
 
 
-class LLMEmbeddings(LoadOptions, Embeddings):
+class LLMEmbeddings(ModelFields, Embeddings):
     """Embeddings from a decoder LLM, for LangChain.
 
     The model is loaded when the object is made, so that errors come early. The object is frozen:
@@ -50,8 +53,11 @@ class LLMEmbeddings(LoadOptions, Embeddings):
         devices: Several instead: a process with the model for each but the first shares the work.
         dtype: "auto", "float32", "bfloat16" or "float16".
         attn_implementation: As in transformers.
+        quantization: "int8" (CPU, CUDA) or "fp8" (CUDA): computes in 8 bits. Or a transformers
+            quantization config; its `to_dict()` is what is kept.
+        device_map: As in transformers; overrides `device`.
         revision: Branch, tag or commit of `model`.
-        token: Hub token, never serialised; None = the one `huggingface_hub` finds.
+        token: Hub token, never serialised; None = the one `huggingface_hub` finds, False = none.
         cache_folder: Hub cache.
         local_files_only: Never ask the network.
         trust_remote_code: Run code from the repository; no listed checkpoint needs it.
@@ -81,7 +87,7 @@ class LLMEmbeddings(LoadOptions, Embeddings):
         """Load the model unless a loaded one is given, then try the options on no text."""
         super().model_post_init(context)
         for role in get_args(Role):
-            self.encoder.encode([], role, self._instruction(role), **self._options())
+            self._try([], role)
 
     @property
     def dimension(self) -> int:
@@ -139,7 +145,7 @@ class LLMEmbeddings(LoadOptions, Embeddings):
             self.max_length or encoder.max_length,
         ]
         if self.precision in ("int8", "uint8"):
-            encoder.encode([""], role, self._instruction(role), **self._options())
+            self._try([""], role)
             facts.append(encoder.ranges[self.dimension, normalize].tolist())
         digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
         return f"llm-embeddings-{role}-{digest}"
@@ -147,26 +153,27 @@ class LLMEmbeddings(LoadOptions, Embeddings):
     def _instruction(self, role: Role) -> str | None:
         return self.query_instruction if role == "query" else self.document_instruction
 
-    def _options(self) -> dict[str, Any]:
-        names = ("normalize", "truncate_dim", "precision", "max_length", "max_batch_tokens")
-        return {name: getattr(self, name) for name in names}
+    def _options(self) -> EncodeKeywords:
+        names = [field.name for field in dataclasses.fields(EncodeOptions)]
+        options: Any = {name: getattr(self, name) for name in names}
+        found: EncodeKeywords = options
+        return found
+
+    def _try(self, texts: list[str], role: Role) -> None:
+        """Embed without a progress bar: raises for options that do not fit."""
+        options: EncodeKeywords = {**self._options(), "show_progress": False}
+        self.encoder.encode(texts, role, self._instruction(role), **options)
 
     def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
         _check_list(texts)
-        instruction, options = self._instruction(role), self._options()
         return _to_lists(
-            self.encoder.encode(
-                texts, role, instruction, show_progress=self.show_progress, **options
-            )
+            self.encoder.encode(texts, role, self._instruction(role), **self._options())
         )
 
     async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
         _check_list(texts)
-        instruction, options = self._instruction(role), self._options()
         return _to_lists(
-            await self.encoder.aencode(
-                texts, role, instruction, show_progress=self.show_progress, **options
-            )
+            await self.encoder.aencode(texts, role, self._instruction(role), **self._options())
         )
 
 

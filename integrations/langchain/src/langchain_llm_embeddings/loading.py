@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -12,16 +13,27 @@ from langchain_core.load.serializable import (
 )
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 
-from llm_embeddings import Encoder, Recipe
+from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.options import LoadOptions, from_plain
 
-from .values import PathText, RecipeValue, TorchText
+from .values import (
+    DeviceMap,
+    DeviceText,
+    DtypeText,
+    PathText,
+    QuantizationValue,
+    RecipeValue,
+)
 
 MODEL_CONFIG = ConfigDict(
     extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
 )
 
+# The fields of the core's options that LangChain calls otherwise.
+SPELLED = {"cache_dir": "cache_folder"}
 
-class LoadOptions(Serializable):
+
+class ModelFields(Serializable):
     """What loads a model, or the loaded model instead. `LLMEmbeddings` says what each means."""
 
     model_config = MODEL_CONFIG
@@ -31,12 +43,14 @@ class LoadOptions(Serializable):
     )
     recipe: RecipeValue = None
     adapters: Sequence[PathText] | None = None
-    device: TorchText | None = None
-    devices: Sequence[TorchText] | None = None
-    dtype: TorchText = "auto"
+    device: DeviceText | None = None
+    devices: Sequence[DeviceText] | None = None
+    dtype: DtypeText = "auto"
     attn_implementation: str | None = None
+    quantization: QuantizationValue = None
+    device_map: DeviceMap | None = None
     revision: str | None = None
-    token: SecretStr | None = None
+    token: SecretStr | bool | None = None
     cache_folder: PathText | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
@@ -47,7 +61,7 @@ class LoadOptions(Serializable):
     def model_post_init(self, context: Any) -> None:
         """Load the model unless a loaded one is given."""
         if self._is_shared:
-            extra = sorted(self.model_fields_set & set(LoadOptions.model_fields) - {"encoder"})
+            extra = sorted(self.model_fields_set & set(ModelFields.model_fields) - {"encoder"})
             if extra:
                 raise ValueError(f"encoder is loaded already: leave out {', '.join(extra)}")
         else:
@@ -60,8 +74,8 @@ class LoadOptions(Serializable):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """`token` is dumped as a reference to the secret HF_TOKEN."""
-        return {"token": "HF_TOKEN"}
+        """A `token` is dumped as a reference to the secret HF_TOKEN."""
+        return {"token": "HF_TOKEN"} if isinstance(self.token, SecretStr) else {}
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
         """The options, from which `loads` makes an equal object.
@@ -81,19 +95,8 @@ class LoadOptions(Serializable):
         return "encoder" in self.model_fields_set
 
     def _load(self) -> Encoder:
-        recipe = self.recipe
-        return Encoder.from_pretrained(
-            self.model,
-            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
-            adapters=self.adapters,
-            device=self.device,
-            devices=self.devices,
-            dtype=self.dtype,
-            attn_implementation=self.attn_implementation,
-            revision=self.revision,
-            token=self.token.get_secret_value() if self.token else None,
-            cache_dir=self.cache_folder,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            vector_cache=self.vector_cache,
-        )
+        names = [field.name for field in dataclasses.fields(LoadOptions)]
+        values = {name: getattr(self, SPELLED.get(name, name)) for name in names}
+        if isinstance(self.token, SecretStr):
+            values["token"] = self.token.get_secret_value()
+        return Encoder.open(self.model, from_plain(values))

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainValidator
 
 from llm_embeddings import Recipe
+from llm_embeddings.checkpoint.options import plain
 
 Role = Literal["query", "document"]
 
 
-def _path_to_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+def _as_plain(name: str) -> Callable[[Any], Any]:
+    """What makes values of an option of loading plain, with errors that pydantic reports."""
 
+    def validate(value: Any) -> Any:
+        try:
+            return plain(name, value)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
 
-def _torch_to_text(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    import torch
-
-    is_torch = isinstance(value, torch.device | torch.dtype)
-    return str(value).removeprefix("torch.") if is_torch else value
-
-
-def _recipe_to_plain(value: Any) -> str | dict[str, Any] | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        value = Recipe.from_dict(value)
-    if not isinstance(value, Recipe):
-        raise ValueError(f"recipe={value!r:.80} is not a name, a Recipe or a Recipe's to_dict()")
-    return value.to_dict()
+    return validate
 
 
 def _refuse_packed(value: Any) -> Any:
@@ -46,9 +36,12 @@ def _refuse_packed(value: Any) -> Any:
     return value
 
 
-PathText = Annotated[str | Path, BeforeValidator(_path_to_text)]
-TorchText = Annotated[str, BeforeValidator(_torch_to_text)]
-RecipeValue = Annotated[Recipe | str | dict[str, Any] | None, PlainValidator(_recipe_to_plain)]
+PathText = Annotated[str | Path, BeforeValidator(_as_plain("cache_dir"))]
+DeviceText = Annotated[str, BeforeValidator(_as_plain("device"))]
+DtypeText = Annotated[str, BeforeValidator(_as_plain("dtype"))]
+DeviceMap = Annotated[str | dict[str, Any], BeforeValidator(_as_plain("device_map"))]
+RecipeValue = Annotated[Recipe | str | dict[str, Any] | None, PlainValidator(_as_plain("recipe"))]
+QuantizationValue = Annotated[Any, PlainValidator(_as_plain("quantization"))]
 FloatPrecision = Annotated[
     Literal["float32", "float16", "int8", "uint8"], BeforeValidator(_refuse_packed)
 ]

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 
 from llm_embeddings import Encoder, Recipe, Template
+from llm_embeddings.checkpoint.options import LoadOptions
 from llm_embeddings.inputs import check_texts
 from llm_embeddings.model import Model
 from llm_embeddings.packed.padded import embed, pad
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
 DISTRIBUTION = "sentence-transformers-llm-embeddings"
-_LOAD_OPTIONS = ("dtype", "attn_implementation", "quantization_config", "device_map")
+# Fields of `LoadOptions` in `model_kwargs`; four others are arguments of `load`. `device` is one of
+# SentenceTransformer, which moves the module; `devices` and `vector_cache` serve the encoder's own
+# calls, which it does not make; and code from the repository never runs.
+_MODEL_KWARGS = "recipe adapters dtype attn_implementation quantization device_map".split()
+_OTHER_NAMES = {"torch_dtype": "dtype", "quantization_config": "quantization"}
 
 
 def as_sentence_transformer(
@@ -241,7 +246,8 @@ class EncoderModule(InputModule):
             revision: Branch, tag or commit.
             local_files_only: Never ask the network.
             init_defaults: Not used; other kinds of models hand defaults to their modules by it.
-            model_kwargs: `dtype`, `attn_implementation`, `quantization_config`, `device_map`.
+            model_kwargs: `recipe`, `adapters`, `dtype`, `attn_implementation`, `quantization` (or
+                `quantization_config`) and `device_map`, as in `Encoder.from_pretrained`.
             **kwargs: What sentence-transformers offers to every module and this one has no use for.
                 `trust_remote_code` is among it: code in the repository never runs.
 
@@ -249,12 +255,11 @@ class EncoderModule(InputModule):
             FileNotFoundError: `subfolder` does not exist.
             ValueError: an unknown key in `model_kwargs`.
         """
-        options = dict(model_kwargs or {})
-        if "torch_dtype" in options:
-            options["dtype"] = options.pop("torch_dtype")
-        if unknown := set(options).difference(_LOAD_OPTIONS):
-            raise ValueError(f"model_kwargs {sorted(unknown)} are not among {list(_LOAD_OPTIONS)}")
-        options["quantization"] = options.pop("quantization_config", None)
+        given = {
+            _OTHER_NAMES.get(name, name): value for name, value in (model_kwargs or {}).items()
+        }
+        if unknown := set(given).difference(_MODEL_KWARGS):
+            raise ValueError(f"model_kwargs {sorted(unknown)} are not among {_MODEL_KWARGS}")
         source: str | None = model_name_or_path
         if subfolder:
             source = cls.load_dir_path(
@@ -262,15 +267,14 @@ class EncoderModule(InputModule):
             )
         if source is None:
             raise FileNotFoundError(f"{model_name_or_path} has no folder {subfolder!r}")
-        encoder = Encoder.from_pretrained(
-            source,
+        options = LoadOptions(
             token=token,
             cache_dir=cache_folder,
             revision=revision,
             local_files_only=local_files_only,
-            **options,
+            **given,
         )
-        return cls(encoder)
+        return cls(Encoder.open(source, options))
 
 
 def _role(task: str | None) -> Role:

@@ -15,18 +15,11 @@ import typer
 from rich.filesize import decimal
 
 from ...arithmetic.precision import NEEDS_RANGES
+from ...checkpoint.options import LoadOptions
 from ...recipe import Role
 from ...storage.progress import Meter
-from ..console import (
-    AdapterOption,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    QuantizationOption,
-    RecipeOption,
-    load_encoder,
-    remarks,
-)
+from ..console import ModelOption, load_encoder, remarks
+from ..loading import with_load_options
 from .journal import Journal
 from .options import (
     BatchTokens,
@@ -74,6 +67,7 @@ class Task:
     quantization: str | None
 
 
+@with_load_options()
 def encode(
     input: Input = "-",
     output: Output = Path("-"),
@@ -87,16 +81,13 @@ def encode(
     dimensions: Dimensions = None,
     normalize: Normalize = None,
     max_length: MaxLength = None,
-    recipe: RecipeOption = None,
-    adapter: AdapterOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
-    quantization: QuantizationOption = None,
     batch_tokens: BatchTokens = None,
     chunk: ChunkSize = 512,
     overwrite: Overwrite = False,
     restart: Restart = False,
     quiet: Quiet = False,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Embed a file of texts. Interrupted, it goes on where it stopped when called again.
 
@@ -112,12 +103,9 @@ def encode(
         "max_length": max_length,
         "max_batch_tokens": batch_tokens,
     }
-    task = Task(role, instruction, options, quantization)
+    task = Task(role, instruction, options, load.quantization)
     # Called late: mistakes in the input show before the model is loaded.
-    opened = partial(
-        load_encoder, model, recipe=recipe, adapters=adapter, device=device, dtype=dtype
-    )
-    opened = partial(opened, quantization=quantization)
+    opened = partial(load_encoder, model, load)
     with Source(input, form, column, encoding, chunk) as source:
         if str(output) == STDOUT:
             _to_stdout(source, opened, task)

@@ -1,23 +1,81 @@
-"""Options as plain values, checked early."""
+"""Options as plain values, checked early; shared by the embeddings and the LLM."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from llm_embeddings import Encoder, Recipe
+from llm_embeddings.checkpoint.options import LoadOptions, from_plain, plain
+
+if TYPE_CHECKING:
+    import torch
+
+PathText = str | os.PathLike[str]
+FloatPrecision = Literal["float32", "float16", "int8", "uint8"]
+
+# The fields of the core's options that LlamaIndex calls otherwise.
+SPELLED = {"cache_dir": "cache_folder"}
 
 
-def recipe_to_plain(recipe: Recipe | str | Mapping[str, Any] | None) -> Any:
-    """A recipe as JSON has it: a name, a dict or None."""
-    if recipe is None or isinstance(recipe, str):
-        return recipe
-    if isinstance(recipe, Mapping):
-        recipe = Recipe.from_dict(dict(recipe))
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe={recipe!r:.80} is not a name, a Recipe or a Recipe's to_dict()")
-    return json.loads(json.dumps(recipe.to_dict()))
+class ModelKeywords(TypedDict, total=False):
+    """What loads a model: the core's `LoadOptions` in LlamaIndex's spelling."""
+
+    recipe: Recipe | str | Mapping[str, Any] | None
+    adapters: Sequence[PathText] | None
+    device: str | torch.device | None
+    devices: Sequence[str] | None
+    dtype: str | torch.dtype
+    attn_implementation: str | None
+    quantization: Any
+    device_map: str | Mapping[str, Any] | None
+    revision: str | None
+    token: str | bool | None
+    cache_folder: PathText | None
+    local_files_only: bool
+    trust_remote_code: bool
+    vector_cache: PathText | None
+
+
+class EmbeddingKeywords(ModelKeywords, total=False):
+    """And what decides a vector: the core's `EncodeOptions`, instructions by LlamaIndex's names.
+
+    `show_progress` is no option here: LlamaIndex's own methods take it, and show its own bar.
+    """
+
+    query_instruction: str | None
+    text_instruction: str | None
+    normalize: bool | None
+    truncate_dim: int | None
+    precision: FloatPrecision
+    max_length: int | None
+    max_batch_tokens: int | None
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON holds them.
+
+    Raises:
+        TypeError: a recipe or a quantization config that is none.
+        ValueError: a precision that packs dimensions.
+    """
+    core = {host: name for name, host in SPELLED.items()}
+    if (precision := options.get("precision")) in ("binary", "ubinary"):
+        raise ValueError(
+            f"precision={precision!r} packs eight dimensions into one number, which vector stores "
+            "would compare as one: use encoder.encode(..., precision=...) and an index of Hamming "
+            "distances"
+        )
+    return {name: plain(core.get(name, name), value) for name, value in options.items()}
+
+
+def load_options(values: Mapping[str, Any]) -> LoadOptions:
+    """The core's options from plain ones, among which others may be."""
+    core = [field.name for field in dataclasses.fields(LoadOptions)]
+    names = {name: SPELLED.get(name, name) for name in core}
+    return from_plain({name: values[host] for name, host in names.items() if host in values})
 
 
 def check_list(texts: Any) -> None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
+import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
+from numpy.typing import NDArray
 
-from llm_embeddings import Encoder, Recipe
+from llm_embeddings import Encoder
+from llm_embeddings.inputs import EncodeKeywords, EncodeOptions, check_names
 
 from ._handle import Handle, tame_forked_torch
-from ._options import check_encoder, check_list, recipe_to_plain
+from ._options import (
+    EmbeddingKeywords,
+    FloatPrecision,
+    PathText,
+    check_encoder,
+    check_list,
+    load_options,
+    plain_options,
+)
 
 if TYPE_CHECKING:
-    import torch
     from llama_index.core.rate_limiter import BaseRateLimiter
     from llama_index.core.storage.kvstore.types import BaseKVStore
 
 Role = Literal["query", "document"]
-PathText = str | os.PathLike[str]
 UNNAMED = "<encoder>"
 
 
@@ -50,6 +59,9 @@ class LLMEmbedding(BaseEmbedding):
         devices: Several instead: a process with the model for each but the first shares the work.
         dtype: "auto", "float32", "bfloat16" or "float16".
         attn_implementation: As in transformers.
+        quantization: "int8" (CPU, CUDA) or "fp8" (CUDA): computes in 8 bits. Or a transformers
+            quantization config; its `to_dict()` is what is kept.
+        device_map: As in transformers; overrides `device`.
         revision: Branch, tag or commit of `model_name`.
         cache_folder: Hub cache.
         local_files_only: Never ask the network.
@@ -59,6 +71,8 @@ class LLMEmbedding(BaseEmbedding):
         text_instruction: None and "" = none.
         normalize: Unit L2 length; None = as the recipe says.
         truncate_dim: Keep this many dimensions.
+        precision: "float32"; "float16" rounds to half precision; "int8" and "uint8" give whole
+            numbers (still Python floats) for stores with a byte type.
         max_length: Limit in tokens; None = the recipe's.
         max_batch_tokens: Padded tokens per forward pass; None = by device.
         embed_batch_size: Texts per event; the forward passes are sized by `max_batch_tokens`.
@@ -71,6 +85,8 @@ class LLMEmbedding(BaseEmbedding):
     devices: list[str] | None = Field(default=None, frozen=True)
     dtype: str = Field(default="auto", frozen=True)
     attn_implementation: str | None = Field(default=None, frozen=True)
+    quantization: str | dict[str, Any] | None = Field(default=None, frozen=True)
+    device_map: str | dict[str, Any] | None = Field(default=None, frozen=True)
     revision: str | None = Field(default=None, frozen=True)
     cache_folder: str | None = Field(default=None, frozen=True)
     local_files_only: bool = Field(default=False, frozen=True)
@@ -80,6 +96,7 @@ class LLMEmbedding(BaseEmbedding):
     text_instruction: str | None = Field(default=None, frozen=True)
     normalize: bool | None = Field(default=None, frozen=True)
     truncate_dim: int | None = Field(default=None, frozen=True)
+    precision: FloatPrecision = Field(default="float32", frozen=True)
     max_length: int | None = Field(default=None, frozen=True)
     max_batch_tokens: int | None = Field(default=None, frozen=True)
     embeddings_cache: Any | None = Field(default=None, frozen=True, exclude=True)
@@ -92,29 +109,12 @@ class LLMEmbedding(BaseEmbedding):
         model_name: PathText | None = None,
         *,
         encoder: Encoder | None = None,
-        recipe: Recipe | str | Mapping[str, Any] | None = None,
-        adapters: Sequence[PathText] | None = None,
-        device: str | torch.device | None = None,
-        devices: Sequence[str] | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_folder: PathText | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
-        vector_cache: PathText | None = None,
-        query_instruction: str | None = None,
-        text_instruction: str | None = None,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
         embed_batch_size: int = 512,
         num_workers: int | None = None,
         callback_manager: CallbackManager | None = None,
         embeddings_cache: BaseKVStore | None = None,
         rate_limiter: BaseRateLimiter | None = None,
+        **options: Unpack[EmbeddingKeywords],
     ) -> None:
         """Load the model, or take a loaded one, and try the options on no text.
 
@@ -124,6 +124,7 @@ class LLMEmbedding(BaseEmbedding):
             token: Hub token. It is in no dict, event or repr; a pickle carries it.
             num_workers, callback_manager, rate_limiter: As in `BaseEmbedding`.
             embeddings_cache: As in `BaseEmbedding`, and refused where queries and texts differ.
+            **options: The other attributes; paths, torch's objects and `Recipe`s are taken too.
 
         Raises:
             FileNotFoundError: a directory, repository, base or weight file is missing.
@@ -133,32 +134,18 @@ class LLMEmbedding(BaseEmbedding):
         check_encoder(encoder)
         if encoder is not None and not model_name:
             model_name = UNNAMED
-        fields: dict[str, Any] = {
-            "model_name": os.fspath(model_name or ""),
-            "recipe": recipe_to_plain(recipe),
-            "adapters": None if adapters is None else [os.fspath(path) for path in adapters],
-            "device": None if device is None else str(device),
-            "devices": None if devices is None else list(devices),
-            "dtype": str(dtype).removeprefix("torch."),
-            "attn_implementation": attn_implementation,
-            "revision": revision,
-            "cache_folder": None if cache_folder is None else os.fspath(cache_folder),
-            "local_files_only": local_files_only,
-            "trust_remote_code": trust_remote_code,
-            "vector_cache": None if vector_cache is None else os.fspath(vector_cache),
-            "query_instruction": query_instruction,
-            "text_instruction": text_instruction,
-            "normalize": normalize,
-            "truncate_dim": truncate_dim,
-            "max_length": max_length,
-            "max_batch_tokens": max_batch_tokens,
-            "embed_batch_size": embed_batch_size,
-            "num_workers": num_workers,
-            "callback_manager": callback_manager or CallbackManager([]),
-            "embeddings_cache": embeddings_cache,
-            "rate_limiter": rate_limiter,
-        }
-        super().__init__(**fields)
+        check_names(options, list(EmbeddingKeywords.__annotations__))
+        fields = plain_options(options)
+        token = fields.pop("token", None)
+        super().__init__(
+            model_name=os.fspath(model_name or ""),
+            embed_batch_size=embed_batch_size,
+            num_workers=num_workers,
+            callback_manager=callback_manager or CallbackManager([]),
+            embeddings_cache=embeddings_cache,
+            rate_limiter=rate_limiter,
+            **fields,
+        )
         self._token = token
         self._handle = Handle(self._load() if encoder is None else encoder)
         self._check()
@@ -250,22 +237,8 @@ class LLMEmbedding(BaseEmbedding):
                 f"model_name={UNNAMED!r} stands for an encoder without a name: pass encoder=, or "
                 "give model_name= where the object is first made"
             )
-        recipe = self.recipe
-        return Encoder.from_pretrained(
-            self.model_name or None,
-            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
-            adapters=self.adapters,
-            device=self.device,
-            devices=self.devices,
-            dtype=self.dtype,
-            attn_implementation=self.attn_implementation,
-            revision=self.revision,
-            token=self._token,
-            cache_dir=self.cache_folder,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            vector_cache=self.vector_cache,
-        )
+        options = load_options({**dict(self), "token": self._token})
+        return Encoder.open(self.model_name or None, options)
 
     def _check(self) -> None:
         """Try every option on no text, and refuse a cache that would mix queries and texts."""
@@ -284,22 +257,22 @@ class LLMEmbedding(BaseEmbedding):
     def _instruction(self, role: Role) -> str | None:
         return self.query_instruction if role == "query" else self.text_instruction
 
-    def _options(self) -> dict[str, Any]:
-        names = ("normalize", "truncate_dim", "max_length", "max_batch_tokens")
-        return {name: getattr(self, name) for name in names}
+    def _options(self) -> EncodeKeywords:
+        own = type(self).model_fields
+        names = [field.name for field in dataclasses.fields(EncodeOptions) if field.name in own]
+        options: Any = {name: getattr(self, name) for name in names}
+        found: EncodeKeywords = options
+        return found
 
     def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
         check_list(texts)
-        vectors = self.encoder.encode(texts, role, self._instruction(role), **self._options())
-        lists: list[list[float]] = vectors.tolist()
-        return lists
+        instruction = self._instruction(role)
+        return _to_lists(self.encoder.encode(texts, role, instruction, **self._options()))
 
     async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
         check_list(texts)
-        options = self._options()
-        vectors = await self.encoder.aencode(texts, role, self._instruction(role), **options)
-        lists: list[list[float]] = vectors.tolist()
-        return lists
+        instruction = self._instruction(role)
+        return _to_lists(await self.encoder.aencode(texts, role, instruction, **self._options()))
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._embed([query], "query")[0]
@@ -318,3 +291,8 @@ class LLMEmbedding(BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._aembed(texts, "document")
+
+
+def _to_lists(vectors: NDArray[Any]) -> list[list[float]]:
+    lists: list[list[float]] = vectors.astype(np.float64).tolist()
+    return lists

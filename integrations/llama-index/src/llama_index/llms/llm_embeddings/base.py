@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from llama_index.core.base.llms.generic_utils import (
     astream_completion_response_to_chat_response,
@@ -26,16 +26,19 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
-from llama_index.embeddings.llm_embeddings._options import check_encoder
+from llama_index.embeddings.llm_embeddings._options import (
+    ModelKeywords,
+    check_encoder,
+    load_options,
+    plain_options,
+)
 
-from llm_embeddings import Encoder, Recipe
+from llm_embeddings import Encoder
 from llm_embeddings.generation import GenerateOptions, Generator
+from llm_embeddings.inputs import check_names
 from llm_embeddings.rag import Mode, Reader, Rule, StateStore
 
 from ._convert import conversation, in_threads
-
-if TYPE_CHECKING:
-    import torch
 
 PathText = str | Path
 Talk = list[dict[str, str]]
@@ -87,16 +90,6 @@ class GritLM(CustomLLM):
         model_name: PathText | None = None,
         *,
         encoder: Encoder | None = None,
-        recipe: Recipe | str | None = None,
-        adapters: Sequence[PathText] | None = None,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_folder: PathText | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
         checkpoint: PathText | None = None,
         chat_template: str | None = None,
         max_new_tokens: int = 256,
@@ -110,12 +103,12 @@ class GritLM(CustomLLM):
         states: StateStore | None = None,
         system_prompt: str | None = None,
         callback_manager: CallbackManager | None = None,
+        **options: Unpack[ModelKeywords],
     ) -> None:
         """Load the model, or take a loaded one, then its head, and try the options on no prompt.
 
         Args not among the attributes:
             encoder: A loaded `Encoder` to share, instead of all that loads one.
-            recipe, ..., trust_remote_code: As in `LLMEmbedding`.
             checkpoint: Directory or hub id that holds the language model head; None = where the
                 weights came from.
             chat_template: Jinja template of prompts; None = GritLM's own format for its family,
@@ -123,6 +116,7 @@ class GritLM(CustomLLM):
             states: Where a query engine remembers, to be shared or on disk; None = up to 1 GiB in
                 memory.
             system_prompt, callback_manager: As in LlamaIndex's `LLM`.
+            **options: What loads a model, as in `LLMEmbedding`.
 
         Raises:
             FileNotFoundError: a directory, repository, base or weight file is missing.
@@ -131,6 +125,7 @@ class GritLM(CustomLLM):
                 anything else that does not fit; the message names it and the remedy.
         """
         check_encoder(encoder)
+        check_names(options, list(ModelKeywords.__annotations__))
         name = model_name if encoder is None else encoder.backbone.name_or_path
         if name is None or (encoder is not None and model_name is not None):
             raise ValueError(
@@ -152,19 +147,7 @@ class GritLM(CustomLLM):
         }
         super().__init__(**fields)
         if encoder is None:
-            encoder = Encoder.from_pretrained(
-                name,
-                recipe=recipe,
-                adapters=adapters,
-                device=device,
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                revision=revision,
-                token=token,
-                cache_dir=cache_folder,
-                local_files_only=local_files_only,
-                trust_remote_code=trust_remote_code,
-            )
+            encoder = Encoder.open(name, load_options(plain_options(options)))
         generator = Generator(encoder, checkpoint=checkpoint, chat_template=chat_template)
         self._reader = Reader(generator, mode=mode, rule=rule, states=states)
         generator.generate([], **self.options({}))
