@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,20 +65,11 @@ class EncodeOptions:
 
 
 def without_as_tensor(options: AllKeywords) -> tuple[EncodeKeywords, bool]:
-    """The fields of `EncodeOptions`, and whether tensors are wanted.
-
-    Raises:
-        TypeError: an unknown option; the nearest known one is named.
-    """
+    """The fields of `EncodeOptions`, and whether tensors are wanted; else a `TypeError`."""
     values: dict[str, Any] = dict(options)
     as_tensor = bool(values.pop("as_tensor", False))
-    check_known(values, EncodeOptions)
+    check_names(values, list(EncodeKeywords.__annotations__))
     return cast(EncodeKeywords, values), as_tensor
-
-
-def check_known(given: Iterable[str], *kinds: type) -> None:
-    """Raise `TypeError` for a name that is no field of `kinds`, with the nearest that is."""
-    check_names(given, [field.name for kind in kinds for field in dataclasses.fields(kind)])
 
 
 def check_names(given: Iterable[str], known: Sequence[str]) -> None:
