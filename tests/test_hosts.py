@@ -19,6 +19,8 @@ from transformers import AutoModel, LlamaConfig, Qwen3Config
 from llm_embeddings import Encoder, get_recipe
 from llm_embeddings.families import llara
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["Paris is in France.", "", "cats purr " * 40, "量子コンピュータ 🐈", "a", "two\n lines"]
 Vectors = Callable[[Encoder, list[str]], object]
 

@@ -100,6 +100,7 @@ def test_vectors_of_a_trained_model_stay_close() -> None:
     assert sample_cosine(plain, encoder.encode(texts)) >= 0.9997
 
 
+@pytest.mark.slow
 @compiles
 @pytest.mark.parametrize(("family", "option"), [("Qwen2", {}), ("Llama", {"mlp_bias": True})])
 def test_biases_are_kept(family: str, option: dict[str, bool]) -> None:

@@ -25,6 +25,8 @@ from llm_embeddings.evaluation import evaluate, local_task, mteb_encoder
 from llm_embeddings.evaluation.mteb.instructions import ENGLISH
 from llm_embeddings.evaluation.mteb.run import find_tasks, run_tasks
 
+pytestmark = pytest.mark.slow
+
 E5 = "intfloat/e5-mistral-7b-instruct"
 SAME = {
     "sts/spearman": ("sts", "cosine_spearman"),

@@ -20,6 +20,8 @@ from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.generation import Generator
 from llm_embeddings.generation.sampling import Sampling
 
+pytestmark = pytest.mark.slow
+
 CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}[assistant]"
 
 

@@ -18,6 +18,8 @@ from llama_index.llms.llm_embeddings import GritLM
 
 from llm_embeddings import Encoder
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[3] / "tests/golden/gritlm-7b"
 CASE = json.loads((GOLDEN / "case.json").read_text(encoding="utf-8"))
 TALK = [
