@@ -16,6 +16,7 @@ Pooling = Literal["last_token", "mean", "weighted_mean", "first_token", "last_k_
 PoolSpan = Literal["all", "text"]
 Join = Literal["string", "segments"]
 Truncate = Literal["end", "text"]
+Window = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Recipe:
         name: Hub id of the checkpoint, or a free name.
         family: Which file in `llm_embeddings.families` it belongs to.
         causal: Attention direction while embedding; False lets every token see all others.
+        window: What becomes of a sliding window in the config; LLM2Vec and GritLM "drop" it.
         pooling: Which hidden states (after the final norm) become the vector: "last_token" and
             "first_token" of the whole sequence, "mean" and "weighted_mean" (weights 1..n) over the
             pooled span, "last_k_mean" = mean over the last `last_k` tokens of the sequence.
@@ -73,15 +75,12 @@ class Recipe:
         bos: Token put first: True = the tokenizer's own, a string = that token, False = none.
         eos: Token put last, never truncated; values as for `bos`.
         normalize: Whether vectors have unit L2 length by default.
-        max_length: Limit in tokens: of the whole sequence if `join` is "string", of the text alone
-            if it is "segments".
+        max_length: Limit in tokens: of the whole sequence, or of the text if `join` is "segments".
         max_text_length: LLM2Vec's limit of the text alone, reached by dropping whole words.
-        join: How prefix, text and suffix meet: as one "string" tokenised at once, or as "segments"
-            tokenised one by one.
+        join: How prefix, text and suffix are tokenised: as one "string" or as "segments" apart.
         truncate: What a sequence over `max_length` loses: its "end" (suffix included), or "text".
-        separator: LLM2Vec's mark between instruction and text. It is removed from the text, and the
-            pooled span is counted back from the end of the sequence by the number of tokens of
-            the text before the mark, tokenised alone.
+        separator: LLM2Vec's mark between instruction and text. It is removed from the text, and as
+            many last tokens are pooled as the text before the mark has when tokenised alone.
         required_tokens: Strings that must be single entries of the vocabulary.
         base: Checkpoint an adapter goes on, where its `adapter_config.json` names another one.
         source: Where these facts come from.
@@ -90,6 +89,7 @@ class Recipe:
     name: str
     family: str = "custom"
     causal: bool
+    window: Window = "keep"
     pooling: Pooling
     last_k: int | None = None
     pool_span: PoolSpan = "all"
@@ -189,6 +189,7 @@ class Recipe:
 
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "causal": (True, False),
+    "window": get_args(Window),
     "pooling": get_args(Pooling),
     "pool_span": get_args(PoolSpan),
     "join": get_args(Join),

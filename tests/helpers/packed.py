@@ -44,7 +44,7 @@ LAST = Recipe(
     eos=True,
     instruction="Given a question, retrieve passages that answer it",
 )
-MEAN = LAST.replace(name="mean", causal=False, pooling="mean", pool_span="text")
+MEAN = LAST.replace(name="mean", causal=False, window="drop", pooling="mean", pool_span="text")
 WORDS = "the cat sat on a mat while rain fell over quiet hills and nobody spoke of it".split()
 
 

@@ -24,7 +24,7 @@ RECIPES = {
     "causal mean": LAST.replace(pooling="mean", pool_span="text"),
     "weighted mean": LAST.replace(pooling="weighted_mean", pool_span="text"),
     "both ways": MEAN,
-    "last token, both ways": LAST.replace(causal=False),
+    "last token, both ways": LAST.replace(causal=False, window="drop"),
 }
 
 

@@ -67,10 +67,14 @@ def test_sliding_window(
     for _ in range(2):
         assert_close(encoder.encode(TEXTS, "query"), right)
     both = Encoder(make(kind, **changes), tokenizer, MEAN)
+    assert both.packing.startswith("packed")
     assert_close(
         both.encode(TEXTS),
         one_by_one(make(kind, **{**changes, "sliding_window": 500}), both, TEXTS, "document"),
     )
+    kept = Encoder(make(kind, **changes), tokenizer, MEAN.replace(window="keep"))
+    assert kept.packing == "padded batches: its sliding window goes both ways"
+    assert_close(kept.encode(TEXTS), one_by_one(make(kind, **changes), kept, TEXTS, "document"))
 
 
 @pytest.mark.parametrize("recipe", [LAST, MEAN], ids=["causal", "both ways"])

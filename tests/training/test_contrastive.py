@@ -214,4 +214,4 @@ def test_an_instruction_without_a_place_is_refused_before_training(
 ) -> None:
     source = Source(Path(data), instruction=QUESTION, symmetric=True)
     with pytest.raises(ValueError, match=r"instruction 'Find the stone' has no place"):
-        stage_of(tmp_path, (source,), recipe="last-token")
+        stage_of(tmp_path, (source,), recipe=get_recipe("last-token"))

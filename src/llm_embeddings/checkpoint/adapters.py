@@ -104,18 +104,21 @@ def _merge(model: Any, names: Sequence[str]) -> None:
         weight = layer.get_base_layer().weight
         total = weight.data.float()
         for name in names:
-            if name in layer.lora_A:
+            if name in layer.lora_A or name in layer.lora_embedding_A:
                 total = total + layer.get_delta_weight(name).float()
         weight.data = total.to(weight.dtype)
 
 
 def _check_plain_lora(config: object, directory: Path) -> None:
     kind = getattr(config, "peft_type", None)
-    extras = [
-        field
-        for field in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
-        if getattr(config, field, None)
-    ]
+    unknown = (
+        "use_dora",
+        "modules_to_save",
+        "lora_bias",
+        "trainable_token_indices",
+        "target_parameters",
+    )
+    extras = [field for field in unknown if getattr(config, field, None)]
     if getattr(config, "bias", "none") != "none":
         extras.append("bias")
     if str(getattr(kind, "value", kind)) != "LORA" or extras:

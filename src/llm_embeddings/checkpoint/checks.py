@@ -12,7 +12,7 @@ from ..recipe import Recipe
 from ..tokens import special_id, tokenize
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 def prepare(model: Model) -> None:
@@ -23,14 +23,23 @@ def prepare(model: Model) -> None:
     """
     backbone, tokenizer, recipe = model.backbone, model.tokenizer, model.recipe
     check_tokens(tokenizer, recipe)
-    set_direction(backbone.config, recipe)
-    if not recipe.causal:
+    backbone.eval()
+    if recipe.window == "drop" or attends_causally(backbone) != recipe.causal:
+        set_direction(backbone.config, recipe)
+    backbone.config.use_cache = False
+    if recipe.window == "drop":
         for module in backbone.modules():
             if getattr(module, "sliding_window", None):
                 setattr(module, "sliding_window", None)  # noqa: B010
-    backbone.eval()
     rows = embedding_rows(model.backbone)
     vocabulary = tokenizer.get_vocab()
+    beyond = sorted(token for token, number in vocabulary.items() if number >= rows)
+    if beyond and not recipe.required_tokens:
+        raise ValueError(
+            f"the tokenizer knows {len(beyond)} tokens that the model has no embedding for "
+            f"({', '.join(map(repr, beyond[:3]))}, ...; {rows} rows): tokenizer and weights are "
+            "not of one checkpoint, or the embeddings were not resized"
+        )
     needed = [vocabulary[token] for token in recipe.required_tokens]
     if max([*needed, 0]) >= rows:
         raise ValueError(
@@ -63,14 +72,14 @@ def check_tokens(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
 
 
 def set_direction(config: PretrainedConfig, recipe: Recipe) -> None:
-    """Write the attention direction into the backbone's own config.
+    """Write the attention direction into the backbone's own config, and drop its sliding window.
 
-    transformers >= 5.2 reads `is_causal` from there on every forward. The references ignore the
-    sliding window when they attend in both directions, so it goes; causal recipes keep it.
+    transformers >= 5.2 reads `is_causal` from there on every forward. The window goes only where
+    the recipe says so.
     """
     config.is_causal = recipe.causal
     config.use_cache = False
-    if recipe.causal:
+    if recipe.window == "keep":
         return
     kinds = getattr(config, "layer_types", None)
     if kinds and "sliding_attention" in kinds:
@@ -78,6 +87,20 @@ def set_direction(config: PretrainedConfig, recipe: Recipe) -> None:
         config.sliding_window = config.max_position_embeddings
     elif not kinds and getattr(config, "sliding_window", None):
         config.sliding_window = None
+
+
+def attends_causally(backbone: PreTrainedModel) -> bool:
+    """Whether a backbone, its config as it is, lets no token see those behind it.
+
+    Raises:
+        ValueError: its hidden states are not finite.
+    """
+    rows = embedding_rows(backbone)
+    row = [rows // 7, rows // 5, rows // 3, rows // 2]
+    batch = torch.tensor([row, row, [*row[:-1], rows // 4]], device=backbone.device)
+    with torch.inference_mode():
+        hidden = backbone(input_ids=batch).last_hidden_state[:, : len(row) - 1].float()
+    return not _moved(hidden, backbone)
 
 
 def check_attention(model: Model) -> None:
@@ -102,16 +125,7 @@ def check_attention(model: Model) -> None:
             raise ValueError(
                 f"{type(backbone).__name__} cannot be run as recipe {recipe.name!r} asks: {error}"
             ) from error
-        if not bool(torch.isfinite(hidden).all()):
-            raise ValueError(
-                f"{type(backbone).__name__} gives hidden states that are not finite in "
-                f"{backbone.dtype}: its weights are broken or it needs another dtype"
-            )
-        noise = float((hidden[0] - hidden[1]).abs().max())
-        moved = float((hidden[0] - hidden[2]).abs().max())
-        relative = max(2 * torch.finfo(backbone.dtype).eps, 1e-4)
-        threshold = max(10 * noise, relative * float(hidden.abs().mean()))
-        if (moved > threshold) == recipe.causal:
+        if _moved(hidden, backbone) == recipe.causal:
             wanted, found = (
                 ("causal", "both ways") if recipe.causal else ("bidirectional", "causally")
             )
@@ -121,3 +135,16 @@ def check_attention(model: Model) -> None:
                 f"(attn_implementation={backbone.config._attn_implementation!r}): it "
                 "ignores config.is_causal, so its vectors would be wrong"
             )
+
+
+def _moved(hidden: torch.Tensor, backbone: PreTrainedModel) -> bool:
+    """Whether the third row's states `[3, length, dim]` differ from those of the first two."""
+    if not bool(torch.isfinite(hidden).all()):
+        raise ValueError(
+            f"{type(backbone).__name__} gives hidden states that are not finite in "
+            f"{backbone.dtype}: its weights are broken or it needs another dtype"
+        )
+    noise = float((hidden[0] - hidden[1]).abs().max())
+    moved = float((hidden[0] - hidden[2]).abs().max())
+    relative = max(2 * torch.finfo(backbone.dtype).eps, 1e-4)
+    return moved > max(10 * noise, relative * float(hidden.abs().mean()))

@@ -22,13 +22,20 @@ from ..recipe import Recipe
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import apply_adapters
-from .checks import check_tokens, set_direction
+from .checks import attends_causally, check_tokens, set_direction
 from .detect import named, settle
 from .files import Source, check_weights, find, resolve
+from .module_files import SENTENCE_TRANSFORMERS
 from .options import LoadOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_NEVER_RUN = ("pooler.", "contact_head.")  # give another output than the hidden states
+_HEADS = ("cls", "lm_head", "classifier", "score", "qa_outputs", "generator_predictions")
+# Tables that older versions of transformers saved beside the weights.
+_BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias", "attention.bias")
 
 
 def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int, bool], Vectors]]:
@@ -56,10 +63,14 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
     tokenizer = load_tokenizer(checkpoint.tokenizer)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
-    backbone = load_backbone(checkpoint.root, recipe, options)
+    # What nobody listed attends as its own files make it attend, and no other way.
+    observed = recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
+    backbone = load_backbone(checkpoint.root, None if observed else recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
+    if observed:
+        recipe = recipe.replace(causal=attends_causally(backbone.eval()))
     ranges = saved.ranges if saved is not None and not adapters else {}
     return Model(backbone, tokenizer, recipe), ranges
 
@@ -81,14 +92,23 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreTrainedModel:
-    """The decoder without its head, in evaluation mode, on its device."""
+def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) -> PreTrainedModel:
+    """The model without its head, in evaluation mode, on its device.
+
+    It attends as the recipe says or, without one, as its config does.
+    """
     config = AutoConfig.from_pretrained(
         directory, trust_remote_code=options.trust_remote_code, local_files_only=True
     )
+    if getattr(config, "hidden_size", None) is None:
+        raise ValueError(
+            f"{directory} is a {config.model_type!r} model, whose config names no hidden_size of "
+            "its own (it may be multi-modal): save its text model alone and load that"
+        )
     if not options.trust_remote_code:
         vars(config).pop("auto_map", None)  # stock classes serve it, and are what is saved
-    set_direction(config, recipe)
+    if recipe is not None:
+        set_direction(config, recipe)
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
     try:
@@ -138,10 +158,27 @@ def _without_load_report() -> Iterator[None]:
 def _check_report(report: Mapping[str, Any], backbone: PreTrainedModel, directory: Path) -> None:
     """Raise where transformers fills in random numbers and only warns."""
     for problem in ("missing_keys", "mismatched_keys"):
-        if report[problem]:
-            names = ", ".join(sorted(map(str, report[problem]))[:3])
+        keys = [key for key in map(str, report[problem]) if not key.startswith(_NEVER_RUN)]
+        if keys:
+            names = ", ".join(sorted(keys)[:3])
             raise ValueError(
-                f"{directory}: {len(report[problem])} weights of {type(backbone).__name__} are "
+                f"{directory}: {len(keys)} weights of {type(backbone).__name__} are "
                 f"{problem.removesuffix('_keys')} ({names}, ...): the checkpoint is incomplete or "
                 "of another architecture"
             )
+    parts = {name for name, _ in backbone.named_children()}
+    lost = [key for key in map(str, report["unexpected_keys"]) if _belongs_inside(key, parts)]
+    if lost:
+        names = ", ".join(sorted(lost)[:3])
+        raise ValueError(
+            f"{directory}: {len(lost)} weights have no place in {type(backbone).__name__} as its "
+            f"config.json describes it ({names}, ...): without them its vectors would be others. "
+            "Mend the config, or merge what was trained (LoRA) before saving"
+        )
+
+
+def _belongs_inside(key: str, parts: set[str]) -> bool:
+    """Whether a weight that the model does not know lies among its layers, unlike a head."""
+    names = key.split(".")
+    inside = any(name in parts for name in names[:2]) and names[0] not in _HEADS
+    return inside and not key.endswith(_BUFFERS) and not key.startswith(_NEVER_RUN)

@@ -42,7 +42,9 @@ def read(directory: Path) -> Sidecar | None:
         (entry["dim"], entry["normalize"]): np.array([entry["low"], entry["high"]], np.float32)
         for entry in values.get("ranges", ())
     }
-    return Sidecar(Recipe.from_dict(values["recipe"]), ranges)
+    # Before there was this field, windows went wherever attention goes both ways.
+    legacy = {"window": "keep" if values["recipe"].get("causal") else "drop"}
+    return Sidecar(Recipe.from_dict({**legacy, **values["recipe"]}), ranges)
 
 
 def write(directory: Path, sidecar: Sidecar) -> None:

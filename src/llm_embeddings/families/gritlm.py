@@ -17,6 +17,7 @@ def recipe(name: str, source: str = "gritlm 1.0.2; hub card; arXiv 2402.09906") 
         name=name,
         family="gritlm",
         causal=False,
+        window="drop",
         pooling="mean",
         pool_span="text",
         query=TEMPLATE,

@@ -98,6 +98,7 @@ def recipe(
         name=name,
         family="llm2vec",
         causal=False,
+        window="drop",
         pooling="mean",
         pool_span="text",
         query=template,

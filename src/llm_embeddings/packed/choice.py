@@ -34,6 +34,8 @@ def choose_kernel(
         The kernel, or None where the backbone must be padded, and what to tell a user.
     """
     reasons = []
+    if not recipe.causal and recipe.window == "keep" and _has_window(backbone):
+        return None, "padded batches: its sliding window goes both ways"
     try:
         enable(backbone)
     except ValueError as error:
@@ -51,6 +53,13 @@ def choose_kernel(
         None,
         f"padded batches: {type(backbone).__name__} cannot be packed ({'; '.join(reasons)})",
     )
+
+
+def _has_window(backbone: PreTrainedModel) -> bool:
+    kinds = getattr(backbone.config, "layer_types", None)
+    if kinds:
+        return any("full" not in kind for kind in kinds)
+    return bool(getattr(backbone.config, "sliding_window", None))
 
 
 def _packed_difference(

@@ -28,6 +28,8 @@ class Fingerprints:
         prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
         facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
         facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
+        if recipe.window == ("keep" if recipe.causal else "drop"):
+            del facts["window"]  # names given before there was the field stay valid
         parts = [facts, prefix, suffix, self._parts(model)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

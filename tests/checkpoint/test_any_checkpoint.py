@@ -1,0 +1,141 @@
+"""Checkpoints that nobody listed: equal to what sentence-transformers makes of them, or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.random_checkpoints import ARCHITECTURES, TEXTS, make
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from llm_embeddings import Encoder
+
+
+def compare(path: Path, words: str) -> None:
+    """Each text alone: a reference with positions that count padding depends on its batch."""
+    theirs = SentenceTransformer(str(path), device="cpu")
+    ours = Encoder.from_pretrained(path, dtype="float32")
+    for role in ("query", "document"):
+        wanted = getattr(theirs, f"encode_{role}")(TEXTS, batch_size=1, show_progress_bar=False)
+        found = ours.encode(TEXTS, role)  # type: ignore[call-overload]
+        difference = np.abs(found - wanted).max()
+        assert difference < 2e-4, f"{words}, {role}: {difference}"
+
+
+@pytest.mark.parametrize(
+    ("number", "architecture"), list(enumerate(ARCHITECTURES)), ids=list(ARCHITECTURES)
+)
+def test_every_architecture_is_as_in_sentence_transformers(
+    number: int, architecture: str, tmp_path: Path
+) -> None:
+    for seed in (number, number + 1000):
+        made = make(seed, tmp_path / str(seed), architecture)
+        if "whole=False" in made.words and ("cls" in made.words or "weighted" in made.words):
+            continue  # refused with prompts: see below
+        compare(made.path, made.words)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mean pooling, no prompts."""
+    return make(7, tmp_path_factory.mktemp("any"), "llama").path
+
+
+def changed(path: Path, copy: Path, file: str, **values: Any) -> Path:
+    """A copy of a checkpoint with some values of one of its JSON files changed."""
+    import shutil
+
+    shutil.copytree(path, copy)
+    place = copy / file
+    read = json.loads(place.read_text()) if place.is_file() else {}
+    place.write_text(json.dumps({**read, **values}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("sentence_bert_config.json", "do_lower_case", True),
+        ("sentence_bert_config.json", "transformer_task", "fill-mask"),
+        ("sentence_bert_config.json", "something_new", 1),
+        ("config_sentence_transformers.json", "truncate_dim", 8),
+        ("config_sentence_transformers.json", "model_type", "ColBERT"),
+        ("1_Pooling/config.json", "something_new", True),
+    ],
+)
+def test_a_key_that_is_not_honoured_is_refused_by_name(
+    file: str, key: str, value: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = changed(checkpoint, tmp_path / "copy", file, **{key: value})
+    with pytest.raises(ValueError, match=rf"{Path(file).name}: {key} = .* is not honoured"):
+        Encoder.from_pretrained(copy, dtype="float32")
+
+
+def test_a_template_is_not_taken_for_a_likeness(checkpoint: Path, tmp_path: Path) -> None:
+    """bge-en-icl puts a suffix behind a query; a prompt that only begins like its has none."""
+    prompt = "<instruct>the cat\n<query>"
+    copy = changed(
+        checkpoint,
+        tmp_path / "copy",
+        "config_sentence_transformers.json",
+        prompts={"query": prompt, "document": ""},
+    )
+    copy = changed(copy, tmp_path / "longer", "tokenizer_config.json", model_max_length=64)
+    recipe = Encoder.from_pretrained(copy, dtype="float32").recipe
+    assert recipe.query.suffix == ""
+    assert recipe.prefix("query") == prompt
+
+
+@pytest.mark.parametrize("name", ["layers.0.self_attn.q_proj.bias", "layers.1.x.lora_A.weight"])
+def test_weights_without_a_place_are_an_error(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    copy = changed(checkpoint, tmp_path / "copy", "config.json")
+    weights = load_file(copy / "model.safetensors")
+    save_file({**weights, name: torch.ones(32)}, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="1 weights have no place in LlamaModel"):
+        Encoder.from_pretrained(copy, dtype="float32")
+    weights["lm_head.weight"] = torch.ones(4, 32)
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    Encoder.from_pretrained(copy, dtype="float32")
+
+
+def test_tokens_without_an_embedding_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    copy = changed(checkpoint, tmp_path / "copy", "config.json")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(copy)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(copy)
+    with pytest.raises(ValueError, match="1 tokens that the model has no embedding for .'<new>'"):
+        Encoder.from_pretrained(copy, dtype="float32")
+
+
+def test_a_directory_may_be_named_as_a_recipe_is(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed(checkpoint, tmp_path / "last-token", "config.json")
+    monkeypatch.chdir(tmp_path)
+    assert Encoder.from_pretrained("last-token").recipe.family == "sentence-transformers"
+
+
+@pytest.mark.parametrize("mode", ["cls", "weightedmean"])
+def test_pooling_that_counts_behind_the_prompt_is_refused(
+    mode: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = changed(
+        checkpoint,
+        tmp_path / "copy",
+        "1_Pooling/config.json",
+        pooling_mode=mode,
+        include_prompt=False,
+    )
+    settings = copy / "config_sentence_transformers.json"
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), "prompts": {"query": "q "}})
+    )
+    with pytest.raises(ValueError, match="include_prompt = false"):
+        Encoder.from_pretrained(copy, dtype="float32")
