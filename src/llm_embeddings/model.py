@@ -75,7 +75,7 @@ class Model:
             ValueError: as `tokenize`, or more tokens than the model has positions.
         """
         most = self.positions
-        limit = min(self.recipe.max_length, most) if max_length is None else max_length
+        limit = self.max_length if max_length is None else max_length
         if not 1 <= limit <= most:
             raise ValueError(
                 f"max_length={limit} is not between 1 and the {most} positions of this model"

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.searching import write_folder
 
 from llm_embeddings.searching.chunks import LIMIT, OVERLAP, chunk
 from llm_embeddings.searching.decoding import Unreadable, decode
@@ -209,16 +208,6 @@ def test_passages_end_with_paragraphs_and_say_where_they_are() -> None:
     assert all(part.text.startswith("Start") for part in found[:3])
     assert found[0].passage.startswith("Title\nStart 0.")
     assert found[3].passage == "Alone"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_folder(tmp_path)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "index"
 
 
 def test_scan_takes_documents_and_names_the_rest(folder: Path, directory: Path) -> None:

@@ -11,23 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import child_environment
-from helpers.searching import STORY, dump, refresh, words_to_vectors, write_folder
+from helpers.searching import STORY, dump, refresh, words_to_vectors
 from numpy.typing import NDArray
 
 from llm_embeddings.searching.index import Index
 from llm_embeddings.searching.places import FILE
 from llm_embeddings.searching.sources import scan
 from llm_embeddings.searching.updating import update
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_folder(tmp_path)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "index"
 
 
 def test_only_what_changes_is_embedded(folder: Path, directory: Path) -> None:
