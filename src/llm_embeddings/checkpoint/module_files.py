@@ -159,9 +159,8 @@ def _templates(directory: Path, prompts: dict[str, str]) -> tuple[Template, Temp
     """Templates of queries and documents, and the queries' default instruction."""
     prompt = prompts.get("query") or ""
     if not prompt and _states_a_template(prompts.get("web_search_query", "")):
-        prompt = prompts[
-            "web_search_query"
-        ]  # E5-Mistral's name; sentence-transformers leaves it out
+        # E5-Mistral's name for it, which sentence-transformers leaves out.
+        prompt = prompts["web_search_query"]
     other = next((name for name in ("passage", "corpus") if prompts.get(name)), None)
     if other and "document" not in prompts:
         raise ValueError(
