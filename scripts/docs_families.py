@@ -139,16 +139,20 @@ def _values(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _vector(recipe: Recipe) -> str:
     """Which states become the vector."""
-    if recipe.pooling == "last_k_mean":
+    return ", then ".join([_pooled(recipe, mode) for mode in recipe.poolings])
+
+
+def _pooled(recipe: Recipe, mode: str) -> str:
+    if mode == "last_k_mean":
         return f"mean of the last {recipe.last_k} tokens"
-    if not recipe.pooling.endswith("mean"):
-        return POOLING[recipe.pooling]
+    if mode in ("last_token", "first_token"):
+        return POOLING[mode]
     if recipe.pool_span == "all":
-        return f"{POOLING[recipe.pooling]} over all tokens"
+        return f"{POOLING[mode]} over all tokens"
     if recipe.separator:
         span = "as many last tokens as text and suffix have when tokenised alone"
-        return f"{POOLING[recipe.pooling]} over {span}"
-    return f"{POOLING[recipe.pooling]} over what follows the prompt"
+        return f"{POOLING[mode]} over {span}"
+    return f"{POOLING[mode]} over what follows the prompt"
 
 
 def _cut(recipe: Recipe) -> str:

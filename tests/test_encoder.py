@@ -150,7 +150,7 @@ def test_iter_encode_streams_in_order_and_bounded(encoder: Encoder) -> None:
 
 
 def test_iter_encode_checks_first_and_counts_on(e5: Encoder) -> None:
-    with pytest.raises(ValueError, match="role='queries'"):
+    with pytest.raises(ValueError, match="role or prompt 'queries'"):
         e5.iter_encode(["a"], "queries")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword argument 'normalise'"):
         e5.iter_encode(["a"], normalise=True)  # type: ignore[call-arg]
@@ -258,7 +258,7 @@ def test_text_far_over_the_limit(encoder: Encoder) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"role": "queries"}, ValueError, "role='queries' is not one of"),
+        ({"role": "queries"}, ValueError, "role or prompt 'queries' is not one of"),
         ({"precision": "int4"}, ValueError, "precision='int4' is not one of"),
         ({"truncate_dim": 33}, ValueError, "truncate_dim=33 is not between 1 and the dimension 32"),
         ({"truncate_dim": 0}, ValueError, "truncate_dim=0"),
@@ -368,7 +368,8 @@ def test_recipes_are_listed_and_found() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pooling": "max"}, "pooling='max' is not one of"),
+        ({"pooling": "sum"}, "pooling='sum' is not one of"),
+        ({"pooling": ("mean", "sum")}, "is not one of"),
         ({"pooling": "last_k_mean"}, "last_k goes with"),
         ({"max_length": 0}, "max_length=0 must be 1 or more"),
         ({"instruction": "x"}, "has no '{instruction}'"),

@@ -106,6 +106,8 @@ ABSENT_CALL: dict[str, dict[str, str]] = {
     },
 }
 SPELLED_CALL = {
+    "LangChain": {"prompt_name": "query_prompt_name"},
+    "LlamaIndex": {"prompt_name": "query_prompt_name"},
     "encode": {
         "truncate_dim": "dimensions",
         "max_batch_tokens": "batch_tokens",

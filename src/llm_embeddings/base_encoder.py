@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic.precision import NEEDS_RANGES, Precision
+from .arithmetic.precision import NEEDS_RANGES, Precision, measure_ranges
 from .call import Call
 from .inputs import (
     AllKeywords,
@@ -85,6 +85,7 @@ class BaseEncoder:
         precision: Precision = "float32",
         max_length: int | None = None,
         max_batch_tokens: int | None = None,
+        prompt_name: str | None = None,
         show_progress: bool = False,
         as_tensor: bool = False,
     ) -> NDArray[Any] | torch.Tensor:
@@ -100,6 +101,7 @@ class BaseEncoder:
             precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary".
             max_length: Limit in tokens in the recipe's meaning; None = `self.max_length`.
             max_batch_tokens: Tokens per forward pass; None = 2048 on a CPU, else by memory.
+            prompt_name: One of the recipe's named prompts, in place of the role's template.
             show_progress: Show a progress bar.
             as_tensor: Return a torch tensor on `self.device` instead of a NumPy array.
 
@@ -109,8 +111,8 @@ class BaseEncoder:
 
         Raises:
             TypeError: a text is not a string (the message gives its index), or an unknown option.
-            ValueError: a bad option, an instruction that does not fit, or a vector that is not
-                finite (the message names the text).
+            ValueError: a bad option, no such prompt, an instruction that does not fit, or a vector
+                that is not finite (the message names the text).
         """
         strings, single = check_texts(texts)
         options = EncodeOptions(
@@ -119,6 +121,7 @@ class BaseEncoder:
             precision=precision,
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
+            prompt_name=prompt_name,
             show_progress=show_progress,
         )
         vectors = self._call({role: instruction}, options).run(strings)[:, 0]
@@ -145,11 +148,12 @@ class BaseEncoder:
         call: Any = self.encode
         return call(texts, "document", instruction, **options)
 
-    def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
+    def fingerprint(self, role: str = "document", instruction: str | None = None) -> str:
         """32 hex digits that differ whenever vectors would: part of any cache key.
 
         Covers weights (sampled), tokenizer, dtype, recipe, role and instruction; not the options
-        of a call (`normalize`, `truncate_dim`, `precision`, `max_length`).
+        of a call (`normalize`, `truncate_dim`, `precision`, `max_length`). `role` may be the name
+        of a prompt.
         """
         return self._fingerprints.of(self.model, role, instruction)
 
@@ -161,9 +165,35 @@ class BaseEncoder:
             self.ranges[dim, normalize] = default_ranges(self.encode, dim, normalize)
         return self.ranges[dim, normalize]
 
-    def _call(self, roles: Mapping[Role, str | None], options: EncodeOptions) -> Call:
+    def calibrate(
+        self,
+        texts: Iterable[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        *,
+        normalize: bool | None = None,
+        truncate_dim: int | None = None,
+    ) -> None:
+        """Measure the ranges of int8 and uint8 on texts like yours, and keep them.
+
+        They are saved by `save_pretrained`. Without this call the ranges come from passages in this
+        package: the same in every process, but wider than a calibration on your own texts.
+        """
+        normalize = self.model.recipe.normalize if normalize is None else normalize
+        vectors = self.encode(
+            check_texts(texts)[0], role, instruction, normalize=normalize, truncate_dim=truncate_dim
+        )
+        if not len(vectors):
+            raise ValueError("calibrate needs at least one text")
+        self.ranges[vectors.shape[1], normalize] = measure_ranges(vectors)
+
+    def _call(self, roles: Mapping[str, str | None], options: EncodeOptions) -> Call:
         """A `Call` with these options, which are checked against the model first."""
         options.check(self.model.dimension)
+        if options.prompt_name is not None:
+            if len(roles) > 1:
+                raise ValueError("prompt_name is for one kind of vectors, not for both at once")
+            roles = dict.fromkeys([options.prompt_name], *roles.values())
         ranges = lookup = None
         if options.precision in NEEDS_RANGES:
             wanted = options.normalize

@@ -108,11 +108,12 @@ def shared_prefix(rows: Sequence[Tokens], recipe: Recipe) -> tuple[int, ...]:
 
 def first_used(row: Tokens, recipe: Recipe) -> int:
     """First position whose state is pooled: states before it need not be kept apart per text."""
-    if recipe.pooling == "last_token":
-        return len(row.ids) - 1
-    if recipe.pooling == "last_k_mean":
-        return max(len(row.ids) - (recipe.last_k or 1), 0)
-    return 0 if recipe.pooling == "first_token" else row.start
+    firsts = {
+        "last_token": len(row.ids) - 1,
+        "last_k_mean": max(len(row.ids) - (recipe.last_k or 1), 0),
+        "first_token": 0,
+    }
+    return min(firsts.get(mode, row.start) for mode in recipe.poolings)
 
 
 def _common(rows: Sequence[Tokens]) -> int:

@@ -15,7 +15,6 @@ from .arithmetic.precision import quantize
 from .batching import once, units_of, windows
 from .engine.job import Job
 from .inputs import EncodeOptions, check_finite
-from .recipe import Role
 from .vectors import Vectors, finish
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Call:
         self,
         model: Model,
         scheduler: Scheduler,
-        roles: Mapping[Role, str | None],
+        roles: Mapping[str, str | None],
         options: EncodeOptions,
         *,
         ranges: Vectors | None = None,
@@ -46,7 +45,7 @@ class Call:
         Args:
             model: What texts are embedded by.
             scheduler: What runs it.
-            roles: Instruction by role; two roles give two vectors from one pass over a text.
+            roles: Instruction by role or prompt; two give two vectors from one pass over a text.
             options: As in `Encoder.encode`, checked.
             ranges: `[2, dim]`: lowest and highest value per dimension, for int8 and uint8.
             lookup: Finds vectors in the cache and keeps new ones there; None = no cache.

@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .arithmetic.kinds import Quantization
-from .arithmetic.precision import measure_ranges
 from .base_encoder import BaseEncoder
 from .checkpoint.options import LoadOptions
-from .inputs import AllKeywords, EncodeOptions, check_texts, checked, without_as_tensor
+from .inputs import (
+    AllKeywords,
+    EncodeOptions,
+    TokenKeywords,
+    check_names,
+    check_texts,
+    checked,
+    without_as_tensor,
+)
 from .recipe import Recipe, Role
 from .streams import arun, stream, token_vectors
 from .vectors import Vectors, cosine
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from .vector_cache.store import VectorCache
@@ -34,17 +42,21 @@ class Encoder(BaseEncoder):
     """
 
     def __init__(
-        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        recipe: Recipe,
+        head: nn.Module | None = None,
     ) -> None:
-        """Wrap a loaded backbone: sets its attention direction, checks it, and keeps it.
+        """Wrap a loaded backbone, and the head (`packed.heads.build`) of a recipe with heads.
 
         Raises:
-            ValueError: backbone, tokenizer and recipe do not go together.
+            ValueError: they do not go together, the attention direction included.
         """
         from .checkpoint.checks import prepare
         from .model import Model
 
-        model = Model(backbone, tokenizer, recipe)
+        model = Model(backbone, tokenizer, recipe, head)
         prepare(model)
         super().__init__(model)
 
@@ -221,21 +233,17 @@ class Encoder(BaseEncoder):
         texts: str | Iterable[str],
         role: Role = "document",
         instruction: str | None = None,
-        *,
-        max_length: int | None = None,
-        max_batch_tokens: int | None = None,
-        show_progress: bool = False,
+        **options: Unpack[TokenKeywords],
     ) -> Any:
         """One vector per token of the text, with character offsets.
 
         The text stands in its role's template; only its own tokens are returned, as a
         `TokenVectors` for one string, a list of them for many. It is only ever cut at its end.
         """
+        check_names(options, list(TokenKeywords.__annotations__))
         strings, single = check_texts(texts)
-        options = EncodeOptions(
-            max_length=max_length, max_batch_tokens=max_batch_tokens, show_progress=show_progress
-        )
-        found = token_vectors(self._call({role: instruction}, options), strings)
+        call = self._call({role: instruction}, EncodeOptions(**options))
+        found = token_vectors(call, strings)
         return found[0] if single else found
 
     def similarity(self, a: Any, b: Any) -> Vectors:
@@ -248,28 +256,6 @@ class Encoder(BaseEncoder):
         """Exactly the token ids the backbone is fed, one list per text."""
         rows = self.model.rows(check_texts(texts)[0], role, instruction)
         return [row.ids for row in rows]
-
-    def calibrate(
-        self,
-        texts: Iterable[str],
-        role: Role = "document",
-        instruction: str | None = None,
-        *,
-        normalize: bool | None = None,
-        truncate_dim: int | None = None,
-    ) -> None:
-        """Measure the ranges of int8 and uint8 on texts like yours, and keep them.
-
-        They are saved by `save_pretrained`. Without this call the ranges come from passages in this
-        package: the same in every process, but wider than a calibration on your own texts.
-        """
-        normalize = self.recipe.normalize if normalize is None else normalize
-        vectors = self.encode(
-            check_texts(texts)[0], role, instruction, normalize=normalize, truncate_dim=truncate_dim
-        )
-        if not len(vectors):
-            raise ValueError("calibrate needs at least one text")
-        self.ranges[vectors.shape[1], normalize] = measure_ranges(vectors)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write weights, tokenizer and recipe; `from_pretrained(path)` reads them back.

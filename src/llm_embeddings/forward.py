@@ -91,8 +91,7 @@ class Runner:
         hidden = forward(self._model.backbone, self._model.recipe, ids, lengths)
         if not pooled:
             return [states[: len(r.ids)].float() for states, r in zip(hidden, rows, strict=True)]
-        starts = torch.tensor([row.start for row in rows], device=ids.device)
-        return list(pool(hidden, starts, lengths, self._model.recipe))
+        return list(self._vectors(hidden, [row.start for row in rows], lengths))
 
     def _run_packed(
         self, units: Sequence[Unit], kernel: attention.Kernel, *, pooled: bool
@@ -107,12 +106,16 @@ class Runner:
         texts: list[Sequence[int]] = list(shared)
         parents: list[int | None] = [None] * len(texts)
         starts, wanted = [0] * len(texts), [1] * len(texts)
+        # Starts again, counted from the first wanted token.
+        later = [0] * len(texts)
         for unit in units:
             for row in unit.rows:
                 texts.append(row.ids[len(unit.shared) :])
                 parents.append(sources.get(unit.shared))
                 starts.append(max(row.start - len(unit.shared), 0))
-                wanted.append(len(row.ids) - first_used(row, recipe))
+                first = first_used(row, recipe)
+                wanted.append(len(row.ids) - first)
+                later.append(max(row.start - first, 0))
         pack = Pack(
             [len(text) for text in texts],
             parents,
@@ -127,7 +130,7 @@ class Runner:
 
             part = last_layer.wanted_of(pack, wanted, kernel)
             hidden = last_layer.forward(trees.trimmed, texts, pack, part)
-            vectors = self._pooled(part.pack, hidden, [0] * len(texts))
+            vectors = self._pooled(part.pack, hidden, later)
         else:
             hidden = attention.forward(trees.whole, texts, pack, kernel)
             vectors = self._pooled(pack, hidden, starts) if pooled else {}
@@ -143,10 +146,19 @@ class Runner:
         """Vector of each text in a pack."""
         vectors: dict[int, torch.Tensor] = {}
         for bucket, states in zip(pack.buckets, pack.padded(hidden), strict=True):
-            first = torch.tensor([starts[text] for text in bucket.texts], device=states.device)
-            rows = pool(states, first, bucket.lengths.to(states.device), self._model.recipe)
+            first = [starts[text] for text in bucket.texts]
+            rows = self._vectors(states, first, bucket.lengths.to(states.device))
             vectors.update(zip(bucket.texts, rows, strict=True))
         return vectors
+
+    def _vectors(
+        self, hidden: torch.Tensor, starts: Sequence[int], lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """Hidden states `[rows, length, dim]` pooled, and what follows: `[rows, dim]`, float32."""
+        first = torch.tensor(starts, device=hidden.device)
+        pooled = pool(hidden, first, lengths, self._model.recipe)
+        head = self._model.head
+        return pooled if head is None else head(pooled)
 
     def _current(self) -> Trees:
         """Modules around the present weights."""

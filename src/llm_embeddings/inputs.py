@@ -21,6 +21,16 @@ class QuietKeywords(TypedDict, total=False):
     precision: Precision
     max_length: int | None
     max_batch_tokens: int | None
+    prompt_name: str | None
+
+
+class TokenKeywords(TypedDict, total=False):
+    """Those that have a meaning for vectors of tokens."""
+
+    max_length: int | None
+    max_batch_tokens: int | None
+    prompt_name: str | None
+    show_progress: bool
 
 
 class EncodeKeywords(QuietKeywords, total=False):
@@ -48,6 +58,7 @@ class EncodeOptions:
     precision: Precision = "float32"
     max_length: int | None = None
     max_batch_tokens: int | None = None
+    prompt_name: str | None = None
     show_progress: bool = False
 
     def __post_init__(self) -> None:

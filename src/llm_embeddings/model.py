@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .recipe import Recipe, Role
+from .recipe import Recipe
 from .tokens import Tokens, tokenize
 
 if TYPE_CHECKING:
@@ -27,23 +27,25 @@ class Model:
         backbone: The decoder without a head.
         tokenizer: Asked for ids only, never for special tokens.
         recipe: How the two are used.
+        head: What follows the pooling (`packed.heads`), or None.
     """
 
     backbone: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
+    head: nn.Module | None = None
     _watch: _Watch = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_watch", _Watch(self.backbone))
+        object.__setattr__(self, "_watch", _Watch(self.backbone, self.head))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Model, (self.backbone, self.tokenizer, self.recipe)
+        return Model, (self.backbone, self.tokenizer, self.recipe, self.head)
 
     @property
     def dimension(self) -> int:
         """Length of a full vector."""
-        return int(self.backbone.config.hidden_size)
+        return vector_length(self.recipe, self.backbone.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -63,7 +65,7 @@ class Model:
     def rows(
         self,
         texts: Sequence[str],
-        role: Role,
+        role: str,
         instruction: str | None = None,
         max_length: int | None = None,
         *,
@@ -92,12 +94,20 @@ class Model:
         return rows
 
     def version(self) -> int | None:
-        """A number that grows when a weight or a module of the backbone has changed.
+        """A number that grows when a weight or a module of backbone or head has changed.
 
         None where torch does not count changes (of weights made in inference mode): then
         nothing computed from them may be kept.
         """
         return self._watch.version()
+
+
+def vector_length(recipe: Recipe, hidden_size: int) -> int:
+    """Length of a recipe's vectors, of a backbone with this hidden size."""
+    length = len(recipe.poolings) * hidden_size
+    for head in recipe.heads:
+        length = head.length(length)
+    return length
 
 
 def embedding_rows(backbone: PreTrainedModel) -> int:
@@ -107,15 +117,16 @@ def embedding_rows(backbone: PreTrainedModel) -> int:
 
 
 class _Watch:
-    """Tells whether a backbone has changed since it was last asked.
+    """Tells whether modules have changed since it was last asked.
 
     It sees modules and parameters that are replaced (PEFT puts layers around others), changes in
     place (training), and storage that moves (`.to()`). Changes through `.data`, which is how PEFT
     merges, are not counted by torch; on a CPU they show in values sampled from each weight.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
-        self._backbone, self._lock = backbone, threading.Lock()
+    def __init__(self, *roots: nn.Module | None) -> None:
+        self._roots = [root for root in roots if root is not None]
+        self._lock = threading.Lock()
         self._number = 0
         self._look()
 
@@ -127,7 +138,7 @@ class _Watch:
             return self._number if self._countable else None
 
     def _look(self) -> None:
-        modules = list(self._backbone.modules())
+        modules = [module for root in self._roots for module in root.modules()]
         self._tables: list[Any] = [module._modules for module in modules]
         self._tables += [module._parameters for module in modules]
         weights = [weight for module in modules for weight in module._parameters.values()]

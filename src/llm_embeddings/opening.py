@@ -14,7 +14,7 @@ from .checkpoint.options import LoadOptions
 from .vectors import Vectors
 
 AnEncoder = TypeVar("AnEncoder", bound=BaseEncoder)
-Make = Callable[..., AnEncoder]  # backbone, tokenizer, recipe -> encoder
+Make = Callable[..., AnEncoder]  # backbone, tokenizer, recipe, head -> encoder
 
 
 def open_encoder(make: Make[AnEncoder], model: str | Path, options: LoadOptions) -> AnEncoder:
@@ -52,7 +52,7 @@ def _load(
     from .checkpoint.loading import load
 
     loaded, ranges = load(model, replace(options, device=device, devices=None))
-    encoder = make(loaded.backbone, loaded.tokenizer, loaded.recipe)
+    encoder = make(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)
     encoder.ranges = ranges
     if isinstance(options.quantization, str):  # a config object has acted at load
         return _quantized(make, encoder, options.quantization)
@@ -71,7 +71,7 @@ def _quantized(make: Make[AnEncoder], encoder: AnEncoder, kind: str) -> AnEncode
     encoder.scheduler.close()
     model = encoder.model
     quantize(model.backbone, check_quantization(kind))
-    found = make(model.backbone, model.tokenizer, model.recipe)
+    found = make(model.backbone, model.tokenizer, model.recipe, model.head)
     found.ranges = encoder.ranges
     found.quantization_cosine = sample_cosine(before, sample(found.encode))
     return found

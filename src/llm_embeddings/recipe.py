@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Role = Literal["query", "document"]
-Pooling = Literal["last_token", "mean", "weighted_mean", "first_token", "last_k_mean"]
+Pooling = Literal[
+    "last_token", "mean", "weighted_mean", "first_token", "last_k_mean", "max", "mean_sqrt_length"
+]
+HeadKind = Literal["dense", "layer_norm", "normalize", "truncate"]
 PoolSpan = Literal["all", "text"]
 Join = Literal["string", "segments"]
-Truncate = Literal["end", "text"]
+Truncate = Literal["end", "text", "text_ids"]
 Window = Literal["keep", "drop"]
 
 
@@ -27,11 +31,13 @@ class Template:
         prefix: Put before the text. `{instruction}` in it is replaced by the instruction.
         suffix: Put after the text.
         bare: The prefix when there is no instruction; used only if `prefix` has `{instruction}`.
+        trims: Whether a text loses the white space around it, as in many chat templates.
     """
 
     prefix: str = ""
     suffix: str = ""
     bare: str = ""
+    trims: bool = False
 
     @property
     def takes_instruction(self) -> bool:
@@ -55,6 +61,39 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A layer between the pooled states and the vector, as sentence-transformers has them.
+
+    Attributes:
+        kind: "dense" is a linear layer and an activation; "layer_norm"; "normalize" gives unit L2
+            length before what follows; "truncate" keeps the first `width` values.
+        width: Length of what comes out; of no matter for "normalize".
+        activation: Class of `torch.nn` behind a dense layer.
+        bias: Whether a dense layer adds one.
+        residual: Whether a dense layer's input is added to what comes out, by a linear map without
+            bias where the lengths differ.
+    """
+
+    kind: HeadKind
+    width: int | None = None
+    activation: str = "Identity"
+    bias: bool = True
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(HeadKind):
+            raise ValueError(f"head kind {self.kind!r} is not one of {get_args(HeadKind)}")
+        if self.kind != "normalize" and (not isinstance(self.width, int) or self.width < 1):
+            raise ValueError(f"a {self.kind} head's width={self.width!r} must be 1 or more")
+
+    def length(self, given: int) -> int:
+        """Length of what comes out of vectors of a given length."""
+        if self.kind == "truncate":
+            return min(given, self.width or given)
+        return self.width or given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a checkpoint turns a text into a vector.
 
@@ -65,20 +104,25 @@ class Recipe:
         window: What becomes of a sliding window in the config; LLM2Vec and GritLM "drop" it.
         pooling: Which hidden states (after the final norm) become the vector: "last_token" and
             "first_token" of the whole sequence, "mean" and "weighted_mean" (weights 1..n) over the
-            pooled span, "last_k_mean" = mean over the last `last_k` tokens of the sequence.
+            pooled span, "last_k_mean" = mean over the last `last_k` tokens of the sequence, "max"
+            and "mean_sqrt_length" (the sum over the root of the length) over the span; several are
+            put behind each other.
         last_k: Number of tokens of "last_k_mean".
         pool_span: What the means run over: "all" tokens, or the "text" without BOS and prefix.
             A span that would be empty is the whole sequence.
+        heads: What follows the pooling, in this order.
         query: Template of queries.
         document: Template of documents.
         instruction: Instruction of a query when none is given; documents never get one unasked.
+        prompts: More templates, (name, template) each, for `prompt_name`.
         bos: Token put first: True = the tokenizer's own, a string = that token, False = none.
         eos: Token put last, never truncated; values as for `bos`.
         normalize: Whether vectors have unit L2 length by default.
         max_length: Limit in tokens: of the whole sequence, or of the text if `join` is "segments".
         max_text_length: LLM2Vec's limit of the text alone, reached by dropping whole words.
         join: How prefix, text and suffix are tokenised: as one "string" or as "segments" apart.
-        truncate: What a sequence over `max_length` loses: its "end" (suffix included), or "text".
+        truncate: What a sequence over `max_length` loses: its "end" (suffix included), "text" that
+            is then tokenised anew, or "text_ids", the last ids before those of the suffix.
         separator: LLM2Vec's mark between instruction and text. It is removed from the text, and as
             many last tokens are pooled as the text before the mark has when tokenised alone.
         required_tokens: Strings that must be single entries of the vocabulary.
@@ -90,12 +134,14 @@ class Recipe:
     family: str = "custom"
     causal: bool
     window: Window = "keep"
-    pooling: Pooling
+    pooling: Pooling | tuple[Pooling, ...]
     last_k: int | None = None
     pool_span: PoolSpan = "all"
+    heads: tuple[Head, ...] = ()
     query: Template = Template()
     document: Template = Template()
     instruction: str = ""
+    prompts: tuple[tuple[str, Template], ...] = ()
     bos: bool | str = True
     eos: bool | str = False
     normalize: bool = True
@@ -113,7 +159,12 @@ class Recipe:
             value = getattr(self, field)
             if value not in allowed:
                 raise ValueError(f"recipe {self.name!r}: {field}={value!r} is not one of {allowed}")
-        if (self.pooling == "last_k_mean") != (self.last_k is not None):
+        unknown = [mode for mode in self.poolings if mode not in get_args(Pooling)]
+        if unknown or not self.poolings:
+            raise ValueError(
+                f"recipe {self.name!r}: pooling={self.pooling!r} is not one of {get_args(Pooling)}"
+            )
+        if ("last_k_mean" in self.poolings) != (self.last_k is not None):
             raise ValueError(f"recipe {self.name!r}: last_k goes with pooling='last_k_mean'")
         for field in ("last_k", "max_length", "max_text_length"):
             value = getattr(self, field)
@@ -125,17 +176,24 @@ class Recipe:
                 f"default instruction {self.instruction!r}"
             )
 
-    def template(self, role: Role) -> Template:
-        """The template of a role.
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """All poolings, whose vectors are put behind each other."""
+        return (self.pooling,) if isinstance(self.pooling, str) else self.pooling
+
+    def template(self, role: str) -> Template:
+        """The template of a role, or of a prompt by its name.
 
         Raises:
-            ValueError: `role` is neither "query" nor "document".
+            ValueError: there is none of that name.
         """
-        if role not in get_args(Role):
-            raise ValueError(f"role={role!r} is not one of {get_args(Role)}")
-        return self.query if role == "query" else self.document
+        templates = {**dict(self.prompts), "query": self.query, "document": self.document}
+        if role not in templates:
+            names = (*get_args(Role), *dict(self.prompts))
+            raise ValueError(f"role or prompt {role!r} is not one of {names}")
+        return templates[role]
 
-    def resolve_instruction(self, role: Role, instruction: str | None) -> str:
+    def resolve_instruction(self, role: str, instruction: str | None) -> str:
         """The instruction that is used: the given one, else the default of queries, else "".
 
         Where there is a `separator` (LLM2Vec) it is stripped, and loses separators in it.
@@ -148,11 +206,11 @@ class Recipe:
             instruction = instruction.strip().replace(self.separator, "")
         return instruction
 
-    def prefix(self, role: Role, instruction: str | None = None) -> str:
+    def prefix(self, role: str, instruction: str | None = None) -> str:
         """What stands before a text of `role`, the instruction filled in.
 
         Raises:
-            ValueError: an unknown role, or an instruction that has no place in the template.
+            ValueError: no such role or prompt, or an instruction without a place in the template.
         """
         template = self.template(role)
         return template.render_prefix(self.resolve_instruction(role, instruction))
@@ -163,7 +221,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready values; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {**values, "prompts": dict(values["prompts"])}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -182,16 +241,22 @@ class Recipe:
         for role in get_args(Role):
             if isinstance(values.get(role), dict):
                 values[role] = Template(**values[role])
-        if "required_tokens" in values:
-            values["required_tokens"] = tuple(values["required_tokens"])
+        for field, made in _MADE.items():
+            if field in values:
+                values[field] = made(values[field])
         return cls(**values)
 
 
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "causal": (True, False),
     "window": get_args(Window),
-    "pooling": get_args(Pooling),
     "pool_span": get_args(PoolSpan),
     "join": get_args(Join),
     "truncate": get_args(Truncate),
+}
+_MADE: dict[str, Callable[[Any], Any]] = {  # from JSON
+    "required_tokens": tuple,
+    "pooling": lambda value: value if isinstance(value, str) else tuple(value),
+    "heads": lambda value: tuple(Head(**head) for head in value),
+    "prompts": lambda value: tuple((name, Template(**part)) for name, part in value.items()),
 }

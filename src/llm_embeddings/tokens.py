@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .joins import NO_OFFSETS, Offsets, Ranges, cut_text, locate, segments, separated
-from .recipe import Recipe, Role
+from .recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -79,7 +79,7 @@ def tokenize(
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
     texts: Sequence[str],
-    role: Role,
+    role: str,
     instruction: str | None = None,
     max_length: int | None = None,
     *,
@@ -91,7 +91,7 @@ def tokenize(
         tokenizer: The checkpoint's tokenizer.
         recipe: The checkpoint's recipe.
         texts: Strings; a lone surrogate counts as U+FFFD.
-        role: "query" or "document".
+        role: "query", "document" or the name of a prompt.
         instruction: None = the recipe's default for the role, "" = none.
         max_length: Limit in tokens in the recipe's own meaning; None = the recipe's.
         with_offsets: Also say which tokens are the text's and where each stands in it. A text is
@@ -116,6 +116,8 @@ def tokenize(
     )
     _check_room(frame, recipe)
     clean = [without_lone_surrogates(text) for text in texts]
+    if recipe.template(role).trims:
+        clean = [text.strip() for text in clean]
     if recipe.join == "segments":
         rows = [_row(frame, *parts) for parts in segments(frame, clean)]
     elif recipe.separator and not with_offsets:
@@ -164,8 +166,11 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
     rows = []
     for text, ids, char_ranges in zip(texts, encoded, ranges, strict=True):
         kept, cut, text_start, offsets = ids[:room], max(len(ids) - room, 0), 0, NO_OFFSETS
-        if cut and recipe.truncate == "text" and frame.suffix:
+        if cut and frame.suffix and recipe.truncate == "text":
             kept, char_ranges = cut_text(frame, text, room)
+        elif cut and frame.suffix and recipe.truncate == "text_ids":
+            tail = frame.encode_one(frame.suffix)
+            kept, char_ranges = [*ids[: room - len(tail)], *tail], char_ranges[: room - len(tail)]
         if frame.with_offsets:
             text_start, offsets = locate(frame, text, char_ranges[: len(kept)])
         rows.append(_row(frame, [*frame.bos, *kept, *frame.eos], start, cut, text_start, offsets))
@@ -192,7 +197,7 @@ def _check_room(frame: _Frame, recipe: Recipe) -> None:
     if recipe.join == "segments":
         return
     taken = len(frame.bos) + len(frame.eos) + len(frame.prefix_ids)
-    if recipe.truncate == "text":
+    if recipe.truncate != "end":
         taken += len(frame.encode_one(frame.suffix))
     if taken >= frame.limit:
         raise ValueError(

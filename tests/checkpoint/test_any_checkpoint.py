@@ -60,10 +60,8 @@ def changed(path: Path, copy: Path, file: str, **values: Any) -> Path:
 @pytest.mark.parametrize(
     ("file", "key", "value"),
     [
-        ("sentence_bert_config.json", "do_lower_case", True),
         ("sentence_bert_config.json", "transformer_task", "fill-mask"),
         ("sentence_bert_config.json", "something_new", 1),
-        ("config_sentence_transformers.json", "truncate_dim", 8),
         ("config_sentence_transformers.json", "model_type", "ColBERT"),
         ("1_Pooling/config.json", "something_new", True),
     ],

@@ -75,7 +75,9 @@ def test_prompt_and_instruction_exclude_each_other(e5: Encoder) -> None:
 def test_default_prompt_is_what_plain_encode_uses(e5: Encoder) -> None:
     model = as_sentence_transformer(e5, default_prompt_name="query")
     close(model.encode(TEXTS), e5.encode_query(TEXTS))
-    assert list(model.prompts) == ["query", "document"]
+    assert list(model.prompts) == ["query", "document", *dict(e5.recipe.prompts)]
+    named = model.encode(TEXTS, prompt_name="sts_query")
+    close(named, e5.encode(TEXTS, prompt_name="sts_query"))
 
 
 def test_an_empty_prompt_of_a_role_is_refused(e5: Encoder) -> None:

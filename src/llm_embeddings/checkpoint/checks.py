@@ -23,6 +23,10 @@ def prepare(model: Model) -> None:
     """
     backbone, tokenizer, recipe = model.backbone, model.tokenizer, model.recipe
     check_tokens(tokenizer, recipe)
+    if (model.head is None) == bool(recipe.heads):
+        raise ValueError(
+            f"recipe {recipe.name!r} has the heads {recipe.heads}, and the model's is {model.head}"
+        )
     backbone.eval()
     if recipe.window == "drop" or attends_causally(backbone) != recipe.causal:
         set_direction(backbone.config, recipe)
@@ -65,7 +69,7 @@ def check_tokens(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
     bos = special_id(tokenizer, recipe.bos, "bos")
     eos = special_id(tokenizer, recipe.eos, "eos")
     for role, template in (("query", recipe.query), ("document", recipe.document)):
-        row = tokenize(tokenizer, recipe, ["text"], role)[0]  # type: ignore[arg-type]
+        row = tokenize(tokenizer, recipe, ["text"], role)[0]
         first_and_last = (bos in (None, row.ids[0])) and (eos in (None, row.ids[-1]))
         if not first_and_last or not row.start < len(row.ids):
             raise ValueError(f"recipe {recipe.name!r}: the {role} template {template} does not fit")

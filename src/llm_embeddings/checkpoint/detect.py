@@ -21,7 +21,7 @@ from ..families import (
 )
 from ..recipe import Recipe
 from .files import Checkpoint, read_json
-from .module_files import check_module_kinds, from_module_files, pooling_mode
+from .module_files import check_stated, from_module_files
 
 
 def named(model: str, wanted: str | Recipe | None) -> Recipe | None:
@@ -66,8 +66,7 @@ def settle(
                 f"{model!r} was to be loaded as {known.name!r} ({known.family}), but its files are "
                 f"those of {family}. Pass the right recipe, or a Recipe object to insist"
             )
-        _check_stated_pooling(model, directory, known)
-        check_module_kinds(directory)
+        check_stated(directory, known)
         return known
     if family is not None:
         return _of_family(family, directory, checkpoint)
@@ -101,19 +100,6 @@ def _family(directory: Path, checkpoint: Checkpoint) -> str | None:
     if tokens.issuperset(siblings.BGE_EN_ICL.required_tokens):
         return "bge-en-icl"
     return None
-
-
-def _check_stated_pooling(model: str, directory: Path, known: Recipe) -> None:
-    """Where sentence-transformers files name a pooling, a listed recipe must have the same."""
-    pooling = read_json(directory / "1_Pooling" / "config.json")
-    if not pooling or known.family in ("custom", "plain"):
-        return
-    stated = pooling_mode(directory, pooling)
-    if stated != known.pooling:
-        raise ValueError(
-            f"{model!r} was to be loaded as {known.name!r}, which pools by {known.pooling!r}, but "
-            f"its files say {stated!r}. Pass the right recipe, or a Recipe object to insist"
-        )
 
 
 def _of_family(family: str, directory: Path, checkpoint: Checkpoint) -> Recipe:

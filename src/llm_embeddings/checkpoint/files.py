@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,29 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise ValueError(f"{path} must hold a JSON array of objects")
     return values
+
+
+def check_keys(
+    path: Path, values: Mapping[str, Any], known: Mapping[str, tuple[Any, ...] | None]
+) -> None:
+    """Every key of a file of sentence-transformers is known, with a value that is.
+
+    Args:
+        path: The file, for messages.
+        values: What it holds.
+        known: By key the values that are honoured or change no vector; None = all are.
+
+    Raises:
+        ValueError: a key that would change vectors and is not honoured.
+    """
+    for key, value in values.items():
+        allowed = known.get(key, ())
+        if allowed is not None and value not in allowed:
+            raise ValueError(
+                f"{path}: {key} = {json.dumps(value):.80} is not honoured here, and vectors would "
+                "be others without it: load the directory with SentenceTransformer, or pass "
+                "recipe=Recipe(...) that says what you want"
+            )
 
 
 def _parse(path: Path) -> Any:

@@ -7,10 +7,10 @@ it would only warn about (weights that are missing, an adapter that does not fit
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +25,8 @@ from .adapters import apply_adapters
 from .checks import attends_causally, check_tokens, set_direction
 from .detect import named, settle
 from .files import Source, check_weights, find, resolve
-from .module_files import SENTENCE_TRANSFORMERS
+from .head_files import load_head
+from .module_files import SENTENCE_TRANSFORMERS, transformer_folder, transformer_settings
 from .options import LoadOptions
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     saved = sidecar.read(directory) if wanted is None else None
     if saved is not None:
         recipe = saved.recipe
-    checkpoint = resolve(directory, adapters, source, base=recipe.base if recipe else None)
+    inner = transformer_folder(directory)
+    checkpoint = resolve(inner, adapters, source, base=recipe.base if recipe else None)
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
-    tokenizer = load_tokenizer(checkpoint.tokenizer)
+    lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
+    tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     # What nobody listed attends as its own files make it attend, and no other way.
     observed = recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
@@ -72,14 +75,25 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     if observed:
         recipe = recipe.replace(causal=attends_causally(backbone.eval()))
     ranges = saved.ranges if saved is not None and not adapters else {}
-    return Model(backbone, tokenizer, recipe), ranges
+    width = len(recipe.poolings) * backbone.config.hidden_size
+    head = load_head(directory, recipe, width)
+    if head is not None:
+        head = head.to(backbone.device)
+    return Model(backbone, tokenizer, recipe, head), ranges
 
 
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokenizerFast:
     """The directory's own tokenizer.json.
 
     `AutoTokenizer` of transformers 5 rebuilds Llama tokenizers and changes ids at leading spaces
     and after special tokens, so it is not used.
+
+    Args:
+        directory: Holds the tokenizer.
+        lower: Lower case before anything else, as sentence-transformers' `do_lower_case`.
+
+    Raises:
+        FileNotFoundError: there is no tokenizer.json.
     """
     if not (directory / "tokenizer.json").is_file():
         raise FileNotFoundError(
@@ -89,7 +103,21 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    if lower:
+        _lower(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def _lower(backend: Any) -> None:
+    """What sentence-transformers 6 does (`Transformer.__init__`): text alone, no special token."""
+    from tokenizers import normalizers
+
+    found = backend.normalizer
+    steps: list[Any] = [found] if found is not None else []
+    if isinstance(found, normalizers.Sequence):
+        steps = list(cast(Iterable[Any], found))
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
 def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) -> PreTrainedModel:

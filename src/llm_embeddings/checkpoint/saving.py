@@ -10,10 +10,11 @@ from ..model import Model
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import without_adapters
+from .head_files import save_head
 
 
 def save(model: Model, path: Path, ranges: Mapping[tuple[int, bool], Vectors]) -> None:
-    """Write weights (trained adapters merged), tokenizer and recipe; the recipe last.
+    """Write weights (trained adapters merged), heads, tokenizer and recipe; the recipe last.
 
     Args:
         model: What is written.
@@ -34,4 +35,5 @@ def save(model: Model, path: Path, ranges: Mapping[tuple[int, bool], Vectors]) -
     (path / sidecar.NAME).unlink(missing_ok=True)
     backbone.save_pretrained(path)
     model.tokenizer.save_pretrained(path)
+    save_head(model.head, path)
     sidecar.write(path, sidecar.Sidecar(model.recipe.replace(base=None), dict(ranges)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from ..batching import first_used
 from ..recipe import Pooling, Recipe, Role
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ POOLINGS: dict[Pooling, str] = {
     "mean": "mean",
     "weighted_mean": "weighted mean",
     "last_k_mean": "mean of last tokens",
+    "max": "maximum",
+    "mean_sqrt_length": "sum over root of length",
 }
 
 
@@ -39,6 +42,8 @@ def recipe_facts(recipe: Recipe) -> Iterator[Fact]:
     """What a recipe does, step by step from the text to the vector."""
     yield Fact("query", template(recipe, "query"))
     yield Fact("document", template(recipe, "document"))
+    if recipe.prompts:
+        yield Fact("prompts", ", ".join(name for name, _ in recipe.prompts))
     yield Fact("instruction", _instruction(recipe))
     yield Fact("BOS, EOS", f"{_token(recipe.bos, 'BOS')} first; {_token(recipe.eos, 'EOS')} last")
     yield Fact("limit", _limit(recipe))
@@ -52,7 +57,7 @@ def recipe_facts(recipe: Recipe) -> Iterator[Fact]:
     yield Fact("pooling", f"{_pooling(recipe)}; {length}")
 
 
-def template(recipe: Recipe, role: Role) -> str:
+def template(recipe: Recipe, role: str) -> str:
     """The template of a role, with placeholders for instruction and text."""
     found = recipe.template(role)
     return f"{visible(found.prefix)}{{text}}{visible(found.suffix)}"
@@ -65,13 +70,8 @@ def visible(text: str) -> str:
 
 def pooled(recipe: Recipe, tokens: Tokens) -> range:
     """The positions of the tokens that are pooled into the vector."""
-    count = len(tokens.ids)
-    first = {
-        "first_token": 0,
-        "last_token": count - 1,
-        "last_k_mean": max(count - (recipe.last_k or 1), 0),
-    }.get(recipe.pooling, tokens.start)
-    return range(first, 1 if recipe.pooling == "first_token" else count)
+    whole = recipe.pooling != "first_token"
+    return range(first_used(tokens, recipe), len(tokens.ids) if whole else 1)
 
 
 def _instruction(recipe: Recipe) -> str:
@@ -98,17 +98,22 @@ def _limit(recipe: Recipe) -> str:
     if recipe.max_text_length:
         words += f", {recipe.max_text_length:,} of the text, reached by dropping words"
     kept = [] if not recipe.eos else ["EOS"]
-    if recipe.truncate == "text" and (recipe.query.suffix or recipe.document.suffix):
+    if recipe.truncate != "end" and (recipe.query.suffix or recipe.document.suffix):
         kept.append("what follows the text")
     loses = "a longer one loses its end"
     return f"{words}; {loses}, never {' or '.join(kept)}" if kept else f"{words}; {loses}"
 
 
 def _pooling(recipe: Recipe) -> str:
-    words = POOLINGS[recipe.pooling]
-    if recipe.pooling == "last_k_mean":
+    ways = [_one_pooling(recipe, mode) for mode in recipe.poolings]
+    return ", then ".join([*ways, *(f"{head.kind} ({head.width})" for head in recipe.heads)])
+
+
+def _one_pooling(recipe: Recipe, mode: Pooling) -> str:
+    words = POOLINGS[mode]
+    if mode == "last_k_mean":
         return f"mean of the last {recipe.last_k} tokens"
-    if recipe.pooling in ("last_token", "first_token"):
+    if mode in ("last_token", "first_token"):
         return f"the {words}"
     span = "all tokens" if recipe.pool_span == "all" else "the text, not what stands before it"
     return f"{words} over {span}"

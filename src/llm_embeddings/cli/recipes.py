@@ -50,7 +50,7 @@ def _show(found: list[Recipe]) -> None:
     piped = not sys.stdout.isatty()
     for recipe in found:
         way = "causal" if recipe.causal else "both ways"
-        facts = f"{way:9}  {POOLINGS[recipe.pooling]:19}  {recipe.max_length:>6,} tokens"
+        facts = f"{way:9}  {POOLINGS[recipe.poolings[0]]:19}  {recipe.max_length:>6,} tokens"
         if piped or console.width >= longest + len(facts) + 2:
             console.print(f"[bold]{recipe.name:{longest}}[/]  {facts}")
         else:

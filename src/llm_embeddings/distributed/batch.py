@@ -101,6 +101,8 @@ class EmbedBatch:
         device = _take_share(load.device) if load.device_map is None else None
         self.encoder = Encoder.open(model, replace(load, device=device))
         self._role, self._instruction = role, instruction
+        name = self._options.prompt_name
+        self._named = role if name is None else name
         self._text, self._vectors = text_column, embedding_column
         self.facts = self._facts()
 
@@ -144,12 +146,12 @@ class EmbedBatch:
         """
         few = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
         limit = self._options.max_length
-        rows = self.encoder.model.rows(few, self._role, self._instruction, limit)
+        rows = self.encoder.model.rows(few, self._named, self._instruction, limit)
         return round(sum(len(row.ids) for row in rows) * len(texts) / max(len(few), 1))
 
     def _facts(self) -> Facts:
         encoder, nothing = self.encoder, self.encode([])
-        print_ = encoder.fingerprint(self._role, self._instruction)
+        print_ = encoder.fingerprint(self._named, self._instruction)
         if self._options.precision in NEEDS_RANGES:
             wanted = self._options.normalize
             normalize = encoder.recipe.normalize if wanted is None else wanted
@@ -161,7 +163,7 @@ class EmbedBatch:
             str(encoder.backbone.dtype).removeprefix("torch."),
             nothing.dtype.name,
             nothing.shape[1],
-            encoder.recipe.resolve_instruction(self._role, self._instruction),
+            encoder.recipe.resolve_instruction(self._named, self._instruction),
         )
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..recipe import Role
 from .devices import check_devices, share_cores, use_cores
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Opened(Protocol):
 
     scheduler: Any
 
-    def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
+    def fingerprint(self, role: str = "document", instruction: str | None = None) -> str:
         """A name for its weights."""
 
 

@@ -18,10 +18,12 @@ Engine = Literal["sentence-transformers", "vllm", "tei", "infinity"]
 
 # Our poolings in the words of sentence-transformers' `1_Pooling/config.json`.
 MODES: dict[Pooling, str] = {
-    "last_token": "lasttoken",
     "first_token": "cls_token",
+    "max": "max_tokens",
     "mean": "mean_tokens",
+    "mean_sqrt_length": "mean_sqrt_len_tokens",
     "weighted_mean": "weightedmean_tokens",
+    "last_token": "lasttoken",
 }
 BY_VECTORS = "send token ids, and pool the token vectors that come back"
 
@@ -161,20 +163,29 @@ def unknown_to_modules(model: Model) -> list[str]:
     and this package the mean of the whole row.
     """
     recipe = model.recipe
-    span = recipe.pool_span == "text" and recipe.pooling in ("mean", "weighted_mean")
+    span = recipe.pool_span == "text" and spanned(recipe)
+    ordered = tuple(mode for mode in MODES if mode in recipe.poolings)
     obstacles = {
         f"join={recipe.join!r}": recipe.join != "string",
         f"separator={recipe.separator!r}": recipe.separator is not None,
         f"max_text_length={recipe.max_text_length}": recipe.max_text_length is not None,
-        f"pooling={recipe.pooling!r}": recipe.pooling not in MODES,
-        "weights that start after the prompt": span and recipe.pooling == "weighted_mean",
+        f"pooling={recipe.pooling!r}": ordered != recipe.poolings,
+        "weights that start after the prompt": span and "weighted_mean" in ordered,
+        "a first token that counts before the prompt": span and "first_token" in ordered,
         "text after the input (a template's suffix)": bool(
             recipe.query.suffix or recipe.document.suffix
         ),
         "a prompt whose end is not counted alike": span and _is_miscounted(model),
         "code that is not in transformers": not _is_stock(model),
+        "vectors cut before the last step": _cuts_early(recipe),
     }
     return [name for name, stands in obstacles.items() if stands]
+
+
+def _cuts_early(recipe: Recipe) -> bool:
+    """Whether anything follows a head that cuts; there it is the very last step."""
+    cuts = [number for number, head in enumerate(recipe.heads) if head.kind == "truncate"]
+    return bool(cuts) and (cuts[0] != len(recipe.heads) - 1 or recipe.normalize)
 
 
 def _is_stock(model: Model) -> bool:
@@ -207,7 +218,9 @@ def _hopeless(model: Model, server: Server) -> Iterator[Difference]:
         yield Difference(f"does not have a {kind} decoder")
     elif not recipe.causal and kind not in server.both_ways:
         yield Difference(f"lets a {kind} decoder attend causally; the model attends both ways")
-    if not takes_texts(recipe, server) and not server.takes_ids:
+    if recipe.heads:
+        yield Difference("leaves out the heads that follow the pooling")
+    elif not takes_texts(recipe, server) and not (server.takes_ids and _is_a_share(recipe)):
         yield Difference(_obstacle(recipe, server))
 
 
@@ -253,8 +266,18 @@ def _limits(model: Model, server: Server) -> Iterator[Difference]:
 
 
 def _pools(recipe: Recipe, server: Server) -> bool:
-    whole = recipe.pool_span == "all" or recipe.pooling in ("last_token", "first_token")
-    return recipe.pooling in server.pools and whole
+    plain = not recipe.heads and recipe.pooling in server.pools
+    return plain and (recipe.pool_span == "all" or not spanned(recipe))
+
+
+def _is_a_share(recipe: Recipe) -> bool:
+    """Whether a vector is a weighted mean of token vectors, which a client can take."""
+    return len(recipe.poolings) == 1 and recipe.pooling not in ("max", "mean_sqrt_length")
+
+
+def spanned(recipe: Recipe) -> bool:
+    """Whether a pooling runs over the pooled span, and not over the whole row."""
+    return bool(set(recipe.poolings) - {"last_token", "first_token"})
 
 
 def _obstacle(recipe: Recipe, server: Server) -> str:
@@ -266,4 +289,4 @@ def _obstacle(recipe: Recipe, server: Server) -> str:
     if recipe.pooling == "last_k_mean":
         return f"does not pool the mean of the last {recipe.last_k} tokens"
     span = " of the text without its prompt" if recipe.pool_span == "text" else ""
-    return f"does not pool the {recipe.pooling.replace('_', ' ')}{span}"
+    return f"does not pool the {str(recipe.pooling).replace('_', ' ')}{span}"

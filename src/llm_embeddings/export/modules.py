@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..checkpoint.files import read_json
+from ..checkpoint.head_files import write_head_folders
 from ..checkpoint.saving import save
 from ..model import Model
 from ..recipe import Recipe, Role
@@ -25,6 +26,7 @@ from .engines import (
     Difference,
     Engine,
     fidelity,
+    spanned,
     takes_texts,
     unknown_to_modules,
 )
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 Ranges = Mapping[tuple[int, bool], Vectors]
 _NONE: Ranges = MappingProxyType({})
 _TYPES = "sentence_transformers.models."
-# Every mode that readers of the file may want to find, as a `true` or a `false`.
-_ALL_MODES = (*MODES.values(), "max_tokens", "mean_sqrt_len_tokens")
 
 
 def export_sentence_transformers(model: Model, path: Path, ranges: Ranges = _NONE) -> None:
@@ -205,29 +205,34 @@ def _template(
 def _write_modules(path: Path, model: Model) -> None:
     """The files of sentence-transformers, in the form that all its versions since 2.7 read."""
     recipe = model.recipe
-    folders = {"Transformer": "", "Pooling": "1_Pooling"}
+    kinds = ["Transformer", "Pooling", *write_head_folders(model, path, first=2)]
     if recipe.normalize:
-        folders["Normalize"] = "2_Normalize"
+        kinds.append("Normalize")
     modules = [
-        {"idx": index, "name": str(index), "path": folder, "type": _TYPES + kind}
-        for index, (kind, folder) in enumerate(folders.items())
+        {
+            "idx": index,
+            "name": str(index),
+            "path": f"{index}_{kind}" if index else "",
+            "type": _TYPES + kind,
+        }
+        for index, kind in enumerate(kinds)
     ]
     _write(path / "modules.json", modules)
-    pooling: dict[str, Any] = {"word_embedding_dimension": model.dimension}
-    pooling |= {f"pooling_mode_{mode}": mode == MODES[recipe.pooling] for mode in _ALL_MODES}
-    pooling["include_prompt"] = recipe.pool_span == "all" or recipe.pooling in (
-        "last_token",
-        "first_token",
-    )
+    pooling: dict[str, Any] = {"word_embedding_dimension": model.backbone.config.hidden_size}
+    pooling |= {f"pooling_mode_{mode}": way in recipe.poolings for way, mode in MODES.items()}
+    pooling["include_prompt"] = recipe.pool_span == "all" or not spanned(recipe)
     (path / "1_Pooling").mkdir(exist_ok=True)
     _write(path / "1_Pooling" / "config.json", pooling)
-    prompts = {role: recipe.prefix(role) for role in get_args(Role)}
+    names = [*get_args(Role), *dict(recipe.prompts)]
+    prompts = {name: recipe.prefix(name) for name in names}
     settings: dict[str, Any] = {
         "model_type": "SentenceTransformer",
         "prompts": prompts,
         "default_prompt_name": "document" if prompts["document"] else None,
         "similarity_fn_name": "cosine",
     }
+    if recipe.heads and recipe.heads[-1].kind == "truncate":
+        settings["truncate_dim"] = recipe.heads[-1].width
     if not recipe.causal:
         reason = "Earlier versions ignore is_causal in config.json and attend causally."
         settings["requirements"] = {"transformers": {"specifier": ">=5.2", "reason": reason}}

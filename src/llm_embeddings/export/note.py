@@ -40,7 +40,7 @@ def command(model: Model, engine: Engine, where: str = ".") -> str:
         return (
             f"docker run --gpus all -p 8080:80 -v {mount}:/model "
             "ghcr.io/huggingface/text-embeddings-inference:1.9 "
-            f"--model-id /model --dtype float16 --pooling {_POOLINGS[recipe.pooling]}"
+            f"--model-id /model --dtype float16 --pooling {_POOLINGS[str(recipe.pooling)]}"
         )
     if engine == "infinity":
         return (

@@ -11,6 +11,7 @@ from ..recipe import Recipe
 from .pooling import pool
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -59,6 +60,9 @@ def embed(
     ids: torch.Tensor,
     starts: torch.Tensor,
     lengths: torch.Tensor,
+    head: nn.Module | None = None,
 ) -> torch.Tensor:
     """Vectors `[batch, dim]` (float32, not normalised) of right-padded rows; gradients flow."""
-    return pool(forward(backbone, recipe, ids, lengths), starts.to(ids.device), lengths, recipe)
+    hidden = forward(backbone, recipe, ids, lengths)
+    pooled = pool(hidden, starts.to(ids.device), lengths, recipe)
+    return pooled if head is None else head(pooled)

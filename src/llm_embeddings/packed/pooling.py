@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..recipe import Recipe
+from ..recipe import Pooling, Recipe
 
 
 def pool(
@@ -13,7 +13,8 @@ def pool(
     """One vector per row, pooled in float32.
 
     Formulas: llm2vec 0.2.3 `LLM2Vec.get_pooling` and gritlm 1.0.2 `GritLM.pooling` agree on the
-    mean and on weights 1..n for the weighted mean; the last k tokens are FlagEmbedding's LLARA.
+    mean and on weights 1..n for the weighted mean; the last k tokens are FlagEmbedding's LLARA; the
+    maximum and the sum over the root of the length are sentence-transformers' `Pooling`.
 
     Args:
         hidden: `[batch, length, dim]`.
@@ -22,24 +23,31 @@ def pool(
         recipe: Says which pooling.
 
     Returns:
-        `[batch, dim]`, float32, not normalised.
+        `[batch, poolings * dim]`, float32, not normalised.
     """
-    if recipe.pooling == "first_token":
+    parts = [_pooled(mode, hidden, starts, lengths, recipe.last_k or 1) for mode in recipe.poolings]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _pooled(
+    mode: Pooling, hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, last_k: int
+) -> torch.Tensor:
+    """One vector per row by one pooling, float32."""
+    if mode == "first_token":
         return hidden[:, 0].float()
-    if recipe.pooling == "last_token":
+    if mode == "last_token":
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1].float()
-    if recipe.pooling == "last_k_mean":
-        starts = (lengths - (recipe.last_k or 1)).clamp(min=0)
-    positions = _positions(hidden)
+    if mode == "last_k_mean":
+        starts = (lengths - last_k).clamp(min=0)
+    positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
     inside = (positions >= starts[:, None]) & (positions < lengths[:, None])
+    if mode == "max":
+        return hidden.float().masked_fill(~inside[..., None], -torch.inf).amax(1)
     weights = inside.float()
-    if recipe.pooling == "weighted_mean":
+    if mode == "weighted_mean":
         weights = weights * weights.cumsum(1)
-    weights = weights / weights.sum(1, keepdim=True)
+    total = weights.sum(1, keepdim=True)
+    weights = weights / (total.sqrt() if mode == "mean_sqrt_length" else total)
     # Padding may hold anything, NaN included, and 0 * NaN is NaN.
     states = hidden.float().masked_fill(~inside[..., None], 0.0)
     return (states * weights[..., None]).sum(1)
-
-
-def _positions(rows: torch.Tensor) -> torch.Tensor:
-    return torch.arange(rows.shape[1], device=rows.device)[None]

@@ -120,7 +120,7 @@ def _pieces(
     def tokens_of(begin: int, end: int) -> Tokens:
         texts = [text[begin:end]]
         parts = encoder.tokenizer, encoder.recipe, texts, "document", instruction
-        return tokenize(*parts, max_length=_NO_LIMIT, with_offsets=True)[0]  # type: ignore[arg-type]
+        return tokenize(*parts, max_length=_NO_LIMIT, with_offsets=True)[0]
 
     first = 0
     while first < len(spans):

@@ -64,6 +64,7 @@ class EmbeddingRequest(BaseModel):
     user: str | None = None
     role: Role | None = None
     instruction: str | None = None
+    prompt_name: str | None = None
 
 
 def parse(body: bytes | bytearray, most_inputs: int) -> EmbeddingRequest:

@@ -41,13 +41,16 @@ class Served:
     max_length: int | None = None
     max_batch_tokens: int | None = None
 
-    def options(self, dimensions: int | None = None) -> EncodeKeywords:
-        """What a call of the encoder is given; the dimensions are the request's."""
+    def options(
+        self, dimensions: int | None = None, prompt_name: str | None = None
+    ) -> EncodeKeywords:
+        """What a call of the encoder is given; dimensions and prompt are the request's."""
         return {
             "normalize": self.normalize,
             "truncate_dim": dimensions,
             "max_length": self.max_length,
             "max_batch_tokens": self.max_batch_tokens,
+            "prompt_name": prompt_name,
         }
 
 
@@ -154,16 +157,17 @@ class Service:
             ApiError: the request is wrong, too much for now, or took too long.
         """
         role, instruction = self._as_what(asked)
+        named = role if asked.prompt_name is None else _known(encoder, asked.prompt_name)
         _check_dimensions(encoder, asked.dimensions)
         try:
             async with asyncio.timeout(self.limits.timeout):
-                counted = await self._count(encoder, asked.input, role, instruction)
+                counted = await self._count(encoder, asked.input, named, instruction)
                 with self.queue.place(counted.tokens):
                     vectors: Vectors = await encoder.aencode(
                         counted.texts,
                         role,
                         instruction,
-                        **self._served.options(asked.dimensions),
+                        **self._served.options(asked.dimensions, asked.prompt_name),
                     )
         except TimeoutError as error:
             raise self._late() from error
@@ -181,12 +185,12 @@ class Service:
                 param="role",
             )
         role: Role = asked.role or named or "document"
-        if asked.instruction is not None or role == "document":
+        if asked.instruction is not None or role == "document" or asked.prompt_name:
             return role, asked.instruction
         return role, self._served.instruction
 
     async def _count(
-        self, encoder: Encoder, inputs: Inputs, role: Role, instruction: str | None
+        self, encoder: Encoder, inputs: Inputs, role: str, instruction: str | None
     ) -> _Counted:
         """Tokenise the texts of a request to count its tokens; many texts in a thread."""
         if isinstance(inputs[0], list) and not self._served.token_arrays:
@@ -216,7 +220,7 @@ class Service:
 def _counted(
     encoder: Encoder,
     inputs: Inputs,
-    role: Role,
+    role: str,
     instruction: str | None,
     max_length: int | None,
 ) -> _Counted:
@@ -239,6 +243,15 @@ def _texts(encoder: Encoder, inputs: Inputs) -> list[str]:
     if arrays:
         return texts_of_arrays(encoder.tokenizer, arrays)
     return [one for one in inputs if isinstance(one, str)]
+
+
+def _known(encoder: Encoder, prompt_name: str) -> str:
+    """The name of a prompt, which the model has."""
+    try:
+        encoder.recipe.template(prompt_name)
+    except ValueError as error:
+        raise ApiError(400, str(error), code="invalid_value", param="prompt_name") from error
+    return prompt_name
 
 
 def _check_dimensions(encoder: Encoder, dimensions: int | None) -> None:

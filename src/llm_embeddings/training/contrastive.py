@@ -166,7 +166,7 @@ class _Stage:
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
         self._trained = load_backbone_for_training(options)
-        width = self._trained.backbone.config.hidden_size
+        width = self._trained.dimension
         longest = max(options.matryoshka, default=0)
         check_option(
             "matryoshka", longest, longest <= width, f"is longer than the vectors: {width}"
@@ -174,7 +174,9 @@ class _Stage:
         for survey in self._mixture.surveys:  # raises where a template takes no instruction
             first = next(iter(read(survey.source)))
             self._rows(choose([first], 0, options.instruction, random.Random(0)))
-        self._encoding = Encoding(self._trained.backbone, self._trained.recipe)
+        self._encoding = Encoding(
+            self._trained.backbone, self._trained.recipe, head=self._trained.head
+        )
         self.model: torch.nn.Module = self._encoding
 
     def batches(self, start: int) -> Iterator[list[Pair]]:

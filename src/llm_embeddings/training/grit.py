@@ -172,7 +172,9 @@ class _Stage:
         head = load_head(options, self._trained.backbone)
         if options.lora is None:
             head.weight.requires_grad_(bool(options.generative_weight))
-        self._encoding = Encoding(self._trained.backbone, self._trained.recipe)
+        self._encoding = Encoding(
+            self._trained.backbone, self._trained.recipe, head=self._trained.head
+        )
         with torch.no_grad():  # a backbone whose direction is fixed is refused here
             self._encoding.hidden([[0]], causal=True)
         self.model: torch.nn.Module = UnifiedModel(self._encoding, head)

@@ -94,6 +94,7 @@ class _Stage:
         self._encoding = Encoding(
             self._trained.backbone,
             self._trained.recipe,
+            head=self._trained.head,
             attention_dropout=options.attention_dropout,
         )
         self.model: torch.nn.Module = self._encoding

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 
 from ..model import Model
-from ..recipe import Role
 
 _SAMPLES = 256
+_TEMPLATES = ("query", "document", "prompts")
 
 
 class Fingerprints:
@@ -22,12 +23,14 @@ class Fingerprints:
         """Nothing is read yet."""
         self._known: tuple[tuple[Any, ...], str] | None = None
 
-    def of(self, model: Model, role: Role, instruction: str | None) -> str:
+    def of(self, model: Model, role: str, instruction: str | None) -> str:
         """32 hex digits over weights, tokenizer, recipe, role and instruction."""
         recipe = model.recipe
         prefix, suffix = recipe.prefix(role, instruction), recipe.template(role).suffix
         facts = recipe.replace(name="", source="", base=None, instruction="").to_dict()
-        facts = {key: value for key, value in facts.items() if key not in ("query", "document")}
+        facts = {key: value for key, value in facts.items() if key not in _TEMPLATES}
+        if not recipe.heads:
+            del facts["heads"]
         if recipe.window == ("keep" if recipe.causal else "drop"):
             del facts["window"]  # names given before there was the field stay valid
         parts = [facts, prefix, suffix, self._parts(model)]
@@ -45,7 +48,8 @@ def _digest(model: Model) -> str:
     """Of each weight tensor 256 evenly spaced values are read: any training moves some of them."""
     digest = hashlib.sha256()
     digest.update(model.tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
-    for name, weight in _plain_weights(model.backbone.named_parameters()):
+    head = () if model.head is None else model.head.named_parameters(prefix="head")
+    for name, weight in _plain_weights(chain(model.backbone.named_parameters(), head)):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.device.type != "meta":
             flat = weight.detach().reshape(-1)

@@ -6,7 +6,6 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from ..recipe import Role
 from ..vectors import Vectors
 from .store import VectorCache
 
@@ -15,7 +14,7 @@ class Lookup:
     """One call's way to the cache; windows of texts come back in the order they were looked up."""
 
     def __init__(
-        self, cache: VectorCache, fingerprints: Mapping[Role, str], max_length: int
+        self, cache: VectorCache, fingerprints: Mapping[str, str], max_length: int
     ) -> None:
         """Name what decides the states besides the text.
 

@@ -65,6 +65,8 @@ class LLMEmbeddings(ModelFields, Embeddings):
         encoder: A loaded `Encoder` to share, instead of all of the above. It is not serialised.
         query_instruction: None = the recipe's default; "" = none.
         document_instruction: None and "" = none.
+        query_prompt_name: One of the checkpoint's named prompts, in place of the query template.
+        document_prompt_name: The same for documents.
         normalize: Unit L2 length; None = as the recipe says.
         truncate_dim: Keep this many dimensions.
         precision: "float32"; "float16" rounds to half precision; "int8" and "uint8" give whole
@@ -76,6 +78,8 @@ class LLMEmbeddings(ModelFields, Embeddings):
 
     query_instruction: str | None = None
     document_instruction: str | None = None
+    query_prompt_name: str | None = None
+    document_prompt_name: str | None = None
     normalize: bool | None = None
     truncate_dim: int | None = None
     precision: FloatPrecision = "float32"
@@ -137,8 +141,9 @@ class LLMEmbeddings(ModelFields, Embeddings):
         """
         encoder = self.encoder
         normalize = encoder.recipe.normalize if self.normalize is None else self.normalize
+        name = self._prompt_name(role)
         facts: list[Any] = [
-            encoder.fingerprint(role, self._instruction(role)),
+            encoder.fingerprint(role if name is None else name, self._instruction(role)),
             normalize,
             self.dimension,
             self.precision,
@@ -153,27 +158,31 @@ class LLMEmbeddings(ModelFields, Embeddings):
     def _instruction(self, role: Role) -> str | None:
         return self.query_instruction if role == "query" else self.document_instruction
 
-    def _options(self) -> EncodeKeywords:
-        names = [field.name for field in dataclasses.fields(EncodeOptions)]
+    def _prompt_name(self, role: Role) -> str | None:
+        return self.query_prompt_name if role == "query" else self.document_prompt_name
+
+    def _options(self, role: Role) -> EncodeKeywords:
+        names = {field.name for field in dataclasses.fields(EncodeOptions)} - {"prompt_name"}
         options: Any = {name: getattr(self, name) for name in names}
+        options["prompt_name"] = self._prompt_name(role)
         found: EncodeKeywords = options
         return found
 
     def _try(self, texts: list[str], role: Role) -> None:
         """Embed without a progress bar: raises for options that do not fit."""
-        options: EncodeKeywords = {**self._options(), "show_progress": False}
+        options: EncodeKeywords = {**self._options(role), "show_progress": False}
         self.encoder.encode(texts, role, self._instruction(role), **options)
 
     def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
         _check_list(texts)
         return _to_lists(
-            self.encoder.encode(texts, role, self._instruction(role), **self._options())
+            self.encoder.encode(texts, role, self._instruction(role), **self._options(role))
         )
 
     async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
         _check_list(texts)
         return _to_lists(
-            await self.encoder.aencode(texts, role, self._instruction(role), **self._options())
+            await self.encoder.aencode(texts, role, self._instruction(role), **self._options(role))
         )
 
 

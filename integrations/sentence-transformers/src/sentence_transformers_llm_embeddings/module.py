@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import InputModule
 from llm_embeddings import Encoder, Recipe, Template
 from llm_embeddings.checkpoint.options import LoadOptions
 from llm_embeddings.inputs import check_texts
-from llm_embeddings.model import Model
+from llm_embeddings.model import Model, vector_length
 from llm_embeddings.packed.padded import embed, pad
 from llm_embeddings.tokens import tokenize
 
@@ -59,7 +59,9 @@ def as_sentence_transformer(
             which sentence-transformers cannot tell from a prompt that nobody set.
     """
     module = EncoderModule(encoder)
-    defaults: dict[str, str] = {role: module.default_prompt(role) for role in ROLES}
+    defaults: dict[str, str] = {
+        name: module.default_prompt(name) for name in (*ROLES, *dict(encoder.recipe.prompts))
+    }
     prompts = {**defaults, **(prompts or {})}
     for role, default in defaults.items():
         if default and not prompts[role]:
@@ -88,6 +90,7 @@ class EncoderModule(InputModule):
         backbone: The decoder; a submodule, so `.to()`, trainers and PEFT find it.
         tokenizer: Its tokenizer.
         recipe: How the two are used.
+        head: What follows the pooling; a submodule, or None.
     """
 
     forward_kwargs = {"instruction"}  # noqa: RUF012
@@ -99,6 +102,7 @@ class EncoderModule(InputModule):
         self.backbone = encoder.backbone
         self.tokenizer = encoder.tokenizer
         self.recipe: Recipe = encoder.recipe
+        self.head = encoder.model.head
         self._encoder = encoder
         self._max_seq_length = encoder.max_length
 
@@ -107,7 +111,7 @@ class EncoderModule(InputModule):
         """An Encoder of this module's present weights, tokenizer and limit."""
         encoder = copy.copy(self._encoder)
         recipe = self.recipe.replace(max_length=self.max_seq_length)
-        encoder.model = Model(self.backbone, self.tokenizer, recipe)
+        encoder.model = Model(self.backbone, self.tokenizer, recipe, self.head)
         return encoder
 
     @property
@@ -127,13 +131,13 @@ class EncoderModule(InputModule):
 
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
-        return int(self.backbone.config.hidden_size)
+        return vector_length(self.recipe, int(self.backbone.config.hidden_size))
 
     def get_config_dict(self) -> dict[str, Any]:
         """What `repr` shows; all settings are saved by the encoder itself."""
         return {"recipe": self.recipe.name, "max_seq_length": self.max_seq_length}
 
-    def default_prompt(self, role: Role) -> str:
+    def default_prompt(self, role: str) -> str:
         """What the recipe puts around a text of `role`, its default instruction filled in.
 
         It is the name by which `encode(..., prompt_name="query")` is understood, too.
@@ -143,7 +147,7 @@ class EncoderModule(InputModule):
 
     def on_model_ready(self, model: Any) -> None:
         """Show the recipe's prefixes as the prompts of a model that has none."""
-        for role in ROLES:
+        for role in (*ROLES, *dict(self.recipe.prompts)):
             model.prompts[role] = model.prompts.get(role) or self.default_prompt(role)
 
     def preprocess(  # type: ignore[override]  # an unknown option is an error
@@ -170,9 +174,8 @@ class EncoderModule(InputModule):
             TypeError: an input is not a string.
             ValueError: an unknown task, or both a prompt of one's own and an instruction.
         """
-        role = _role(task)
-        recipe = self.recipe
-        for candidate in (role, *ROLES):
+        role, recipe = str(_role(task)), self.recipe
+        for candidate in (role, *ROLES, *dict(recipe.prompts)):
             if prompt == self.default_prompt(candidate):
                 role, prompt = candidate, None
         if prompt is not None:
@@ -182,7 +185,7 @@ class EncoderModule(InputModule):
                     "instruction fills the recipe's template, a prompt stands in place of it"
                 )
             fixed = Template(prompt, recipe.template(role).suffix, bare=prompt)
-            recipe = recipe.replace(query=fixed, document=fixed, instruction="")
+            recipe, role = recipe.replace(query=fixed, document=fixed, instruction=""), "document"
         texts, _ = check_texts(list(inputs))
         rows = tokenize(self.tokenizer, recipe, texts, role, instruction, self.max_seq_length)
         ids, lengths = pad([row.ids for row in rows], torch.device("cpu"))
@@ -200,9 +203,8 @@ class EncoderModule(InputModule):
             **kwargs: The `instruction`, which has done its work in `preprocess`.
         """
         lengths = features["attention_mask"].sum(1)
-        vectors = embed(
-            self.backbone, self.recipe, features["input_ids"], features["pool_start"], lengths
-        )
+        rows = features["input_ids"], features["pool_start"], lengths
+        vectors = embed(self.backbone, self.recipe, *rows, self.head)
         if self.recipe.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         features["sentence_embedding"] = vectors
@@ -262,9 +264,8 @@ class EncoderModule(InputModule):
             raise ValueError(f"model_kwargs {sorted(unknown)} are not among {_MODEL_KWARGS}")
         source: str | None = model_name_or_path
         if subfolder:
-            source = cls.load_dir_path(
-                model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
-            )
+            place = token, cache_folder, revision, local_files_only
+            source = cls.load_dir_path(model_name_or_path, subfolder, *place)
         if source is None:
             raise FileNotFoundError(f"{model_name_or_path} has no folder {subfolder!r}")
         options = LoadOptions(

@@ -35,6 +35,7 @@ from .options import (
     Output,
     Overwrite,
     PrecisionOption,
+    PromptName,
     Quiet,
     Restart,
     RoleOption,
@@ -66,6 +67,12 @@ class Task:
     options: dict[str, Any]
     quantization: str | None
 
+    @property
+    def named(self) -> str:
+        """The prompt, else the role."""
+        name: str | None = self.options["prompt_name"]
+        return self.role if name is None else name
+
 
 @with_load_options()
 def encode(
@@ -74,6 +81,7 @@ def encode(
     model: ModelOption = None,
     role: RoleOption = "document",
     instruction: Instruction = None,
+    prompt_name: PromptName = None,
     column: Column = "text",
     form: FormatOption = None,
     encoding: Encoding = None,
@@ -102,6 +110,7 @@ def encode(
         "normalize": normalize,
         "max_length": max_length,
         "max_batch_tokens": batch_tokens,
+        "prompt_name": prompt_name,
     }
     task = Task(role, instruction, options, load.quantization)
     # Called late: mistakes in the input show before the model is loaded.
@@ -206,8 +215,8 @@ def _settings(encoder: Encoder, task: Task, source: Source, output: Path) -> dic
         "device": encoder.device.type,
         "packing": encoder.packing,
         "quantization": task.quantization,
-        "model and instruction": encoder.fingerprint(task.role, task.instruction),
-        "role": task.role,
+        "model and instruction": encoder.fingerprint(task.named, task.instruction),
+        "role": task.named,
         "precision": options["precision"],
         "ranges": _ranges(encoder, options),
         "dimensions": options["truncate_dim"],
@@ -242,7 +251,7 @@ def _vectors(encoder: Encoder, task: Task, chunk: Chunk) -> NDArray[Any]:
 def _tokens(encoder: Encoder, task: Task, chunk: Chunk) -> int:
     """How many tokens a chunk has."""
     limit = task.options["max_length"]
-    rows = encoder.model.rows(chunk.texts, task.role, task.instruction, limit)
+    rows = encoder.model.rows(chunk.texts, task.named, task.instruction, limit)
     return sum(len(row.ids) for row in rows)
 
 

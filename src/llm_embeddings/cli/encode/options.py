@@ -45,6 +45,13 @@ Instruction = Annotated[
         rich_help_panel=VECTORS_PANEL,
     ),
 ]
+PromptName = Annotated[
+    str | None,
+    typer.Option(
+        help="A prompt of the checkpoint by name, in place of the role's.",
+        rich_help_panel=VECTORS_PANEL,
+    ),
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option("--precision", help="Type of the numbers.", rich_help_panel=VECTORS_PANEL),

@@ -64,22 +64,29 @@ class Encoding(torch.nn.Module):
     Attributes:
         backbone: The decoder without a head.
         recipe: How it embeds.
+        head: What follows the pooling (`Model.head`), or None.
         packing: How rows share a pass, in words for logs and model cards.
     """
 
     def __init__(
-        self, backbone: PreTrainedModel, recipe: Recipe, *, attention_dropout: float = 0.0
+        self,
+        backbone: PreTrainedModel,
+        recipe: Recipe,
+        *,
+        head: torch.nn.Module | None = None,
+        attention_dropout: float = 0.0,
     ) -> None:
         """Wrap a backbone that `load_backbone_for_training` gave.
 
         Args:
             backbone: Decoder without a head.
             recipe: How it embeds.
+            head: What follows the pooling.
             attention_dropout: Dropout on attention weights, in training mode.
         """
         super().__init__()
         kernel, self.packing = choose_kernel(backbone, recipe)
-        self.backbone, self.recipe = backbone, recipe
+        self.backbone, self.recipe, self.head = backbone, recipe, head
         self._kernel, self._dropout = kernel, attention_dropout
         for module in backbone.modules():
             if hasattr(module, "attention_dropout"):
@@ -164,14 +171,22 @@ class Encoding(torch.nn.Module):
         hidden = forward(self.backbone, self.recipe, ids, lengths)
         if starts is None:
             return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
-        return pool(hidden, torch.tensor(starts, device=ids.device), lengths, self.recipe)
+        return self._vectors(hidden, starts, lengths)
 
     def _pooled(self, pack: Pack, hidden: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
         """Vectors `[rows, dim]` of a pack's hidden states `[tokens, dim]`, in the order of rows."""
         parts, order = [], []
         for bucket, states in zip(pack.buckets, pack.padded(hidden), strict=True):
-            first = torch.tensor([starts[text] for text in bucket.texts], device=states.device)
-            parts.append(pool(states, first, bucket.lengths.to(states.device), self.recipe))
+            first = [starts[text] for text in bucket.texts]
+            parts.append(self._vectors(states, first, bucket.lengths.to(states.device)))
             order.extend(bucket.texts)
         place = torch.tensor(order, device=hidden.device).argsort()
         return torch.cat(parts).index_select(0, place)
+
+    def _vectors(
+        self, hidden: torch.Tensor, starts: Sequence[int], lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """Hidden states `[rows, length, dim]` pooled, and what follows."""
+        first = torch.tensor(starts, device=hidden.device)
+        pooled = pool(hidden, first, lengths, self.recipe)
+        return pooled if self.head is None else self.head(pooled)

@@ -12,6 +12,7 @@ import torch
 from ...arithmetic.dtype import resolve_dtype
 from ...checkpoint import sidecar
 from ...checkpoint.files import Source, find, read_json, resolve
+from ...checkpoint.head_files import save_head
 from ...model import Model
 from ..options import StageOptions
 from .lora import merged_state, save_adapter
@@ -50,6 +51,7 @@ def save_result(
         if generates:
             _look_back(directory / "config.json", read_json(root / "config.json"))
     tokenizer.save_pretrained(directory)
+    save_head(trained.head, directory)
     named_so = recipe.replace(name=options.output.resolve().name, base=None)
     sidecar.write(directory, sidecar.Sidecar(named_so))
 

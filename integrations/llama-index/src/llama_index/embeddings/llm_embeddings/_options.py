@@ -7,6 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llm_embeddings import Encoder, Recipe
 from llm_embeddings.checkpoint.options import LoadOptions, from_plain, plain
 
@@ -40,13 +43,15 @@ class ModelKeywords(TypedDict, total=False):
 
 
 class EmbeddingKeywords(ModelKeywords, total=False):
-    """And what decides a vector: the core's `EncodeOptions`, instructions by LlamaIndex's names.
+    """And what decides a vector: the core's `EncodeOptions`, those of queries and texts apart.
 
     `show_progress` is no option here: LlamaIndex's own methods take it, and show its own bar.
     """
 
     query_instruction: str | None
     text_instruction: str | None
+    query_prompt_name: str | None
+    text_prompt_name: str | None
     normalize: bool | None
     truncate_dim: int | None
     precision: FloatPrecision
@@ -91,3 +96,9 @@ def check_encoder(encoder: Any) -> None:
             f"encoder is {type(encoder).__name__}, not an llm_embeddings.Encoder: make one with "
             "Encoder.from_pretrained, or pass model_name="
         )
+
+
+def to_lists(vectors: NDArray[Any]) -> list[list[float]]:
+    """Vectors as LlamaIndex wants them."""
+    lists: list[list[float]] = vectors.astype(np.float64).tolist()
+    return lists

@@ -6,11 +6,9 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
-from numpy.typing import NDArray
 
 from llm_embeddings import Encoder
 from llm_embeddings.inputs import EncodeKeywords, EncodeOptions, check_names
@@ -24,6 +22,7 @@ from ._options import (
     check_list,
     load_options,
     plain_options,
+    to_lists,
 )
 
 if TYPE_CHECKING:
@@ -37,10 +36,9 @@ UNNAMED = "<encoder>"
 class LLMEmbedding(BaseEmbedding):
     """Embeddings from a decoder LLM, for LlamaIndex.
 
-    The model is loaded when the object is made, so that errors come early; an unpickled object
-    loads it when it first embeds. What decides a vector is a public field and cannot be assigned:
-    an index and its cache must not change under their feet. For other options over the same weights
-    make another object: `LLMEmbedding(encoder=embed_model.encoder, ...)`.
+    The model is loaded when the object is made, so that errors come early; an unpickled one loads
+    it when it first embeds. What decides a vector is a public field and cannot be assigned: for
+    other options over the same weights make `LLMEmbedding(encoder=embed_model.encoder, ...)`.
 
     Example:
         >>> from llama_index.core import Settings
@@ -69,6 +67,7 @@ class LLMEmbedding(BaseEmbedding):
         vector_cache: File that keeps vectors for the next call, run or process, each role's apart.
         query_instruction: None = the recipe's default; "" = none.
         text_instruction: None and "" = none.
+        query_prompt_name, text_prompt_name: Named prompts of the checkpoint, for the templates.
         normalize: Unit L2 length; None = as the recipe says.
         truncate_dim: Keep this many dimensions.
         precision: "float32"; "float16" rounds to half precision; "int8" and "uint8" give whole
@@ -94,6 +93,8 @@ class LLMEmbedding(BaseEmbedding):
     vector_cache: str | None = Field(default=None, frozen=True)
     query_instruction: str | None = Field(default=None, frozen=True)
     text_instruction: str | None = Field(default=None, frozen=True)
+    query_prompt_name: str | None = Field(default=None, frozen=True)
+    text_prompt_name: str | None = Field(default=None, frozen=True)
     normalize: bool | None = Field(default=None, frozen=True)
     truncate_dim: int | None = Field(default=None, frozen=True)
     precision: FloatPrecision = Field(default="float32", frozen=True)
@@ -162,8 +163,7 @@ class LLMEmbedding(BaseEmbedding):
         Raises:
             ValueError: the checkpoint's vectors are not those of the object that was pickled.
         """
-        handle = self._handle
-        with handle.lock:
+        with (handle := self._handle).lock:
             if handle.encoder is None:
                 tame_forked_torch()
                 encoder = self._load()
@@ -197,6 +197,7 @@ class LLMEmbedding(BaseEmbedding):
             "fingerprint": self.fingerprint,
             "device": str(self.encoder.device),
             "dimension": self.dimension,
+            **self.model_dump(include={"query_prompt_name", "text_prompt_name"}),
             "query_instruction": recipe.resolve_instruction("query", self.query_instruction),
             "text_instruction": recipe.resolve_instruction("document", self.text_instruction),
             "normalize": recipe.normalize if self.normalize is None else self.normalize,
@@ -220,16 +221,15 @@ class LLMEmbedding(BaseEmbedding):
     def __getstate__(self) -> dict[str, Any]:
         if self.model_name == UNNAMED:
             raise ValueError(
-                "an LLMEmbedding made over an encoder without a name does not pickle: give "
-                "model_name= (and recipe, adapters, dtype as loaded) beside encoder="
+                "an LLMEmbedding over an encoder without a name does not pickle: give model_name= "
+                "(and recipe, adapters, dtype as loaded) beside encoder="
             )
         return super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         fields = type(self).model_fields.items()
         defaults = {name: field.get_default(call_default_factory=True) for name, field in fields}
-        state = {**state, "__dict__": {**defaults, **state["__dict__"]}}
-        BaseModel.__setstate__(self, state)
+        BaseModel.__setstate__(self, {**state, "__dict__": {**defaults, **state["__dict__"]}})
 
     def _load(self) -> Encoder:
         if self.model_name == UNNAMED:
@@ -246,33 +246,40 @@ class LLMEmbedding(BaseEmbedding):
         self._embed([], "document")
         if self.embeddings_cache is None:
             return
-        query = self.encoder.fingerprint("query", self.query_instruction)
-        if query != self.encoder.fingerprint("document", self.text_instruction):
+        if self._named("query") != self._named("document"):
             raise ValueError(
                 "embeddings_cache has one entry per string, for query and text alike, and this "
                 "model embeds the two differently: leave it out, and run an IngestionPipeline, "
                 "whose own cache keeps texts apart by model and options"
             )
 
-    def _instruction(self, role: Role) -> str | None:
-        return self.query_instruction if role == "query" else self.text_instruction
+    def _side(self, role: Role) -> tuple[str | None, str | None]:
+        """Instruction and prompt of a role."""
+        if role == "query":
+            return self.query_instruction, self.query_prompt_name
+        return self.text_instruction, self.text_prompt_name
 
-    def _options(self) -> EncodeKeywords:
+    def _named(self, role: Role) -> str:
+        instruction, prompt = self._side(role)
+        return self.encoder.fingerprint(role if prompt is None else prompt, instruction)
+
+    def _options(self, prompt: str | None) -> EncodeKeywords:
         own = type(self).model_fields
         names = [field.name for field in dataclasses.fields(EncodeOptions) if field.name in own]
-        options: Any = {name: getattr(self, name) for name in names}
+        options: Any = {"prompt_name": prompt, **{name: getattr(self, name) for name in names}}
         found: EncodeKeywords = options
         return found
 
     def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
         check_list(texts)
-        instruction = self._instruction(role)
-        return _to_lists(self.encoder.encode(texts, role, instruction, **self._options()))
+        instruction, prompt = self._side(role)
+        return to_lists(self.encoder.encode(texts, role, instruction, **self._options(prompt)))
 
     async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
         check_list(texts)
-        instruction = self._instruction(role)
-        return _to_lists(await self.encoder.aencode(texts, role, instruction, **self._options()))
+        instruction, prompt = self._side(role)
+        options = self._options(prompt)
+        return to_lists(await self.encoder.aencode(texts, role, instruction, **options))
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._embed([query], "query")[0]
@@ -291,8 +298,3 @@ class LLMEmbedding(BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._aembed(texts, "document")
-
-
-def _to_lists(vectors: NDArray[Any]) -> list[list[float]]:
-    lists: list[list[float]] = vectors.astype(np.float64).tolist()
-    return lists

@@ -1,0 +1,190 @@
+"""Heads on disk: as sentence-transformers' module folders, and as one file beside a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..model import Model
+from ..packed.heads import build
+from ..recipe import Head, Recipe
+from .files import check_keys, check_safetensors, read_json, read_json_list
+
+NAME = "heads.safetensors"
+FOLLOWING = ("Dense", "LayerNorm", "Dropout", "Normalize")  # modules that may follow a pooling
+_VECTOR = ("sentence_embedding",)
+ANY = None
+_KEYS: dict[str, dict[str, Any]] = {
+    "Dense": {
+        "in_features": ANY,
+        "out_features": ANY,
+        "bias": ANY,
+        "activation_function": ANY,
+        "use_residual": ANY,
+        "module_input_name": _VECTOR,
+        "module_output_name": (*_VECTOR, None),
+    },
+    "LayerNorm": {"dimension": ANY},
+    "Normalize": {"module_input_name": _VECTOR, "module_output_name": (*_VECTOR, None)},
+    "Dropout": {"dropout": ANY},
+}
+
+
+def read_heads(directory: Path) -> tuple[tuple[Head, ...], bool]:
+    """The heads that modules.json names behind the pooling, and whether vectors are normalised.
+
+    Raises:
+        ValueError: a module, a key or an activation that is not understood.
+    """
+    heads: list[Head] = []
+    for kind, folder in head_folders(directory):
+        config = read_json(folder / "config.json")
+        check_keys(folder / "config.json", config, _KEYS[kind])
+        if kind == "Dense":
+            heads.append(_dense(folder, config))
+        elif kind == "LayerNorm":
+            heads.append(Head(kind="layer_norm", width=config.get("dimension")))
+        elif kind == "Normalize":
+            heads.append(Head(kind="normalize"))
+    normalized = bool(heads) and heads[-1].kind == "normalize"
+    return tuple(heads[:-1] if normalized else heads), normalized
+
+
+def head_folders(directory: Path) -> list[tuple[str, Path]]:
+    """Kind and folder of each module behind the pooling."""
+    path = directory / "modules.json"
+    if not path.is_file():
+        return []
+    modules = read_json_list(path)[2:]
+    return [(str(m["type"]).rsplit(".", 1)[-1], directory / str(m["path"])) for m in modules]
+
+
+def load_head(directory: Path, recipe: Recipe, width: int) -> nn.Module | None:
+    """The layers that follow the pooling, their weights read, in float32; None = there are none.
+
+    Args:
+        directory: The checkpoint's directory.
+        recipe: Says which layers.
+        width: Length of a pooled vector.
+
+    Raises:
+        FileNotFoundError: the recipe has heads, and there are no weights for them.
+        ValueError: lengths that do not chain, or weights that do not fit.
+    """
+    head = build(recipe.heads, width)
+    if head is None or not head.state_dict():
+        return head
+    place = directory / NAME
+    weights = _read(place) if place.is_file() else _from_folders(directory)
+    try:
+        head.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights of the heads in {directory} do not fit: {error}") from error
+    return head.eval()
+
+
+def save_head(head: nn.Module | None, directory: Path) -> None:
+    """Write the weights of heads, if there are any, to one file."""
+    weights = {} if head is None else head.state_dict()
+    (directory / NAME).unlink(missing_ok=True)
+    if weights:
+        _write(weights, directory / NAME)
+
+
+def write_head_folders(model: Model, path: Path, *, first: int) -> list[str]:
+    """Write a model's heads as sentence-transformers' modules, the first as `{first}_{kind}`.
+
+    Returns:
+        The kinds of the modules; a last head that cuts is none of them, but a setting.
+    """
+    written = []
+    weights = {} if model.head is None else model.head.state_dict()
+    given = len(model.recipe.poolings) * int(model.backbone.config.hidden_size)
+    for number, head in enumerate(model.recipe.heads):
+        length = head.length(given)
+        if head.kind == "truncate":
+            continue
+        kind, config = _as_module(head, given, length)
+        folder = path / f"{first + number}_{kind}"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        prefix = f"{number}."
+        own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        if own:
+            _write(own, folder / "model.safetensors")
+        written.append(kind)
+        given = length
+    return written
+
+
+def _as_module(head: Head, given: int, length: int) -> tuple[str, dict[str, Any]]:
+    """Kind and config of a head as a module of sentence-transformers."""
+    if head.kind == "layer_norm":
+        return "LayerNorm", {"dimension": length}
+    if head.kind == "normalize":
+        return "Normalize", {}
+    config = {
+        "in_features": given,
+        "out_features": length,
+        "bias": head.bias,
+        "activation_function": f"torch.nn.modules.activation.{head.activation}",
+    }
+    if head.activation == "Identity":
+        config["activation_function"] = "torch.nn.modules.linear.Identity"
+    return "Dense", {**config, "use_residual": True} if head.residual else config
+
+
+def _dense(folder: Path, config: Mapping[str, Any]) -> Head:
+    # What sentence-transformers takes where the file names none.
+    named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    if not named.startswith("torch.nn."):
+        raise ValueError(
+            f"{folder / 'config.json'}: activation_function = {named!r} is not a class of torch.nn"
+        )
+    return Head(
+        kind="dense",
+        width=config.get("out_features"),
+        activation=named.rsplit(".", 1)[-1],
+        bias=bool(config.get("bias", True)),
+        residual=bool(config.get("use_residual", False)),
+    )
+
+
+def _from_folders(directory: Path) -> dict[str, torch.Tensor]:
+    """Weights from the folders of sentence-transformers' modules, numbered as heads are."""
+    kinds = [(kind, folder) for kind, folder in head_folders(directory) if kind != "Dropout"]
+    if not any(kind != "Normalize" for kind, _ in kinds):
+        raise FileNotFoundError(
+            f"the recipe has heads, and {directory} holds no weights for them: neither {NAME} nor "
+            "modules of sentence-transformers"
+        )
+    weights: dict[str, torch.Tensor] = {}
+    for number, (kind, folder) in enumerate(kinds):
+        if kind != "Normalize":
+            read = _read(folder / "model.safetensors")
+            weights |= {f"{number}.{name}": weight for name, weight in read.items()}
+    return weights
+
+
+def _write(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    contiguous = {name: weight.cpu().contiguous() for name, weight in weights.items()}
+    save_file(contiguous, path, {"format": "pt"})
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing. Weights in a .bin file can run code when read: load the model "
+            "with SentenceTransformer and save it, which writes safetensors"
+        )
+    check_safetensors(path)
+    return {name: weight.float() for name, weight in load_file(path).items()}
