@@ -1,8 +1,9 @@
 """Weights in the layout that oneDNN multiplies in, on a CPU.
 
 torch's own linear layer lays its weight out anew at each product: a third or more of the work for
-a few rows, a twentieth for a thousand. Here that is done once, in a tree of modules that serves
-inference alone. The weight itself stays, as what is saved, trained and compared with.
+a few rows, a twentieth for a thousand. Here that is done once, when a layer first runs, in a tree
+of modules that serves inference alone. The weight itself stays, as what is saved, trained and
+compared with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import copy
 import functools
 import os
 import platform
+import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,10 +60,26 @@ def prepack(twin: nn.Module) -> int:
 
 
 def prepacked(linear: nn.Linear) -> nn.Linear:
-    """A layer for inference with the same parameters and a copy of its present weight."""
+    """A layer for inference with the same parameters and a copy of its weight."""
     twin: Any = copy.copy(linear)
-    twin.forward = partial(_product(), W=_packed(linear.weight), B=linear.bias, **_PLAIN)
+    twin.forward = _Prepacked(linear)
     return twin  # type: ignore[no-any-return]
+
+
+class _Prepacked:
+    """The forward of a linear layer whose weight is laid out at the first call."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self._linear, self._lock = linear, threading.Lock()
+        self._run: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        if self._run is None:
+            with self._lock:
+                if self._run is None:
+                    weight, bias = _packed(self._linear.weight), self._linear.bias
+                    self._run = partial(_product(), W=weight, B=bias, **_PLAIN)
+        return self._run(rows)
 
 
 def total_memory() -> int:

@@ -8,11 +8,14 @@ import torch
 
 from ..model import Model, embedding_rows
 from ..packed.padded import forward, pad
+from ..packed.shallow import shallow
 from ..recipe import Recipe
 from ..tokens import special_id, tokenize
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+_LOOKED_AT = 512  # values of each weight
 
 
 def prepare(model: Model) -> None:
@@ -50,7 +53,22 @@ def prepare(model: Model) -> None:
             f"recipe {recipe.name!r} needs the token id {max(needed)}, and the model has {rows} "
             "embedding rows: tokenizer and weights are not of one checkpoint"
         )
+    _check_finite(backbone)
     check_attention(model)
+
+
+def _check_finite(backbone: PreTrainedModel) -> None:
+    """Look at some values of every weight, side by side so that little is read of mapped files."""
+    for name, weight in backbone.named_parameters():
+        if not weight.is_floating_point() or weight.device.type == "meta":
+            continue
+        flat = weight.detach().reshape(-1)
+        middle = flat[flat.numel() // 2 :][:_LOOKED_AT]
+        if not bool(torch.isfinite(middle).all()):
+            raise ValueError(
+                f"{name} of {type(backbone).__name__} holds values that are not finite in "
+                f"{weight.dtype}: the weights are broken, or need another dtype"
+            )
 
 
 def check_tokens(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
@@ -99,6 +117,7 @@ def attends_causally(backbone: PreTrainedModel) -> bool:
     Raises:
         ValueError: its hidden states are not finite.
     """
+    backbone = shallow(backbone)
     rows = embedding_rows(backbone)
     row = [rows // 7, rows // 5, rows // 3, rows // 2]
     batch = torch.tensor([row, row, [*row[:-1], rows // 4]], device=backbone.device)
@@ -116,7 +135,8 @@ def check_attention(model: Model) -> None:
     Raises:
         ValueError: the architecture ignores the switch, or a state is not finite.
     """
-    backbone, recipe, rows = model.backbone, model.recipe, embedding_rows(model.backbone)
+    backbone, recipe = shallow(model.backbone), model.recipe
+    rows = embedding_rows(backbone)
     row = [rows // 7, rows // 5, rows // 3, rows // 2]
     other = [*row[:-1], rows // 4]
     longer = [*row, rows // 6, rows // 8]

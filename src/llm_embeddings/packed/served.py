@@ -10,6 +10,7 @@ from ..arithmetic.prepacking import prepack
 from ..model import Model
 from .choice import choose_kernel, trims
 from .last_layer import trimmed
+from .shallow import shallow
 from .twin import enable, twin_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Trees:
         version: Version of the model they were made from; None = its changes are not counted.
         whole: Gives the states of all tokens.
         trimmed: Gives those of the last tokens of each text alone; None where it cannot.
-        copied: Bytes of weights that are held a second time, in another layout.
+        copied: Bytes of weights that are held a second time, in another layout, once all have run.
     """
 
     version: int | None
@@ -43,33 +44,30 @@ class Served:
     """
 
     def __init__(self, model: Model) -> None:
-        """Find out what the backbone can do."""
+        """Find out, on a few layers, what the backbone can do."""
         self._model, self._lock = model, threading.Lock()
-        version = model.version()
-        whole, copied = self._tree(prepacks=version is not None)
-        self.kernel, self.packing = choose_kernel(whole, model.recipe, model.backbone)
-        if self.kernel is None and copied:  # the copies may be what does not fit
-            whole, copied = self._tree(prepacks=False)
-            self.kernel, self.packing = choose_kernel(whole, model.recipe, model.backbone)
-        self._trims = self.kernel is not None and trims(whole, model.recipe, self.kernel)
-        last = trimmed(whole) if self._trims else None
-        self.trees = Trees(version, whole, last, copied)
+        few = shallow(model.backbone)
+        twin = twin_of(few)
+        self.kernel, self.packing = choose_kernel(twin, model.recipe, few)
+        self._trims = self.kernel is not None and trims(twin, model.recipe, self.kernel)
+        self.trees = self._made(model.version())
 
     def renew(self, version: int | None) -> Trees:
         """Trees of another version of the model."""
         with self._lock:
             if self.trees.version != version:
-                whole, copied = self._tree(prepacks=True)
-                if self.kernel is not None:
-                    enable(whole)
-                last = trimmed(whole) if self._trims else None
-                self.trees = Trees(version, whole, last, copied)
+                self.trees = self._made(version)
             return self.trees
 
-    def _tree(self, *, prepacks: bool) -> tuple[PreTrainedModel, int]:
-        """Modules for whole passes, and the bytes they hold once more."""
-        twin = twin_of(self._model.backbone)
-        return twin, prepack(twin) if prepacks and twin is not self._model.backbone else 0
+    def _made(self, version: int | None) -> Trees:
+        """Trees of the present weights; copies are made when a layer first runs."""
+        backbone = self._model.backbone
+        whole = twin_of(backbone)
+        packs = self.kernel is not None and version is not None and whole is not backbone
+        copied = prepack(whole) if packs else 0
+        if self.kernel is not None:
+            enable(whole)
+        return Trees(version, whole, trimmed(whole) if self._trims else None, copied)
 
 
 def tokens_per_pass(backbone: PreTrainedModel) -> int:

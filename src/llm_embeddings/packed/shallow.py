@@ -1,0 +1,38 @@
+"""A few layers of a backbone: what a class does with them it does with all, at a fraction's cost."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from .twin import can_have_twin, shared_copy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def shallow(backbone: PreTrainedModel) -> PreTrainedModel:
+    """A twin with the first layer, the last one and one of every kind; else the backbone itself.
+
+    Attention direction, kernels and the order of a layer's steps are properties of the class and
+    its config, so they are asked of this. The parameters are the backbone's own.
+    """
+    depth = getattr(backbone.config, "num_hidden_layers", 0)
+    kinds = list(getattr(backbone.config, "layer_types", None) or [None] * depth)
+    chosen = sorted({0, depth - 1, *(kinds.index(kind) for kind in kinds)})
+    if not can_have_twin(backbone) or len(kinds) != depth or len(chosen) >= depth:
+        return backbone
+    config = copy.deepcopy(backbone.config)
+    config.use_cache = False
+    config.num_hidden_layers = len(chosen)
+    if kinds != [None] * depth:
+        config.layer_types = [kinds[number] for number in chosen]
+    twin: PreTrainedModel = shared_copy(backbone, config)
+    modules: list[Any] = list(twin.modules())
+    for module in modules:
+        for name, child in module._modules.items():
+            if isinstance(child, nn.ModuleList) and len(child) == depth:
+                module._modules[name] = nn.ModuleList([child[number] for number in chosen])
+    return twin
