@@ -1,8 +1,8 @@
 """What authors printed: examples with the cosines that their checkpoints gave, to be met again.
 
-`printed.json` has texts, prompts and numbers exactly as the sources show them, white space and digits
-included (the summit passage of MS MARCO has two spaces behind its numbers). A checkpoint may stand
-there before it is listed here, and is then found once it is.
+`printed.json` has texts, prompts and numbers exactly as the sources show them, white space and
+digits included (the summit passage of MS MARCO has two spaces behind its numbers). A checkpoint may
+stand there before it has a recipe, and is found once it can be loaded.
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+"""The model that is verified, as far as the checks need it, and the texts they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ..call import Call
+from ..corpus import load_corpus
+from ..inputs import EncodeOptions
+from ..recipe import Role
+from ..vectors import Vectors
+
+if TYPE_CHECKING:
+    from ..engine.scheduler import Scheduler
+    from ..model import Model
+
+# How much a number of a unit vector may differ between batches, as rounding depends on their shape:
+# in half precision a few units in the last place of the largest numbers.
+_BATCHES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 2e-2}
+ROUGH = 2e-2
+
+
+class Subject(Protocol):
+    """What has a model and runs it.
+
+    Attributes:
+        model: Backbone, tokenizer and recipe.
+        scheduler: What runs them.
+        quantization_cosine: Lowest cosine of a sample before and after quantising; None = not
+            quantised.
+    """
+
+    model: Model
+    scheduler: Scheduler
+    quantization_cosine: float | None
+
+    def fingerprint(self, role: Role = "document", instruction: str | None = None) -> str:
+        """32 hex digits that differ whenever vectors would."""
+        ...
+
+
+def vectors(
+    subject: Subject,
+    texts: Sequence[str],
+    role: Role = "document",
+    instruction: str | None = None,
+    *,
+    model: Model | None = None,
+    normalize: bool | None = None,
+    max_length: int | None = None,
+) -> Vectors:
+    """Vectors `[n, dim]`, float32, computed and never taken from a cache.
+
+    Args:
+        subject: What runs them.
+        texts: As for `Encoder.encode`.
+        role: As for `Encoder.encode`.
+        instruction: As for `Encoder.encode`.
+        model: The subject's with other templates in its recipe; None = as it is.
+        normalize: As for `Encoder.encode`.
+        max_length: As for `Encoder.encode`.
+
+    Raises:
+        ValueError: as `Encoder.encode`.
+    """
+    options = EncodeOptions(normalize=normalize, max_length=max_length)
+    call = Call(model or subject.model, subject.scheduler, {role: instruction}, options)
+    found: Vectors = call.run(list(texts))[:, 0]
+    return found
+
+
+def dtype_of(subject: Subject) -> str:
+    """What a model computes in, such as "bfloat16"."""
+    return str(subject.model.backbone.dtype).removeprefix("torch.")
+
+
+def batch_tolerance(subject: Subject) -> float:
+    """How much numbers of unit vectors may differ between a text alone and among others."""
+    if subject.quantization_cosine is not None:
+        return ROUGH
+    return _BATCHES.get(dtype_of(subject), ROUGH)
+
+
+def samples() -> list[str]:
+    """Texts of several lengths and scripts, an empty one and a very long one among them."""
+    passage = load_corpus()[0].passage
+    return [
+        "",
+        "a",
+        "Paris is in France.",
+        "巴黎是法国的首都。",
+        "Ünïcödé 👋",
+        passage,
+        passage * 8,
+    ]
