@@ -1,4 +1,4 @@
-"""`verify`: what must be found is, what is right is not complained of, and the report says which."""
+"""`verify`: what must be found is found, what is right passes, and the report says which."""
 
 from __future__ import annotations
 
@@ -406,7 +406,7 @@ def test_a_report_can_be_pasted(folder: Path) -> None:
         for line in rest.partition("\n\n")[0].splitlines()
     )
     assert re.search(
-        r"^equal +sentence-transformers .*: largest deviation \S+, allowed 0.0002$", rest, re.M
+        r"^equal +sentence-transformers .*: largest deviation \S+, allowed 0.001$", rest, re.M
     )
     assert lines[-1] == "VERIFIED"
     written = json.loads(json.dumps(found.to_dict()))

@@ -13,7 +13,7 @@ from ..model import Model
 from ..recipe import Role
 from ..tokens import special_id
 from .report import Check
-from .subject import Subject, batch_tolerance, dtype_of, samples, vectors
+from .subject import Subject, distance, dtype_of, samples, tolerance, vectors
 
 _QUANTIZED_COSINE = 0.99
 _APART = 1e-3  # between unit vectors of unlike texts; the nearest of real models are 0.1 apart
@@ -94,9 +94,9 @@ def _batches(subject: Subject) -> tuple[bool, str]:
     """Whether a text's vector is the same alone and together with other texts."""
     together = vectors(subject, samples(), normalize=True)
     alone = np.concatenate([vectors(subject, [text], normalize=True) for text in samples()])
-    difference, allowed = float(np.abs(together - alone).max()), batch_tolerance(subject)
-    words = f"alone and together differ by {difference:.1e} at most (allowed: {allowed:.0e})"
-    return difference <= allowed, words
+    apart, allowed = distance(together, alone), tolerance(subject)
+    words = f"alone and together differ by {apart:.1e} at most (allowed: {allowed:.0e})"
+    return apart <= allowed, words
 
 
 def _tokenizer(subject: Subject) -> tuple[bool, str]:

@@ -15,7 +15,7 @@ from ..checkpoint.files import read_json, read_json_list
 from ..recipe import Recipe, Role
 from ..vectors import Vectors
 from .report import Check, Status
-from .subject import Subject, dtype_of, samples, vectors
+from .subject import Subject, distance, dtype_of, samples, tolerance, vectors
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -33,7 +33,6 @@ REFERENCES = {
 # Whose prompt has a name that encode_query does not look for, and whose limit here is the card's.
 _ASKED = {"e5-mistral"}
 _CARDS_LIMIT = {"e5-mistral", "qwen3-embedding"}
-_ALLOWED = {"float32": 2e-4, "float16": 5e-3, "bfloat16": 3e-2}  # numbers of unit vectors
 _LONGEST = 1024  # tokens of the longest sample: what is longer takes too long on a CPU
 _ENDS = 6  # token ids of each end that a report shows
 _SPARE = 1.2  # of the weights' size: the pass needs memory as well
@@ -51,6 +50,7 @@ class Ours:
         texts: What was embedded; the first is empty.
         found: `[n, dim]`, float32, by role.
         ids: Token ids by role.
+        tolerance: How far apart two vectors may be, as a share of their length.
         dtype: What was computed in.
         device: Where.
         attention: The attention implementation.
@@ -64,6 +64,7 @@ class Ours:
     texts: tuple[str, ...]
     found: Mapping[Role, Vectors]
     ids: Mapping[Role, Sequence[Sequence[int]]]
+    tolerance: float
     dtype: str
     device: str
     attention: str | None
@@ -73,6 +74,12 @@ class Ours:
 def not_run(words: str) -> Check:
     """The check where there is nothing to compare with."""
     return Check(kind="peer", name=NAME, status="not run", words=words)
+
+
+def failed(error: Exception) -> Check:
+    """The check where the sample cannot be embedded here."""
+    words = f"the sample fails here: {type(error).__name__}: {error}"
+    return Check(kind="peer", name=NAME, status="different", words=words)
 
 
 def reason_against(subject: Subject, directory: Path | None, *, added: bool) -> str | None:
@@ -127,6 +134,7 @@ def ours(subject: Subject) -> Ours:
         texts=texts,
         found=found,
         ids=ids,
+        tolerance=tolerance(subject),
         dtype=dtype_of(subject),
         device=str(model.device),
         attention=getattr(backbone.config, "_attn_implementation", None),
@@ -187,14 +195,14 @@ def _compared(made: Ours, theirs: Any, directory: Path) -> Check:
     offs: dict[tuple[Role, int], float] = {}
     for role in get_args(Role):
         for index, text in enumerate(made.texts):
-            wanted = _vector(theirs, made, role, text)
+            found, wanted = made.found[role][index], _vector(theirs, made, role, text)
             if wanted is not None:
-                offs[role, index] = _deviation(made.found[role][index], wanted)
+                same = found.shape == wanted.shape
+                offs[role, index] = distance(found[None], wanted[None]) if same else 1.0
     if not offs:
         return not_run("sentence-transformers has a defined vector for none of the sample's texts")
     (role, index), worst = max(offs.items(), key=lambda item: item[1])
-    allowed = _ALLOWED.get(made.dtype, max(_ALLOWED.values()))
-    status: Status = "different" if worst > allowed else "equal"
+    status: Status = "different" if worst > made.tolerance else "equal"
     words = [f"{len(offs)} vectors of queries and documents, one at a time on its side"]
     if len(offs) < 2 * len(made.texts):
         words.append("texts are left out for which it has no defined vector")
@@ -208,15 +216,8 @@ def _compared(made: Ours, theirs: Any, directory: Path) -> Check:
         status=status,
         words="; ".join(words),
         deviation=worst,
-        tolerance=allowed,
+        tolerance=made.tolerance,
     )
-
-
-def _deviation(found: Vectors, wanted: Vectors) -> float:
-    """Largest difference of two vectors as a share of the second one's length; 1 = other shapes."""
-    if found.shape != wanted.shape:
-        return 1.0
-    return float(np.abs(found - wanted).max() / np.linalg.norm(wanted))
 
 
 def _vector(theirs: Any, made: Ours, role: Role, text: str) -> Vectors | None:

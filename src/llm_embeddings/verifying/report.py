@@ -25,7 +25,8 @@ class Check:
         name: What was compared.
         status: What came of it.
         words: What was found, or why the check was not run.
-        deviation: Largest deviation, of cosines or of numbers of unit vectors; None = none known.
+        deviation: Largest deviation, of cosines, or of vectors as a share of their length; None =
+            none known.
         tolerance: The largest that is allowed.
         printed: Cosines that the authors printed, `[queries, documents]`.
         found: Cosines found here.

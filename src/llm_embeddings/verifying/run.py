@@ -72,7 +72,10 @@ def check_alone(subject: Subject, origin: Origin) -> tuple[Verification, peer.Ou
     reason = peer.reason_against(subject, origin.directory, added=origin.added)
     if reason is not None:
         return verification.with_checks(peer.not_run(reason)), None
-    return verification, peer.ours(subject)
+    try:
+        return verification, peer.ours(subject)
+    except (ValueError, RuntimeError, IndexError) as error:
+        return verification.with_checks(peer.failed(error)), None
 
 
 def check_peer(verification: Verification, made: peer.Ours, origin: Origin) -> Verification:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from ..call import Call
 from ..corpus import load_corpus
 from ..inputs import EncodeOptions
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
     from ..engine.scheduler import Scheduler
     from ..model import Model
 
-# How much a number of a unit vector may differ between batches, as rounding depends on their shape:
-# in half precision a few units in the last place of the largest numbers.
-_BATCHES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 2e-2}
-ROUGH = 2e-2
+# How far apart two vectors of a text may be, as a share of their length: rounding depends on the
+# shape of a batch, and grows with the number of layers. A cosine of 0.998 is 0.06.
+_APART = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 6e-2}
+_QUANTIZED = 0.1
 
 
 class Subject(Protocol):
@@ -75,11 +77,17 @@ def dtype_of(subject: Subject) -> str:
     return str(subject.model.backbone.dtype).removeprefix("torch.")
 
 
-def batch_tolerance(subject: Subject) -> float:
-    """How much numbers of unit vectors may differ between a text alone and among others."""
+def tolerance(subject: Subject) -> float:
+    """How far apart two ways to the same vector may come, as a share of its length."""
     if subject.quantization_cosine is not None:
-        return ROUGH
-    return _BATCHES.get(dtype_of(subject), ROUGH)
+        return _QUANTIZED
+    return _APART.get(dtype_of(subject), _QUANTIZED)
+
+
+def distance(found: Vectors, wanted: Vectors) -> float:
+    """The largest distance of vectors `[n, dim]`, as a share of the second ones' lengths."""
+    apart, lengths = np.linalg.norm(found - wanted, axis=1), np.linalg.norm(wanted, axis=1)
+    return float((apart / np.maximum(lengths, 1e-12)).max())
 
 
 def samples() -> list[str]:
