@@ -375,6 +375,20 @@ def test_a_closing_token_that_the_stock_tokenizer_drops_is_no_difference(e5: Enc
     assert "leaves out the closing token (id 2)" in check.words
 
 
+def test_a_sample_that_cannot_be_embedded_is_a_difference(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(subject: object) -> None:
+        raise RuntimeError("index 130 is out of bounds")
+
+    monkeypatch.setattr(peer, "ours", fails)
+    check = named(verified(folder), peer.NAME)
+    assert (check.status, check.words) == (
+        "different",
+        "the sample fails here: RuntimeError: index 130 is out of bounds",
+    )
+
+
 @pytest.mark.slow
 def test_no_room_for_a_second_copy_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "total_memory", lambda: 1000)
