@@ -143,11 +143,35 @@ def test_a_head_that_is_left_out_is_found(folder: Path, recipe: Recipe, tmp_path
 
 
 @pytest.mark.slow
-def test_upper_case_that_is_kept_is_found(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_upper_case_that_is_kept_is_found(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     write(copy / "sentence_bert_config.json", do_lower_case=True)
-    found = verified(copy, recipe)
-    assert named(found, peer.NAME).status == "different", str(found)
+    assert verified(copy).ok
+    check = named(against(folder, copy), peer.NAME)
+    assert check.status == "different"
+    assert re.search(r"token ids are .* here and .* there", check.words)
+
+
+@pytest.mark.slow
+def test_a_named_prompt_that_is_another_is_found(folder: Path, tmp_path: Path) -> None:
+    copies = []
+    for number, prompt in enumerate(("hills ", "rain ")):
+        copy = shutil.copytree(folder, tmp_path / str(number))
+        prompts = {"query": "query: ", "document": "the ", "clustering": prompt}
+        write(copy / "config_sentence_transformers.json", prompts=prompts)
+        copies.append(copy)
+    right = verified(copies[0])
+    assert right.ok
+    assert "vectors of query, document, clustering" in named(right, peer.NAME).words
+    assert "as a clustering" in named(against(*copies), peer.NAME).words
+
+
+def against(loaded: Path, directory: Path) -> Verification:
+    """A model against a directory that it does not come from."""
+    origin = Origin(str(directory), directory, None)
+    verification, made = check_alone(Encoder.from_pretrained(loaded, dtype="float32"), origin)
+    assert made is not None
+    return check_peer(verification, made, origin)
 
 
 @pytest.mark.slow
@@ -160,11 +184,7 @@ def test_weights_that_are_left_out_are_found(folder: Path, tmp_path: Path) -> No
     save_file(
         {**weights, name: weights[name] + 0.05 * low}, copy / "model.safetensors", {"format": "pt"}
     )
-    encoder = Encoder.from_pretrained(folder, dtype="float32")
-    origin = Origin(str(copy), copy, None)
-    verification, made = check_alone(encoder, origin)
-    assert made is not None
-    found = check_peer(verification, made, origin)
+    found = against(folder, copy)
     assert found.verdict == "DIFFERENT"
     assert "token ids are the same" in named(found, peer.NAME).words
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..families import llm2vec, printed
-from ..model import Model
 from ..recipe import Recipe, Role, Template
 from .report import Check, Matrix
 from .subject import Subject, dtype_of, vectors
@@ -116,7 +115,7 @@ def _instruction(recipe: Recipe, role: Role, side: printed.Side) -> str | None:
 
 def _cosines(subject: Subject, example: printed.Example, recipe: Recipe) -> NDArray[np.float64]:
     """`[queries, documents]`, the texts in the prompts of a recipe."""
-    model = Model(subject.model.backbone, subject.model.tokenizer, recipe)
+    model = dataclasses.replace(subject.model, recipe=recipe)
     sides = []
     for role in get_args(Role):
         side = example.side(role)

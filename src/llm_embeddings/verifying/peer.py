@@ -34,6 +34,7 @@ REFERENCES = {
 _ASKED = {"e5-mistral"}
 _CARDS_LIMIT = {"e5-mistral", "qwen3-embedding"}
 _LONGEST = 1024  # tokens of the longest sample: what is longer takes too long on a CPU
+_OF_A_PROMPT = 4  # texts: a checkpoint may name a dozen prompts
 _ENDS = 6  # token ids of each end that a report shows
 _SPARE = 1.2  # of the weights' size: the pass needs memory as well
 
@@ -48,8 +49,8 @@ class Ours:
         positions: Its positions, beyond which no limit says anything.
         max_length: Limit that both sides are given; None = each has its own.
         texts: What was embedded; the first is empty.
-        found: `[n, dim]`, float32, by role.
-        ids: Token ids by role.
+        found: `[n, dim]`, float32, by role and by name of a prompt, which has the first texts.
+        ids: Token ids, as `found`.
         tolerance: How far apart two vectors may be, as a share of their length.
         dtype: What was computed in.
         device: Where.
@@ -62,8 +63,8 @@ class Ours:
     positions: int
     max_length: int | None
     texts: tuple[str, ...]
-    found: Mapping[Role, Vectors]
-    ids: Mapping[Role, Sequence[Sequence[int]]]
+    found: Mapping[str, Vectors]
+    ids: Mapping[str, Sequence[Sequence[int]]]
     tolerance: float
     dtype: str
     device: str
@@ -113,7 +114,7 @@ def reason_against(subject: Subject, directory: Path | None, *, added: bool) -> 
 
 
 def ours(subject: Subject) -> Ours:
-    """Our half: a sample of texts as queries and as documents.
+    """Our half: a sample of texts as queries and documents, some of it under every named prompt.
 
     The longest text is over the limit, if that is within what a CPU embeds in reasonable time.
     """
@@ -121,10 +122,12 @@ def ours(subject: Subject) -> Ours:
     listed = model.recipe.family in _CARDS_LIMIT
     limit = min(model.max_length, _LONGEST) if listed else None
     texts = (*samples()[:-1], "  Two  spaces, UPPER case\tand a line\nbreak ", _long(model))
-    found, ids = {}, {}
-    for role in get_args(Role):
-        found[role] = vectors(subject, texts, role, max_length=limit)
-        ids[role] = [row.ids for row in model.rows(texts, role, max_length=limit)]
+    found: dict[str, Vectors] = {}
+    ids: dict[str, list[list[int]]] = {}
+    for role in (*get_args(Role), *dict(model.recipe.prompts)):
+        some = texts if role in get_args(Role) else texts[:_OF_A_PROMPT]
+        found[role] = vectors(subject, some, role, max_length=limit)
+        ids[role] = [row.ids for row in model.rows(some, role, max_length=limit)]
     backbone = model.backbone
     return Ours(
         recipe=model.recipe,
@@ -192,10 +195,10 @@ def _compared(made: Ours, theirs: Any, directory: Path) -> Check:
     problem = _lost_end(made, theirs, directory)
     if problem:
         return not_run(problem)
-    offs: dict[tuple[Role, int], float] = {}
-    for role in get_args(Role):
-        for index, text in enumerate(made.texts):
-            found, wanted = made.found[role][index], _vector(theirs, made, role, text)
+    offs: dict[tuple[str, int], float] = {}
+    for role, rows in made.found.items():
+        for index, found in enumerate(rows):
+            wanted = _vector(theirs, made, role, made.texts[index])
             if wanted is not None:
                 same = found.shape == wanted.shape
                 offs[role, index] = distance(found[None], wanted[None]) if same else 1.0
@@ -203,8 +206,8 @@ def _compared(made: Ours, theirs: Any, directory: Path) -> Check:
         return not_run("sentence-transformers has a defined vector for none of the sample's texts")
     (role, index), worst = max(offs.items(), key=lambda item: item[1])
     status: Status = "different" if worst > made.tolerance else "equal"
-    words = [f"{len(offs)} vectors of queries and documents, one at a time on its side"]
-    if len(offs) < 2 * len(made.texts):
+    words = [f"{len(offs)} vectors of {', '.join(made.found)}, one at a time on its side"]
+    if len(offs) < sum(map(len, made.found.values())):
         words.append("texts are left out for which it has no defined vector")
     if status == "different":
         words.append(
@@ -220,14 +223,16 @@ def _compared(made: Ours, theirs: Any, directory: Path) -> Check:
     )
 
 
-def _vector(theirs: Any, made: Ours, role: Role, text: str) -> Vectors | None:
+def _vector(theirs: Any, made: Ours, role: str, text: str) -> Vectors | None:
     """Its vector `[dim]`; None = none, or not one that is defined (empty texts)."""
     options = {"batch_size": 1, "show_progress_bar": False}
     try:
         if made.recipe.family in _ASKED:
             found = theirs.encode([text], prompt=made.recipe.prefix(role), **options)
-        else:
+        elif role in get_args(Role):
             found = getattr(theirs, f"encode_{role}")([text], **options)
+        else:
+            found = theirs.encode([text], prompt_name=role, **options)
     except (RuntimeError, ValueError, IndexError):
         if text:
             raise
@@ -259,7 +264,7 @@ def _lost_end(made: Ours, theirs: Any, directory: Path) -> str | None:
     )
 
 
-def _ids_differ(made: Ours, theirs: Any, role: Role, index: int) -> str:
+def _ids_differ(made: Ours, theirs: Any, role: str, index: int) -> str:
     """Whether token ids are the reason, in words."""
     here, there = list(made.ids[role][index]), _ids(theirs, made, role, made.texts[index])
     if there is None or here == there:
@@ -267,7 +272,7 @@ def _ids_differ(made: Ours, theirs: Any, role: Role, index: int) -> str:
     return f"whose token ids are {_short(here)} here and {_short(there)} there"
 
 
-def _ids(theirs: Any, made: Ours, role: Role, text: str) -> list[int] | None:
+def _ids(theirs: Any, made: Ours, role: str, text: str) -> list[int] | None:
     """What it feeds the model; None = it does not say."""
     asked = made.recipe.family in _ASKED
     prompt = made.recipe.prefix(role) if asked else (theirs.prompts or {}).get(role)

@@ -45,7 +45,7 @@ class Subject(Protocol):
 def vectors(
     subject: Subject,
     texts: Sequence[str],
-    role: Role = "document",
+    role: str = "document",
     instruction: str | None = None,
     *,
     model: Model | None = None,
@@ -57,7 +57,7 @@ def vectors(
     Args:
         subject: What runs them.
         texts: As for `Encoder.encode`.
-        role: As for `Encoder.encode`.
+        role: As for `Encoder.encode`, or the name of a prompt.
         instruction: As for `Encoder.encode`.
         model: The subject's with other templates in its recipe; None = as it is.
         normalize: As for `Encoder.encode`.
