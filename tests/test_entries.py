@@ -62,6 +62,7 @@ VALUES: dict[str, Any] = {
 # The commands that load a model for what they do; `train` has the options of its stages.
 COMMANDS = {
     "info": [],
+    "verify": [],
     "encode": [],
     "search": ["query"],
     "ask": ["question"],
@@ -91,7 +92,8 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     **{command: {"token": SHOWN_LINES} for command in COMMANDS},
 }
-ABSENT["info"]["vector_cache"] = "a test of the model must not be answered from a file"
+for command in ("info", "verify"):
+    ABSENT[command]["vector_cache"] = "a test of the model must not be answered from a file"
 ABSENT["export"] |= dict.fromkeys(
     ("device", "devices", "device_map", "attn_implementation", "quantization", "vector_cache"),
     NOTHING_COMPUTED,

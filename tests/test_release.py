@@ -27,8 +27,8 @@ FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/[!c]*.yml"))
 CODE_BLOCK = re.compile(r"^```.*?^```$", re.M | re.S)
 # Each README links to the other one.
 LANGUAGES = {"README.md", "README.zh-CN.md"}
-# `llm-embeddings demo` shows it where it is installed.
-NOT_REQUIRED = {"langchain-llm-embeddings"}
+# `llm-embeddings demo` shows the one where it is installed, `verify` compares with the other.
+NOT_REQUIRED = {"langchain-llm-embeddings", "sentence-transformers"}
 
 
 def read(name: str) -> str:

@@ -22,8 +22,10 @@ from .vectors import Vectors
 if TYPE_CHECKING:
     import torch
 
+    from .checkpoint.options import LoadOptions
     from .model import Model
     from .vector_cache.store import VectorCache
+    from .verifying.report import Verification
 
 
 class BaseEncoder:
@@ -36,9 +38,11 @@ class BaseEncoder:
         vector_cache: Where vectors are kept and looked for, or None; may be set.
         quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
             with "int8" or "fp8"; None without.
+        opened: What it was loaded from, and what decides which files that is; None = nothing.
     """
 
     quantization_cosine: float | None = None
+    opened: tuple[str, LoadOptions] | None = None
 
     def __init__(self, model: Model) -> None:
         """Take a model that `checkpoint.checks` has checked, and find out what it can do."""
@@ -156,6 +160,19 @@ class BaseEncoder:
         of a prompt.
         """
         return self._fingerprints.of(self.model, role, instruction)
+
+    def verify(self, checkpoint: str | None = None) -> Verification:
+        """Compare with what its authors printed, with sentence-transformers, and with itself.
+
+        Args:
+            checkpoint: Hub id of which the weights are a copy; None = what it was loaded by.
+
+        Returns:
+            A report to print; `.ok` where others' numbers were met and none was missed.
+        """
+        from .verifying.run import origin_of, verify
+
+        return verify(self, origin_of(self.opened, checkpoint))
 
     def ranges_of(self, dim: int, normalize: bool) -> Vectors:
         """Ranges `[2, dim]` of int8 and uint8: calibrated, or measured when first needed."""

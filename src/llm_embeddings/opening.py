@@ -42,6 +42,10 @@ def open_encoder(make: Make[AnEncoder], model: str | Path, options: LoadOptions)
 
         encoder = open_on(options.devices, load)
     encoder.vector_cache = cache
+    place = LoadOptions(
+        revision=options.revision, cache_dir=options.cache_dir, adapters=options.adapters
+    )
+    encoder.opened = (str(model), place)
     return encoder
 
 

@@ -20,6 +20,7 @@ from .search import search
 from .serve import serve_command
 from .synthesize import synthesize_command
 from .train import train
+from .verify import verify
 
 app = typer.Typer(
     cls=Commands,
@@ -56,6 +57,7 @@ MEASURE = "Measure"
 app.command(rich_help_panel=START)(demo)
 app.command(rich_help_panel=START)(recipes)
 app.command(rich_help_panel=START)(info)
+app.command(rich_help_panel=START)(verify)
 app.command(rich_help_panel=USE)(encode)
 app.command(rich_help_panel=USE)(search)
 app.command(rich_help_panel=USE)(ask)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..checkpoint.options import LoadOptions
 from ..recipe import Role
-from .checks import CheckResult, run_checks
+from ..verifying import Check
 from .console import ModelArgument, PipeConsole, load_encoder, output
 from .describe import Fact, pooled, recipe_facts, visible
 from .inspect import BYTES, Subject, count_parameters, look
@@ -59,9 +59,11 @@ def info(
     for each in roles:
         _show_example(console, subject, each, text, instruction)
     if check:
+        from ..verifying.invariants import check_model
+
         encoder = load_encoder(model, load)
         console.print()
-        _show_checks(console, run_checks(encoder))
+        _show_checks(console, check_model(encoder))
 
 
 def _of_files(subject: Subject) -> Iterator[Fact]:
@@ -131,12 +133,13 @@ def _show_example(
     console.print(Text(f"{len(row.ids):,} tokens, {len(chosen):,} pooled (*){cut}", "dim"))
 
 
-def _show_checks(console: PipeConsole, checks: Iterable[CheckResult]) -> None:
+def _show_checks(console: PipeConsole, checks: Iterable[Check]) -> None:
     """Print a line for each check as it ends; exit with 1 if one failed."""
     failed = 0
     for check in checks:
-        failed += not check.passed
-        mark = Text("passed", "green") if check.passed else Text("FAILED", "bold red")
+        passed = check.status == "equal"
+        failed += not passed
+        mark = Text("passed", "green") if passed else Text("FAILED", "bold red")
         console.print(Text.assemble(mark, "  ", (check.name, "bold"), f": {check.words}"))
     if failed:
         raise typer.Exit(1)
