@@ -1,4 +1,4 @@
-"""A few layers of a backbone: what a class does with them it does with all, at a fraction's cost."""
+"""A few layers of a backbone: what its class does with them it does with all of them."""
 
 from __future__ import annotations
 
