@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 2**31
 _PREFIX_BYTES = 2**28
+_SHORT = 64  # tokens of a pass that largely lays weights out
+_MANY = 8  # such passes, after which that is done once and for all
 _MIN_UNREAD = 64  # tokens without a pooled state, from which a shorter last layer pays
 
 
@@ -46,7 +48,7 @@ class Runner:
         self.packing, self.packed = self._served.packing, self._served.kernel is not None
         self.budget = tokens_per_pass(model.backbone)
         self.alone_above = alone_above(model.backbone) or _NO_LIMIT
-        self._prefixes = _Prefixes()
+        self._prefixes, self._short = _Prefixes(), 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Runner, (self._model,)
@@ -67,7 +69,7 @@ class Runner:
     @property
     def copied_bytes(self) -> int:
         """Bytes of weights held a second time, in the layout that the processor multiplies in."""
-        return self._served.trees.copied
+        return self._served.copied
 
     def forget(self) -> None:
         """Forget kept prefixes: the next pass computes them anew, with the same bits."""
@@ -134,6 +136,9 @@ class Runner:
         else:
             hidden = attention.forward(trees.whole, texts, pack, kernel)
             vectors = self._pooled(pack, hidden, starts) if pooled else {}
+        self._short += len(pack.positions) <= _SHORT
+        if self._short == _MANY:
+            self._served.lay_out()
         for text, states in pack.kept.items():
             self._prefixes.put(version, tuple(texts[text]), states)
         if not pooled:
@@ -166,6 +171,7 @@ class Runner:
         if version == trees.version:
             return trees
         self._prefixes.clear()
+        self._short = 0
         return self._served.renew(version)
 
 

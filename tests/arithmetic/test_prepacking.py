@@ -16,7 +16,7 @@ from torch import nn
 
 from llm_embeddings import Encoder
 from llm_embeddings.arithmetic import prepacking
-from llm_embeddings.arithmetic.prepacking import prepack
+from llm_embeddings.arithmetic.prepacking import prepack, through_onednn
 
 E5 = BUNDLED / "e5-mistral/model"
 GRITLM = BUNDLED / "gritlm-7b/model"
@@ -42,25 +42,42 @@ def tree(dtype: torch.dtype = torch.float32, *, bias: bool = True) -> nn.Sequent
 def test_products(shape: tuple[int, ...], dtype: torch.dtype, bias: bool) -> None:
     module = tree(dtype, bias=bias)
     plain = module[0]
-    assert prepack(module) == 24 * 40 * dtype.itemsize
-    assert module[0] is not plain
+    layers = through_onednn(module)
+    assert module[0] is layers[0] is not plain
     states = torch.randn(shape).to(dtype)
-    for given in (states, states.transpose(0, max(states.ndim - 2, 0))):
-        with torch.no_grad():
-            found, wanted = module(given), plain(given)
-        assert found.dtype == wanted.dtype
-        tolerance = torch.finfo(found.dtype).eps
-        torch.testing.assert_close(found, wanted, rtol=2 * tolerance, atol=8 * tolerance)
+    for packs in (False, True):
+        if packs:
+            assert prepack(layers) == 24 * 40 * dtype.itemsize
+        for given in (states, states.transpose(0, max(states.ndim - 2, 0))):
+            with torch.no_grad():
+                found, wanted = module(given), plain(given)
+            assert found.dtype == wanted.dtype
+            tolerance = torch.finfo(found.dtype).eps
+            torch.testing.assert_close(found, wanted, rtol=2 * tolerance, atol=8 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_laying_out_changes_no_bit(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(256, 384).to(dtype))
+    layers = through_onednn(module)
+    given = [torch.randn(rows, 256).to(dtype) for rows in (2, 7, 33, 300)]
+    with torch.inference_mode():
+        before = [module(rows) for rows in given]
+        prepack(layers)
+        assert all(
+            torch.equal(module(rows), found) for rows, found in zip(given, before, strict=True)
+        )
 
 
 def test_memory_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = tree()
-    plain, size = module[0], 24 * 40 * 4
+    layers, size = through_onednn(tree()), 24 * 40 * 4
+    forward = layers[0].forward
     monkeypatch.setattr(prepacking, "total_memory", lambda: 4 * size - 1)
-    assert prepack(module) == 0
-    assert module[0] is plain
+    assert prepack(layers) == 0
+    assert layers[0].forward is forward
     monkeypatch.setattr(prepacking, "total_memory", lambda: 4 * size)
-    assert prepack(module) == size
+    assert prepack(layers) == size
+    assert layers[0].forward is not forward
 
 
 def test_total_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +106,14 @@ def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     encoder = Encoder.from_pretrained(GRITLM, dtype="float32")
     linears = [m for m in encoder.backbone.modules() if isinstance(m, nn.Linear)]
     size = sum(linear.weight.nbytes for linear in linears)
-    assert encoder.scheduler.runner.copied_bytes == size > 0
     vectors = encoder.encode(TEXTS)
+    assert encoder.scheduler.runner.copied_bytes == 0
+    for _ in range(8):
+        assert_close(encoder.encode(TEXTS[0]), vectors[0])
+    assert encoder.scheduler.runner.copied_bytes == size > 0
+    assert_close(encoder.encode(TEXTS), vectors)
     monkeypatch.setattr(prepacking, "_works", lambda dtype: False)
     plain = Encoder.from_pretrained(GRITLM, dtype="float32")
-    assert plain.scheduler.runner.copied_bytes == 0
     assert_close(vectors, plain.encode(TEXTS))
     encoder.save_pretrained(tmp_path / "saved")
     assert_close(
@@ -133,8 +153,14 @@ def step(weight: nn.Parameter) -> None:
 
 @pytest.mark.parametrize("change", [merge, replace, step])
 @pytest.mark.parametrize("model", [GRITLM, E5], ids=["both ways", "causal, instruction kept"])
-def test_a_weight_that_changes(model: Path, change: Callable[[nn.Parameter], None]) -> None:
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_weight_that_changes(
+    model: Path, change: Callable[[nn.Parameter], None], packs: bool
+) -> None:
     encoder = Encoder.from_pretrained(model, dtype="float32")
+    for _ in range(9 if packs else 0):
+        encoder.encode_query(TEXTS[0])
+    assert bool(encoder.scheduler.runner.copied_bytes) == packs
     before, fingerprint = encoder.encode_query(TEXTS), encoder.fingerprint()
     layer: Any = encoder.backbone.layers[0]  # type: ignore[index]
     change(layer.self_attn.v_proj.weight)

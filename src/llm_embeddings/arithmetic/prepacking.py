@@ -1,9 +1,8 @@
-"""Weights in the layout that oneDNN multiplies in, on a CPU.
+"""Linear layers that multiply through oneDNN, on a CPU, with weights in its layout or not.
 
-torch's own linear layer lays its weight out anew at each product: a third or more of the work for
-a few rows, a twentieth for a thousand. Here that is done once, when a layer first runs, in a tree
-of modules that serves inference alone. The weight itself stays, as what is saved, trained and
-compared with.
+A product lays its weight out anew: a third of the work for a few rows, a thirtieth for hundreds.
+For those who ask single queries that is done once, in a tree of modules that serves inference
+alone. The weight itself stays, as what is saved, trained and compared with.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import copy
 import functools
 import os
 import platform
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,56 +28,48 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of control groups, v
 _UNKNOWN = 2**33
 
 
-def prepack(twin: nn.Module) -> int:
-    """Let the `nn.Linear`s of a tree multiply with copies of their weights, if that pays.
+def through_onednn(twin: nn.Module) -> list[nn.Linear]:
+    """Let the `nn.Linear`s of a tree multiply through oneDNN, if this processor is better for it.
 
-    The tree is for inference, and its owner makes another when a weight has changed: a layer does
-    not look. The copies take the memory of these weights once more: nothing is done if that is more
-    than a quarter of the machine's or of the container's. (A weight whose file is mapped, because
-    it is stored in the dtype of the pass, can leave memory in exchange.) Neither this nor whether
-    it pays is measured, so that the same command on the same machine gives the same bits again.
+    The tree is for inference, and its owner makes another when a weight is replaced: a layer does
+    not look. Whether it pays is not measured, so that the same command on the same machine gives
+    the same bits again.
 
     Args:
         twin: Modules whose children may be replaced; the layers themselves stay as they are.
 
     Returns:
+        The layers put in their place, for `prepack`.
+    """
+    layers = []
+    for parent in list(twin.modules()):
+        for name, child in parent._modules.items():
+            if type(child) is nn.Linear and _can_copy(child.weight) and _works(child.weight.dtype):
+                layer: Any = copy.copy(child)
+                layer.forward = partial(_product(), W=child.weight.detach(), B=child.bias, **_PLAIN)
+                parent._modules[name] = layer
+                layers.append(layer)
+    return layers
+
+
+def prepack(layers: Sequence[nn.Linear]) -> int:
+    """Lay out the weights of such layers once and for all, where that is not too much memory.
+
+    The copies take the memory of the weights once more: nothing is done if that is more than a
+    quarter of the machine's or of the container's. (A weight whose file is mapped, because it is
+    stored in the dtype of the pass, can leave memory in exchange.) The products are the same, bit
+    by bit; a single row alone is multiplied in another order in float32.
+
+    Returns:
         Bytes of the copies.
     """
-    found = [
-        (parent, name, child)
-        for parent in twin.modules()
-        for name, child in parent._modules.items()
-        if type(child) is nn.Linear and _can_copy(child.weight) and _works(child.weight.dtype)
-    ]
-    size = sum(child.weight.nbytes for _, _, child in found)
+    size = sum(layer.weight.nbytes for layer in layers)
     if size > _SHARE * total_memory():
         return 0
-    for parent, name, child in found:
-        parent._modules[name] = prepacked(child)
+    for layer in layers:
+        packed: Any = partial(_product(), W=_packed(layer.weight), B=layer.bias, **_PLAIN)
+        layer.forward = packed  # type: ignore[method-assign]
     return size
-
-
-def prepacked(linear: nn.Linear) -> nn.Linear:
-    """A layer for inference with the same parameters and a copy of its weight."""
-    twin: Any = copy.copy(linear)
-    twin.forward = _Prepacked(linear)
-    return twin  # type: ignore[no-any-return]
-
-
-class _Prepacked:
-    """The forward of a linear layer whose weight is laid out at the first call."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        self._linear, self._lock = linear, threading.Lock()
-        self._run: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        if self._run is None:
-            with self._lock:
-                if self._run is None:
-                    weight, bias = _packed(self._linear.weight), self._linear.bias
-                    self._run = partial(_product(), W=weight, B=bias, **_PLAIN)
-        return self._run(rows)
 
 
 def total_memory() -> int:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arithmetic.prepacking import prepack
+from ..arithmetic.prepacking import prepack, through_onednn
 from ..model import Model
 from .choice import choose_kernel, trims
 from .last_layer import trimmed
@@ -14,6 +14,7 @@ from .shallow import shallow
 from .twin import enable, twin_of
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -25,13 +26,13 @@ class Trees:
         version: Version of the model they were made from; None = its changes are not counted.
         whole: Gives the states of all tokens.
         trimmed: Gives those of the last tokens of each text alone; None where it cannot.
-        copied: Bytes of weights that are held a second time, in another layout, once all have run.
+        layers: Linear layers whose weights may be laid out once and for all.
     """
 
     version: int | None
     whole: PreTrainedModel
     trimmed: PreTrainedModel | None
-    copied: int
+    layers: tuple[nn.Linear, ...]
 
 
 class Served:
@@ -41,6 +42,7 @@ class Served:
         trees: The trees that were made last.
         kernel: What computes attention over packs; None = rows must be padded.
         packing: How texts share a pass, in words.
+        copied: Bytes of weights that are held a second time, in another layout.
     """
 
     def __init__(self, model: Model) -> None:
@@ -50,6 +52,7 @@ class Served:
         twin = twin_of(few)
         self.kernel, self.packing = choose_kernel(twin, model.recipe, few)
         self._trims = self.kernel is not None and trims(twin, model.recipe, self.kernel)
+        self.copied = 0
         self.trees = self._made(model.version())
 
     def renew(self, version: int | None) -> Trees:
@@ -59,15 +62,22 @@ class Served:
                 self.trees = self._made(version)
             return self.trees
 
+    def lay_out(self) -> None:
+        """Copy weights into the layout they are multiplied in, if there is the memory."""
+        with self._lock:
+            if not self.copied:
+                self.copied = prepack(self.trees.layers)
+
     def _made(self, version: int | None) -> Trees:
-        """Trees of the present weights; copies are made when a layer first runs."""
+        """Trees of the present weights."""
         backbone = self._model.backbone
         whole = twin_of(backbone)
-        packs = self.kernel is not None and version is not None and whole is not backbone
-        copied = prepack(whole) if packs else 0
+        own = self.kernel is not None and version is not None and whole is not backbone
+        layers = tuple(through_onednn(whole)) if own else ()
+        self.copied = 0
         if self.kernel is not None:
             enable(whole)
-        return Trees(version, whole, trimmed(whole) if self._trims else None, copied)
+        return Trees(version, whole, trimmed(whole) if self._trims else None, layers)
 
 
 def tokens_per_pass(backbone: PreTrainedModel) -> int:
