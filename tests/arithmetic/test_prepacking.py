@@ -80,27 +80,6 @@ def test_memory_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert layers[0].forward is not forward
 
 
-def test_total_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: dict[str, int] = {}
-    monkeypatch.setattr(prepacking, "_limit", lambda file: limits.get(file.name))
-    machine = prepacking.total_memory()
-    assert machine > 2**28
-    limits["memory.max"] = 5000
-    assert prepacking.total_memory() == 5000
-    limits["memory.limit_in_bytes"] = 4000
-    assert prepacking.total_memory() == 4000
-    limits.update({name: 2**62 for name in limits})  # what version 1 says when there is none
-    assert prepacking.total_memory() == machine
-
-
-def test_limits(tmp_path: Path) -> None:
-    file = tmp_path / "memory.max"
-    assert prepacking._limit(file) is None
-    for text, number in (("max\n", None), ("123\n", 123)):
-        file.write_text(text)
-        assert prepacking._limit(file) == number
-
-
 @pytest.mark.slow
 def test_a_loaded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.from_pretrained(GRITLM, dtype="float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
+from .memory import fits
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+logger = logging.getLogger(__name__)
 
 _SIDE, _ROUNDS, _SLOWER = 512, 5, 1.5
 
@@ -30,7 +35,8 @@ def resolve_dtype(
     """The dtype to compute in.
 
     "auto" is the checkpoint's own; on a CPU a half-precision checkpoint runs in bfloat16 where the
-    processor has it natively and in float32 elsewhere: never in float16.
+    processor has it natively, or has no memory for twice the bytes, and in float32 elsewhere: never
+    in float16.
     """
     if isinstance(wanted, torch.dtype):
         return wanted
@@ -42,7 +48,16 @@ def resolve_dtype(
     stored = getattr(config, "dtype", None) or _first_dtype(directory)
     if device.type != "cpu" or stored == torch.float32:
         return stored
-    return torch.bfloat16 if bfloat16_pays() else torch.float32
+    if bfloat16_pays():
+        return torch.bfloat16
+    if fits(directory, torch.float32):
+        return torch.float32
+    logger.warning(
+        "%s runs in bfloat16, which this processor emulates: in float32 its weights would take "
+        "most of the memory, or more than there is",
+        directory,
+    )
+    return torch.bfloat16
 
 
 @functools.cache

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import platform
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from .memory import total_memory
+
 _DTYPES = (torch.bfloat16, torch.float32)
 _PROCESSORS = ("x86_64", "AMD64")  # measured on these alone
 _SIDE = 32
 _SHARE = 0.25  # of all memory
-_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of control groups, versions 2 and 1
-_UNKNOWN = 2**33
 
 
 def through_onednn(twin: nn.Module) -> list[nn.Linear]:
@@ -70,21 +68,6 @@ def prepack(layers: Sequence[nn.Linear]) -> int:
         packed: Any = partial(_product(), W=_packed(layer.weight), B=layer.bias, **_PLAIN)
         layer.forward = packed  # type: ignore[method-assign]
     return size
-
-
-def total_memory() -> int:
-    """Bytes of the machine's memory, or of a container's share of it; 8 GiB where unknown."""
-    found = [_limit(Path("/sys/fs/cgroup") / name) for name in _LIMITS]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min((number for number in found if number), default=_UNKNOWN)
-
-
-def _limit(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # there is none: no such file, or "max"
-        return None
 
 
 def _can_copy(weight: torch.Tensor) -> bool:

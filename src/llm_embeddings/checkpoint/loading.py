@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from ..arithmetic.dtype import default_device, resolve_dtype
+from ..arithmetic.memory import check_memory
 from ..model import Model
 from ..recipe import Recipe
 from ..vectors import Vectors
@@ -139,6 +140,8 @@ def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) 
         set_direction(config, recipe)
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
+    if device.type == "cpu" and options.quantization is None and options.device_map is None:
+        check_memory(directory, dtype)
     try:
         with _without_load_report():
             backbone, report = AutoModel.from_pretrained(

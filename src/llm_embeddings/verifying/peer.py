@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ..arithmetic.prepacking import total_memory
+from ..arithmetic.memory import total_memory
 from ..checkpoint.files import read_json, read_json_list
 from ..recipe import Recipe, Role
 from ..vectors import Vectors

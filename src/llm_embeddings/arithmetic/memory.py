@@ -1,0 +1,66 @@
+"""How much memory there is, and how much weights take."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of control groups, versions 2 and 1
+_UNKNOWN = 2**33
+_SHARE = 0.7  # of all memory that weights may take where there is a smaller form
+_SMALLER = {"bfloat16": 2, "int8": 1}
+
+
+def total_memory() -> int:
+    """Bytes of the machine's memory, or of a container's share of it; 8 GiB where unknown."""
+    found = [_limit(Path("/sys/fs/cgroup") / name) for name in _LIMITS]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((number for number in found if number), default=_UNKNOWN)
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # there is none: no such file, or "max"
+        return None
+
+
+def stored_values(directory: Path) -> int:
+    """How many numbers the weights of a checkpoint hold, read off the headers of their files."""
+    count = 0
+    for shard in directory.glob("model*.safetensors"):
+        with safe_open(shard, framework="pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    return count
+
+
+def fits(directory: Path, dtype: torch.dtype) -> bool:
+    """Whether the weights of a checkpoint leave room in memory when they are held in a dtype."""
+    return stored_values(directory) * dtype.itemsize <= _SHARE * total_memory()
+
+
+def check_memory(directory: Path, dtype: torch.dtype) -> None:
+    """Raise before weights are read that cannot be held.
+
+    Raises:
+        ValueError: they take more than all memory; the message has the numbers and smaller forms.
+    """
+    count, memory = stored_values(directory), total_memory()
+    if count * dtype.itemsize <= memory:
+        return
+    name = str(dtype).removeprefix("torch.")
+    smaller = [
+        f"{form} ({count * size / 2**30:.1f} GiB)"
+        for form, size in _SMALLER.items()
+        if size < dtype.itemsize
+    ]
+    raise ValueError(
+        f"the weights in {directory} take {count * dtype.itemsize / 2**30:.1f} GiB in {name}, and "
+        f"this machine has {memory / 2**30:.1f} GiB: choose a smaller form, "
+        f"{' or '.join(smaller)}, by dtype= or quantization=, or a larger machine"
+    )
