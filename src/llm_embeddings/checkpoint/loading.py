@@ -24,9 +24,15 @@ from . import sidecar
 from .adapters import apply_adapters
 from .checks import attends_causally, check_tokens, set_direction
 from .detect import named, settle
-from .files import Source, check_weights, find, resolve
+from .ends import stock_tokenizer, with_ends
+from .files import Checkpoint, Source, check_weights, find, resolve
 from .head_files import load_head
-from .module_files import SENTENCE_TRANSFORMERS, transformer_folder, transformer_settings
+from .module_files import (
+    SENTENCE_TRANSFORMERS,
+    renders_messages,
+    transformer_folder,
+    transformer_settings,
+)
 from .options import LoadOptions
 
 if TYPE_CHECKING:
@@ -63,12 +69,11 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
-    lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
-    tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower)
+    # What nobody listed is what its own files make of it in the stock library, by asking that.
+    observed = is_observed(recipe, wanted, saved)
+    recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
-    # What nobody listed attends as its own files make it attend, and no other way.
-    observed = recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
-    backbone = load_backbone(checkpoint.root, None if observed else recipe, options)
+    backbone = load_backbone(checkpoint.root, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
@@ -80,6 +85,24 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     if head is not None:
         head = head.to(backbone.device)
     return Model(backbone, tokenizer, recipe, head), ranges
+
+
+def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
+    """Whether only the checkpoint's own files say how it embeds."""
+    return recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
+
+
+def recipe_and_tokenizer(
+    directory: Path, checkpoint: Checkpoint, recipe: Recipe, *, observed: bool
+) -> tuple[Recipe, PreTrainedTokenizerFast]:
+    """The tokenizer, and the recipe with the ends that it puts if only its behaviour says so."""
+    lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
+    if not observed:
+        return recipe, load_tokenizer(checkpoint.tokenizer, lower=lower)
+    tokenizer = _ready(stock_tokenizer(checkpoint.tokenizer), lower=lower)
+    if not renders_messages(directory):
+        recipe = with_ends(recipe, checkpoint.tokenizer, tokenizer)
+    return recipe, tokenizer
 
 
 def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokenizerFast:
@@ -100,7 +123,11 @@ def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokeniz
             f"{directory} has no tokenizer.json. Convert the tokenizer once with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) and compare its ids"
         )
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
+    return _ready(PreTrainedTokenizerFast.from_pretrained(directory), lower=lower)
+
+
+def _ready(tokenizer: PreTrainedTokenizerFast, *, lower: bool) -> PreTrainedTokenizerFast:
+    """Only asked for ids: whole texts, without padding."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     if lower:
@@ -120,10 +147,10 @@ def _lower(backend: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) -> PreTrainedModel:
+def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreTrainedModel:
     """The model without its head, in evaluation mode, on its device.
 
-    It attends as the recipe says or, without one, as its config does.
+    It attends as its config says; a recipe that drops the window turns it before.
     """
     config = AutoConfig.from_pretrained(
         directory, trust_remote_code=options.trust_remote_code, local_files_only=True
@@ -135,7 +162,7 @@ def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) 
         )
     if not options.trust_remote_code:
         vars(config).pop("auto_map", None)  # stock classes serve it, and are what is saved
-    if recipe is not None:
+    if recipe.window == "drop":
         set_direction(config, recipe)
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
