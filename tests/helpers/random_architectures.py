@@ -231,6 +231,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "smollm3": _decoder("SmolLM3Config", _GROUPED),
     "stablelm": _decoder("StableLmConfig", {**_SMALL, "num_key_value_heads": 4}),
     "starcoder2": _decoder("Starcoder2Config", _WINDOW, feed_forward=("c_fc",)),
+    "t5": Architecture(
+        "T5Config",
+        {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+        attention=("q", "v"),
+        feed_forward=("wo",),
+    ),
     "xlm_roberta": _encoder("XLMRobertaConfig", _SMALL, pads=True),
 }
 

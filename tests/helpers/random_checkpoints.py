@@ -81,7 +81,7 @@ def plan(seed: int, architecture: str | None = None, **fixed: Any) -> Plan:
     drawn = draw.choice(sorted(ARCHITECTURES))
     kind = architecture or drawn
     made = ARCHITECTURES[kind]
-    decoder = not made.head.endswith("MaskedLM") and kind != "electra"
+    decoder = bool(made.head) and not made.head.endswith("MaskedLM")
     values: dict[str, Any] = {}
     if made.turned and draw.random() < 0.4:
         values["is_causal"] = draw.random() < 0.4

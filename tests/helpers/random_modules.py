@@ -62,7 +62,7 @@ class ModulesPlan:
     layout: str
     modes: tuple[str, ...]
     include_prompt: bool
-    head: tuple[str, ...]
+    head: tuple[str, ...] = ()
     max_seq_length: int | None = None
     lower: bool = False
     truncate_dim: int | None = None

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
@@ -22,7 +24,7 @@ from ..recipe import Recipe
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import apply_adapters
-from .checks import attends_causally, check_tokens, set_direction
+from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends
 from .files import Checkpoint, Source, check_weights, find, resolve
@@ -36,9 +38,10 @@ from .module_files import (
 from .options import LoadOptions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 _NEVER_RUN = ("pooler.", "contact_head.")  # give another output than the hidden states
 _HEADS = ("cls", "lm_head", "classifier", "score", "qa_outputs", "generator_predictions")
 # Tables that older versions of transformers saved beside the weights.
@@ -71,13 +74,15 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
     # What nobody listed is what its own files make of it in the stock library, by asking that.
     observed = is_observed(recipe, wanted, saved)
+    config = read_config(checkpoint.root, options)
     recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
-    backbone = load_backbone(checkpoint.root, recipe, options)
+    backbone = load_backbone(checkpoint.root, config, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
     if observed:
+        check_token_types(backbone, tokenizer)
         recipe = recipe.replace(causal=attends_causally(backbone.eval()))
     ranges = saved.ranges if saved is not None and not adapters else {}
     width = len(recipe.poolings) * backbone.config.hidden_size
@@ -147,14 +152,28 @@ def _lower(backend: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreTrainedModel:
+def read_config(directory: Path, options: LoadOptions) -> PretrainedConfig:
+    """The config of a backbone.
+
+    Raises:
+        ValueError: transformers does not have its model type, or its values are none of that type.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            directory, trust_remote_code=options.trust_remote_code, local_files_only=True
+        )
+    except (StrictDataclassError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{directory / 'config.json'} cannot be used: {error}") from error
+    return config
+
+
+def load_backbone(
+    directory: Path, config: PretrainedConfig, recipe: Recipe, options: LoadOptions
+) -> PreTrainedModel:
     """The model without its head, in evaluation mode, on its device.
 
     It attends as its config says; a recipe that drops the window turns it before.
     """
-    config = AutoConfig.from_pretrained(
-        directory, trust_remote_code=options.trust_remote_code, local_files_only=True
-    )
     if getattr(config, "hidden_size", None) is None:
         raise ValueError(
             f"{directory} is a {config.model_type!r} model, whose config names no hidden_size of "
@@ -168,7 +187,7 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
     dtype = resolve_dtype(options.dtype, config, directory, device)
     try:
         with _without_load_report():
-            backbone, report = AutoModel.from_pretrained(
+            backbone, report = _class_of(config).from_pretrained(
                 directory,
                 config=config,
                 dtype=dtype,
@@ -188,6 +207,22 @@ def load_backbone(directory: Path, recipe: Recipe, options: LoadOptions) -> PreT
     if options.device_map is None and config_of(options.quantization) is None:
         backbone = backbone.to(device)
     return backbone  # type: ignore[no-any-return]
+
+
+def _class_of(config: PretrainedConfig) -> Any:
+    """AutoModel, or the encoder alone of models that people embed with by that.
+
+    Raises:
+        ValueError: another model that reads by one half and writes by the other.
+    """
+    if config.model_type in _ENCODERS:
+        return getattr(import_module("transformers"), _ENCODERS[config.model_type])
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"a {config.model_type!r} model has an encoder and a decoder; only the encoders of "
+            f"{sorted(_ENCODERS)} can embed here"
+        )
+    return AutoModel
 
 
 def config_of(quantization: Any) -> Any:
