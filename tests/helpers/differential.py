@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from llm_embeddings import Encoder, Recipe
 
-from .random_architectures import POSITIONS
 from .random_checkpoints import ODD_TEXTS, TEXTS, Plan
 
 ALL_TEXTS = [*TEXTS, *ODD_TEXTS]
@@ -161,6 +160,7 @@ def _bare(plan: Plan, path: Path) -> _Stock:
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent / "backbone")
     model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+    most = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
     last = plan.pooling != "mean"
     recipe: Recipe | str = plan.pooling
     if plan.pooling == "recipe":
@@ -173,7 +173,7 @@ def _bare(plan: Plan, path: Path) -> _Stock:
         for text in texts:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             end = [tokenizer.eos_token_id] if last else []
-            ids = [tokenizer.bos_token_id, *ids[: POSITIONS - 1 - len(end)], *end]
+            ids = [tokenizer.bos_token_id, *ids[: most - 1 - len(end)], *end]
             states = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
             pooled = states[-1] if plan.pooling == "last-token" else states.mean(0)
             rows.append(torch.nn.functional.normalize(pooled, dim=0).numpy())
