@@ -111,9 +111,14 @@ def first_used(row: Tokens, recipe: Recipe) -> int:
     firsts = {
         "last_token": len(row.ids) - 1,
         "last_k_mean": max(len(row.ids) - (recipe.last_k or 1), 0),
-        "first_token": 0,
+        "first_token": row.start if _counts_behind(row, recipe) else 0,
     }
-    return min(firsts.get(mode, row.start) for mode in recipe.poolings)
+    start = min(row.start, len(row.ids) - 1)
+    return min(firsts.get(mode, start) for mode in recipe.poolings)
+
+
+def _counts_behind(row: Tokens, recipe: Recipe) -> bool:
+    return recipe.pool_span == "behind_prompt" and row.start < len(row.ids)
 
 
 def _common(rows: Sequence[Tokens]) -> int:

@@ -17,7 +17,7 @@ Pooling = Literal[
     "last_token", "mean", "weighted_mean", "first_token", "last_k_mean", "max", "mean_sqrt_length"
 ]
 HeadKind = Literal["dense", "layer_norm", "normalize", "truncate"]
-PoolSpan = Literal["all", "text"]
+PoolSpan = Literal["all", "text", "behind_prompt"]
 Join = Literal["string", "segments"]
 Truncate = Literal["end", "text", "text_ids"]
 Window = Literal["keep", "drop"]
@@ -109,7 +109,9 @@ class Recipe:
             put behind each other.
         last_k: Number of tokens of "last_k_mean".
         pool_span: What the means run over: "all" tokens, or the "text" without BOS and prefix.
-            A span that would be empty is the whole sequence.
+            A span that would be empty is the whole sequence. "behind_prompt" is
+            sentence-transformers' `include_prompt = false`: the same tokens, the first of which is
+            the "first_token", and zeros where there are none.
         heads: What follows the pooling, in this order.
         query: Template of queries.
         document: Template of documents.

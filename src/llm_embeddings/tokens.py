@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .joins import NO_OFFSETS, Offsets, Ranges, cut_text, locate, segments, separated
@@ -161,7 +161,7 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
     encoded, ranges = frame.encode_located([frame.prefix + t + frame.suffix for t in texts])
     room = frame.limit - len(frame.bos) - len(frame.eos)
     start = 0
-    if recipe.pool_span == "text" and frame.prefix:
+    if recipe.pool_span != "all" and frame.prefix:
         start = len(frame.bos) + len(frame.prefix_ids)
     rows = []
     for text, ids, char_ranges in zip(texts, encoded, ranges, strict=True):
@@ -173,7 +173,10 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
             kept, char_ranges = [*ids[: room - len(tail)], *tail], char_ranges[: room - len(tail)]
         if frame.with_offsets:
             text_start, offsets = locate(frame, text, char_ranges[: len(kept)])
-        rows.append(_row(frame, [*frame.bos, *kept, *frame.eos], start, cut, text_start, offsets))
+        row = _row(frame, [*frame.bos, *kept, *frame.eos], start, cut, text_start, offsets)
+        if recipe.pool_span == "behind_prompt":
+            row = replace(row, start=min(start, len(row.ids)))
+        rows.append(row)
     return rows
 
 
@@ -185,7 +188,7 @@ def _row(
     text_start: int = 0,
     offsets: Offsets = NO_OFFSETS,
 ) -> Tokens:
-    """A row that is never empty and never pools over nothing."""
+    """A row that is never empty, and pools over the whole where it would pool over nothing."""
     if not ids:
         fillers = (frame.tokenizer.eos_token_id, frame.tokenizer.pad_token_id, 0)
         ids = [next(filler for filler in fillers if filler is not None)]

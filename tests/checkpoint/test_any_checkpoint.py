@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from helpers.random_checkpoints import ARCHITECTURES, TEXTS, make
+from helpers.differential import compare
+from helpers.random_adapters import AdapterPlan
+from helpers.random_checkpoints import Plan, plain, write
+from helpers.random_modules import ModulesPlan
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
 
 from llm_embeddings import Encoder
-
-
-def compare(path: Path, words: str) -> None:
-    """Each text alone: a reference with positions that count padding depends on its batch."""
-    theirs = SentenceTransformer(str(path), device="cpu")
-    ours = Encoder.from_pretrained(path, dtype="float32")
-    for role in ("query", "document"):
-        wanted = getattr(theirs, f"encode_{role}")(TEXTS, batch_size=1, show_progress_bar=False)
-        found = ours.encode(TEXTS, role)  # type: ignore[call-overload]
-        difference = np.abs(found - wanted).max()
-        assert difference < 2e-4, f"{words}, {role}: {difference}"
-
-
-@pytest.mark.parametrize(
-    ("number", "architecture"), list(enumerate(ARCHITECTURES)), ids=list(ARCHITECTURES)
-)
-def test_every_architecture_is_as_in_sentence_transformers(
-    number: int, architecture: str, tmp_path: Path
-) -> None:
-    for seed in (number, number + 1000):
-        made = make(seed, tmp_path / str(seed), architecture)
-        if "whole=False" in made.words and ("cls" in made.words or "weighted" in made.words):
-            continue  # refused with prompts: see below
-        compare(made.path, made.words)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mean pooling, no prompts."""
-    return make(7, tmp_path_factory.mktemp("any"), "llama").path
+    return write(plain("llama"), tmp_path_factory.mktemp("any"))
 
 
 def changed(path: Path, copy: Path, file: str, **values: Any) -> Path:
@@ -120,15 +98,12 @@ def test_a_directory_may_be_named_as_a_recipe_is(
     assert Encoder.from_pretrained("last-token").recipe.family == "sentence-transformers"
 
 
-@pytest.mark.parametrize("mode", ["cls", "weightedmean"])
-def test_pooling_that_counts_behind_the_prompt_is_refused(
-    mode: str, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_weights_that_count_the_prompt_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     copy = changed(
         checkpoint,
         tmp_path / "copy",
         "1_Pooling/config.json",
-        pooling_mode=mode,
+        pooling_mode="weightedmean",
         include_prompt=False,
     )
     settings = copy / "config_sentence_transformers.json"
@@ -137,3 +112,94 @@ def test_pooling_that_counts_behind_the_prompt_is_refused(
     )
     with pytest.raises(ValueError, match="include_prompt = false"):
         Encoder.from_pretrained(copy, dtype="float32")
+
+
+def with_tokenizer(checkpoint: Plan, **changes: Any) -> Plan:
+    return replace(checkpoint, tokenizer=replace(checkpoint.tokenizer, **changes))
+
+
+@pytest.mark.parametrize("span", ["first", "last"])
+def test_a_text_that_fuses_with_its_prompt_is_as_in_sentence_transformers(
+    span: str, tmp_path: Path
+) -> None:
+    """Its own tokens are none: zeros there, and here."""
+    modes = {"first": ("cls", "mean_sqrt_len_tokens"), "last": ("mean", "lasttoken")}[span]
+    modules = ModulesPlan("saved", modes, False, prompts={"query": "query: "})
+    made = with_tokenizer(plain("qwen3", modules=modules), kind="byte-level", ends="nothing")
+    outcome = compare(made, write(made, tmp_path), ["rain", "", "x y z"])
+    assert outcome.verdict == "equal", outcome
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("llama", {"named": "BertTokenizer"}),  # lower-cases where its file does not
+        ("gemma", {"kind": "unigram", "named": "XLMRobertaTokenizerFast"}),
+        ("llama", {"flags": {"add_eos_token": False}}),
+    ],
+)
+def test_the_tokenizer_is_what_transformers_makes_of_its_files(
+    architecture: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    modules = ModulesPlan("old", ("mean",), True, ("normalize",))
+    made = with_tokenizer(plain(architecture, modules=modules), **changes)
+    outcome = compare(made, write(made, tmp_path), ["What Is CAPITAL", "日本語 and É"])
+    assert outcome.verdict == "equal", outcome
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        ("llama", {"ends": "BOS", "flags": {"add_eos_token": True}}, "add_eos_token = true, which"),
+        ("llama", {"ends": "two"}, "one special token on a side"),
+        ("llama", {"cuts_left": True}, "truncation_side = 'left' is not honoured"),
+        ("gpt2", {"named": "BertTokenizer"}, "GPT2Model takes the token types"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_followed_is_refused(
+    architecture: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    modules = ModulesPlan("old", ("mean",), True, ("normalize",))
+    made = with_tokenizer(plain(architecture, modules=modules), **changes)
+    with pytest.raises(ValueError, match=message):
+        Encoder.from_pretrained(write(made, tmp_path))
+
+
+def test_a_closing_token_that_was_lost_is_missed(tmp_path: Path) -> None:
+    prompts = {"query": "Instruct: find it\nQuery: "}
+    modules = ModulesPlan("saved", ("lasttoken",), True, ("normalize",), prompts=prompts)
+    made = with_tokenizer(plain("mistral", modules=modules), kind="metaspace", ends="BOS")
+    path = write(made, tmp_path)
+    with pytest.raises(ValueError, match="transformers 5 loses add_eos_token"):
+        Encoder.from_pretrained(path)
+    assert Encoder.from_pretrained(path, recipe="intfloat/e5-mistral-7b-instruct").recipe.eos
+    closed = changed(path, tmp_path / "closed", "tokenizer_config.json", add_eos_token=True)
+    assert Encoder.from_pretrained(closed).recipe.eos == "</s>"
+
+
+def test_a_recipe_by_name_does_not_turn_a_model(checkpoint: Path, tmp_path: Path) -> None:
+    copy = changed(checkpoint, tmp_path / "copy", "config.json", is_causal=False)
+    with pytest.raises(ValueError, match="config.json says is_causal = False"):
+        Encoder.from_pretrained(copy, recipe="mean")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "wonder"}, "model type `wonder` but Transformers does not recognize"),
+        ({"num_attention_heads": 5}, "config.json cannot be used: .*"),
+        ({"model_type": "bart"}, "a 'bart' model has an encoder and a decoder"),
+    ],
+)
+def test_a_config_that_is_none(
+    change: dict[str, Any], message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = changed(checkpoint, tmp_path / "copy", "config.json", **change)
+    with pytest.raises(ValueError, match=message):
+        Encoder.from_pretrained(copy)
+
+
+def test_a_lora_on_tied_embeddings_is_refused(tmp_path: Path) -> None:
+    made = plain("t5", adapter=AdapterPlan("inside", "embeddings"))
+    with pytest.raises(ValueError, match="a weight that stands in two places"):
+        Encoder.from_pretrained(write(made, tmp_path))

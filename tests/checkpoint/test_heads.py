@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.random_checkpoints import TEXTS, make
+from helpers.random_checkpoints import TEXTS, plain, write
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
@@ -32,7 +32,7 @@ LONG = "the cat sat on a mat while rain fell " * 20
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("backbone")
-    make(7, work, "qwen3")
+    write(plain("qwen3"), work)
     return work / "backbone"
 
 

@@ -51,7 +51,7 @@ def test_families_are_recognised_from_their_files() -> None:
         name="", source="", base=None
     )
     e5 = load(E5).recipe
-    assert (e5.pooling, e5.causal, e5.bos, e5.eos) == ("last_token", True, "<s>", True)
+    assert (e5.pooling, e5.causal, e5.bos, e5.eos) == ("last_token", True, "<s>", "</s>")
     assert e5.query == get_recipe("intfloat/e5-mistral-7b-instruct").query
 
 

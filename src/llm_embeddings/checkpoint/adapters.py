@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +101,17 @@ def _merge(model: Any, names: Sequence[str]) -> None:
     from peft.tuners.lora import LoraLayer
 
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    owners = Counter(
+        id(weight) for module in model.modules() for weight in module._parameters.values()
+    )
     for layer in layers:
         weight = layer.get_base_layer().weight
+        if owners[id(weight)] > 1:
+            raise ValueError(
+                "an adapter changes a weight that stands in two places of the model (tied "
+                "embeddings) in one of them: merge it with peft's merge_and_unload() into a model "
+                "whose weights are not tied, and load that"
+            )
         total = weight.data.float()
         for name in names:
             if name in layer.lora_A or name in layer.lora_embedding_A:

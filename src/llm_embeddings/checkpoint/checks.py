@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -124,6 +125,32 @@ def attends_causally(backbone: PreTrainedModel) -> bool:
     with torch.inference_mode():
         hidden = backbone(input_ids=batch).last_hidden_state[:, : len(row) - 1].float()
     return not _moved(hidden, backbone)
+
+
+def check_token_types(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The token types that sentence-transformers would pass on must change nothing: none are here.
+
+    GPT-2 adds an embedding even for zeros; a post-processor may name other types than zero.
+
+    Raises:
+        ValueError: they change the hidden states.
+    """
+    fed = tokenizer("text", return_tensors="pt").to(backbone.device)
+    if (
+        "token_type_ids" not in fed
+        or "token_type_ids" not in signature(backbone.forward).parameters
+    ):
+        return
+    ids = fed["input_ids"]
+    with torch.inference_mode():
+        found = backbone(input_ids=ids).last_hidden_state.float()
+        typed = backbone(input_ids=ids, token_type_ids=fed["token_type_ids"])
+    if bool(((found - typed.last_hidden_state.float()).abs() > 1e-3 * found.abs().max()).any()):
+        raise ValueError(
+            f"{type(backbone).__name__} takes the token types that its tokenizer gives "
+            f"({type(tokenizer).__name__}), which is not done here: take 'token_type_ids' out of "
+            "model_input_names in tokenizer_config.json, or pass recipe=Recipe(...)"
+        )
 
 
 def check_attention(model: Model) -> None:

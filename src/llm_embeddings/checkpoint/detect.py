@@ -66,6 +66,7 @@ def settle(
                 f"{model!r} was to be loaded as {known.name!r} ({known.family}), but its files are "
                 f"those of {family}. Pass the right recipe, or a Recipe object to insist"
             )
+        _check_direction(model, checkpoint, known)
         check_stated(directory, known)
         return known
     if family is not None:
@@ -100,6 +101,16 @@ def _family(directory: Path, checkpoint: Checkpoint) -> str | None:
     if tokens.issuperset(siblings.BGE_EN_ICL.required_tokens):
         return "bge-en-icl"
     return None
+
+
+def _check_direction(model: str, checkpoint: Checkpoint, known: Recipe) -> None:
+    """Where config.json states a direction, a recipe by name must have the same."""
+    stated = read_json(checkpoint.root / "config.json").get("is_causal")
+    if known.window == "keep" and isinstance(stated, bool) and stated != known.causal:
+        raise ValueError(
+            f"{model!r} was to be loaded as {known.name!r}, which has causal={known.causal}, but "
+            f"its config.json says is_causal = {stated}. Pass a Recipe object to insist"
+        )
 
 
 def _of_family(family: str, directory: Path, checkpoint: Checkpoint) -> Recipe:

@@ -1,54 +1,115 @@
-"""BOS and EOS as a tokenizer's files ask for them."""
+"""The tokenizer of a checkpoint that nobody listed, and what it puts around a text: by asking it.
+
+Files say it in several places (a post-processor, flags, the class they name), and transformers
+overrules one by another in ways that change with its version. What comes out is what counts.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from ..families import e5_mistral
+from ..recipe import Recipe
 from .files import read_json
 
-
-def stated_ends(directory: Path) -> tuple[bool | str, bool | str]:
-    """BOS and EOS as the tokenizer's files ask for them: a flag, else the post-processor."""
-    flags = read_json(directory / "tokenizer_config.json")
-    processor = read_json(directory / "tokenizer.json").get("post_processor") or {}
-    first, last = _post_processor(processor)
-    return _end(flags.get("add_bos_token"), first), _end(flags.get("add_eos_token"), last)
+_TEXT = "text"
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 
 
-def _end(flag: bool | None, token: str | None) -> bool | str:
-    """The post-processor's token, unless a flag overrules it."""
-    if flag is None:
-        return token or False
-    return (token or True) if flag else False
-
-
-def _post_processor(processor: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The special tokens that a tokenizer puts before and after a single text.
+def stock_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """What transformers makes of a directory, which sentence-transformers takes as it is.
 
     Raises:
-        ValueError: it puts more than one on a side, or is of a kind not known here.
+        FileNotFoundError: there is no tokenizer in it.
+        ValueError: one that needs code from elsewhere, cuts texts at their beginning, or has no
+            fast form.
     """
-    kind = processor.get("type")
-    if kind == "Sequence":
-        found = [_post_processor(inner) for inner in processor.get("processors", ())]
-        return next((ends for ends in found if any(ends)), (None, None))
-    if kind in ("BertProcessing", "RobertaProcessing"):
-        return str(processor["cls"][0]), str(processor["sep"][0])
-    if kind != "TemplateProcessing":
-        if kind in (None, "ByteLevel"):
-            return None, None
-        raise ValueError(f"tokenizer.json: the post-processor {kind!r} is not known: pass a Recipe")
-    ends: tuple[list[str], list[str]] = [], []
-    seen = False
-    for piece in processor.get("single", ()):
-        if "Sequence" in piece:
-            seen = True
-        else:
-            ends[seen].append(str(piece["SpecialToken"]["id"]))
-    if max(map(len, ends)) > 1:
+    if not any(next(directory.glob(name), None) for name in _VOCABULARIES):
+        raise FileNotFoundError(f"{directory} has no tokenizer.json and no vocabulary")
+    settings = directory / "tokenizer_config.json"
+    if read_json(settings).get("truncation_side") == "left":
         raise ValueError(
-            f"tokenizer.json: the post-processor puts {ends[0]} before and {ends[1]} behind a "
-            "text; one token on a side is what can be done here: pass a Recipe"
+            f"{settings}: truncation_side = 'left' is not honoured here: texts over the limit "
+            "lose their end: remove it, or pass recipe=Recipe(...)"
         )
-    return (*ends[0], None)[0], (*ends[1], None)[0]
+    try:
+        found = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (KeyError, ImportError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"transformers cannot read the tokenizer in {directory} ({type(error).__name__}: "
+            f"{error}): save it again with the version that wrote it"
+        ) from error
+    if not isinstance(found, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"the tokenizer in {directory} is a {type(found).__name__}, which has no fast form"
+        )
+    return found
+
+
+def with_ends(recipe: Recipe, directory: Path, tokenizer: PreTrainedTokenizerFast) -> Recipe:
+    """The recipe with the special tokens that a tokenizer puts before and behind a text.
+
+    Args:
+        recipe: Without them.
+        directory: Holds the tokenizer's files.
+        tokenizer: What transformers makes of these.
+
+    Raises:
+        ValueError: it puts more than one on a side, changes the text's own tokens, or puts none
+            where the files ask for one.
+    """
+    plain: list[int] = tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
+    whole: list[int] = tokenizer(_TEXT)["input_ids"]
+    more = len(whole) - len(plain)
+    first = next((n for n in range(more + 1) if whole[n : n + len(plain)] == plain), None)
+    names = tokenizer.convert_ids_to_tokens(whole)
+    if first is None or first > 1 or more - first > 1:
+        raise ValueError(
+            f"the tokenizer of {recipe.name} makes {names} of {_TEXT!r}: one special token on a "
+            "side is what can be done here. Pass recipe=Recipe(...)"
+        )
+    bos: str | bool = names[0] if first else False
+    eos: str | bool = names[-1] if more > first else False
+    flags = read_json(directory / "tokenizer_config.json")
+    if _closes_like_e5(recipe) and bos and not eos:
+        eos = _closing_token(
+            directory, recipe, tokenizer, stated=flags.get("add_eos_token") is True
+        )
+    for flag, put in (("add_bos_token", bos), ("add_eos_token", eos)):
+        if flags.get(flag) is True and not put:
+            raise ValueError(
+                f"{directory / 'tokenizer_config.json'}: {flag} = true, which transformers 5 "
+                "leaves out and earlier versions do not: remove it, or pass recipe=Recipe(...) "
+                "with the bos and eos that the model was trained with"
+            )
+    if eos and recipe.pool_span == "behind_prompt" and whole[-1] not in tokenizer.all_special_ids:
+        raise ValueError(
+            f"the tokenizer of {recipe.name} puts {eos!r} behind a text, which is none of its "
+            "special tokens: with include_prompt = false sentence-transformers counts it as the "
+            "prompt's. Name it among the special tokens, or pass recipe=Recipe(...)"
+        )
+    return recipe.replace(bos=bos, eos=eos)
+
+
+def _closes_like_e5(recipe: Recipe) -> bool:
+    return recipe.query == e5_mistral.TEMPLATE and recipe.poolings == ("last_token",)
+
+
+def _closing_token(
+    directory: Path, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, stated: bool
+) -> str:
+    """The token that E5-Mistral pools, which transformers 5 leaves out although files ask for it.
+
+    Raises:
+        ValueError: it was lost from the files too: so transformers 5 saves such a tokenizer.
+    """
+    if stated and tokenizer.eos_token:
+        return str(tokenizer.eos_token)
+    raise ValueError(
+        f"{directory} pools the last token of {recipe.query.prefix!r} queries, as E5-Mistral does "
+        "behind a closing token, and its tokenizer puts none: transformers 5 loses add_eos_token "
+        "when it saves one. Pass recipe='intfloat/e5-mistral-7b-instruct' if the model was tuned "
+        "from that, or recipe=Recipe(...) that says how it was trained"
+    )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
@@ -23,17 +25,24 @@ from ..recipe import Recipe
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import apply_adapters
-from .checks import attends_causally, check_tokens, set_direction
+from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
-from .files import Source, check_weights, find, resolve
+from .ends import stock_tokenizer, with_ends
+from .files import Checkpoint, Source, check_weights, find, resolve
 from .head_files import load_head
-from .module_files import SENTENCE_TRANSFORMERS, transformer_folder, transformer_settings
+from .module_files import (
+    SENTENCE_TRANSFORMERS,
+    renders_messages,
+    transformer_folder,
+    transformer_settings,
+)
 from .options import LoadOptions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 _NEVER_RUN = ("pooler.", "contact_head.")  # give another output than the hidden states
 _HEADS = ("cls", "lm_head", "classifier", "score", "qa_outputs", "generator_predictions")
 # Tables that older versions of transformers saved beside the weights.
@@ -64,16 +73,17 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
-    lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
-    tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower)
+    # What nobody listed is what its own files make of it in the stock library, by asking that.
+    observed = is_observed(recipe, wanted, saved)
+    config = read_config(checkpoint.root, options)
+    recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
-    # What nobody listed attends as its own files make it attend, and no other way.
-    observed = recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
-    backbone = load_backbone(checkpoint.root, None if observed else recipe, options)
+    backbone = load_backbone(checkpoint.root, config, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
     if observed:
+        check_token_types(backbone, tokenizer)
         recipe = recipe.replace(causal=attends_causally(backbone.eval()))
     ranges = saved.ranges if saved is not None and not adapters else {}
     width = len(recipe.poolings) * backbone.config.hidden_size
@@ -81,6 +91,24 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     if head is not None:
         head = head.to(backbone.device)
     return Model(backbone, tokenizer, recipe, head), ranges
+
+
+def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
+    """Whether only the checkpoint's own files say how it embeds."""
+    return recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
+
+
+def recipe_and_tokenizer(
+    directory: Path, checkpoint: Checkpoint, recipe: Recipe, *, observed: bool
+) -> tuple[Recipe, PreTrainedTokenizerFast]:
+    """The tokenizer, and the recipe with the ends that it puts if only its behaviour says so."""
+    lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
+    if not observed:
+        return recipe, load_tokenizer(checkpoint.tokenizer, lower=lower)
+    tokenizer = _ready(stock_tokenizer(checkpoint.tokenizer), lower=lower)
+    if not renders_messages(directory):
+        recipe = with_ends(recipe, checkpoint.tokenizer, tokenizer)
+    return recipe, tokenizer
 
 
 def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokenizerFast:
@@ -101,7 +129,11 @@ def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokeniz
             f"{directory} has no tokenizer.json. Convert the tokenizer once with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) and compare its ids"
         )
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
+    return _ready(PreTrainedTokenizerFast.from_pretrained(directory), lower=lower)
+
+
+def _ready(tokenizer: PreTrainedTokenizerFast, *, lower: bool) -> PreTrainedTokenizerFast:
+    """Only asked for ids: whole texts, without padding."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     if lower:
@@ -121,14 +153,28 @@ def _lower(backend: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) -> PreTrainedModel:
+def read_config(directory: Path, options: LoadOptions) -> PretrainedConfig:
+    """The config of a backbone.
+
+    Raises:
+        ValueError: transformers does not have its model type, or its values are none of that type.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            directory, trust_remote_code=options.trust_remote_code, local_files_only=True
+        )
+    except (StrictDataclassError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{directory / 'config.json'} cannot be used: {error}") from error
+    return config
+
+
+def load_backbone(
+    directory: Path, config: PretrainedConfig, recipe: Recipe, options: LoadOptions
+) -> PreTrainedModel:
     """The model without its head, in evaluation mode, on its device.
 
-    It attends as the recipe says or, without one, as its config does.
+    It attends as its config says; a recipe that drops the window turns it before.
     """
-    config = AutoConfig.from_pretrained(
-        directory, trust_remote_code=options.trust_remote_code, local_files_only=True
-    )
     if getattr(config, "hidden_size", None) is None:
         raise ValueError(
             f"{directory} is a {config.model_type!r} model, whose config names no hidden_size of "
@@ -136,7 +182,7 @@ def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) 
         )
     if not options.trust_remote_code:
         vars(config).pop("auto_map", None)  # stock classes serve it, and are what is saved
-    if recipe is not None:
+    if recipe.window == "drop":
         set_direction(config, recipe)
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
@@ -144,7 +190,7 @@ def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) 
         check_memory(directory, dtype)
     try:
         with _without_load_report():
-            backbone, report = AutoModel.from_pretrained(
+            backbone, report = _class_of(config).from_pretrained(
                 directory,
                 config=config,
                 dtype=dtype,
@@ -164,6 +210,22 @@ def load_backbone(directory: Path, recipe: Recipe | None, options: LoadOptions) 
     if options.device_map is None and config_of(options.quantization) is None:
         backbone = backbone.to(device)
     return backbone  # type: ignore[no-any-return]
+
+
+def _class_of(config: PretrainedConfig) -> Any:
+    """AutoModel, or the encoder alone of models that people embed with by that.
+
+    Raises:
+        ValueError: another model that reads by one half and writes by the other.
+    """
+    if config.model_type in _ENCODERS:
+        return getattr(import_module("transformers"), _ENCODERS[config.model_type])
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"a {config.model_type!r} model has an encoder and a decoder; only the encoders of "
+            f"{sorted(_ENCODERS)} can embed here"
+        )
+    return AutoModel
 
 
 def config_of(quantization: Any) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Head, Pooling, Recipe
-from .ends import stated_ends
 from .files import Checkpoint, check_keys, read_json, read_json_list
 from .head_files import FOLLOWING, read_heads
 from .prompts import Frame, chat_frame, stated_templates
@@ -104,12 +103,11 @@ def from_module_files(directory: Path, checkpoint: Checkpoint) -> Recipe | None:
     stated = stated_templates(directory, model.get("prompts") or {}, chat)
     modes, whole = pooling_modes(pool_file, pooling), pooling.get("include_prompt", True)
     prompted = chat is None and any((model.get("prompts") or {}).values())
-    if not whole and prompted and {"first_token", "weighted_mean"}.intersection(modes):
+    if not whole and prompted and "weighted_mean" in modes:
         raise ValueError(
             f"{directory} pools by {modes} with include_prompt = false: sentence-transformers "
-            "then counts from the first token behind the prompt, which is not done here"
+            "keeps the weights of positions that count the prompt, which is not done here"
         )
-    bos, eos = (False, False) if chat else stated_ends(checkpoint.tokenizer)
     heads, normalize = stated_heads(directory, model.get("truncate_dim"))
     config = read_json(checkpoint.root / "config.json")
     return Recipe(
@@ -117,14 +115,13 @@ def from_module_files(directory: Path, checkpoint: Checkpoint) -> Recipe | None:
         family=SENTENCE_TRANSFORMERS,
         causal=config.get("is_causal") is not False,  # the loaded model is asked later
         pooling=modes[0] if len(modes) == 1 else modes,
-        pool_span="all" if whole or chat else "text",
+        pool_span="all" if whole or chat else "behind_prompt",
         heads=heads,
         query=stated.query,
         document=stated.document,
         instruction=stated.instruction,
         prompts=stated.prompts,
-        bos=bos,
-        eos=eos,
+        bos=False,  # the loaded tokenizer is asked later
         normalize=normalize,
         max_length=_limit(directory, settings, config, checkpoint.tokenizer),
         truncate="text_ids" if chat else "end",
@@ -189,6 +186,11 @@ def transformer_settings(directory: Path) -> tuple[Path, dict[str, Any]]:
     files = [folder / name for name in _SETTINGS]
     file = next((file for file in files if file.is_file()), files[0])
     return file, read_json(file)
+
+
+def renders_messages(directory: Path) -> bool:
+    """Whether texts go through the tokenizer's chat template, which puts all special tokens."""
+    return "message" in (transformer_settings(directory)[1].get("modality_config") or {})
 
 
 def stated_heads(directory: Path, truncate_dim: int | None) -> tuple[tuple[Head, ...], bool]:

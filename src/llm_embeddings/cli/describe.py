@@ -71,7 +71,8 @@ def visible(text: str) -> str:
 def pooled(recipe: Recipe, tokens: Tokens) -> range:
     """The positions of the tokens that are pooled into the vector."""
     whole = recipe.pooling != "first_token"
-    return range(first_used(tokens, recipe), len(tokens.ids) if whole else 1)
+    first = first_used(tokens, recipe)
+    return range(first, len(tokens.ids) if whole else first + 1)
 
 
 def _instruction(recipe: Recipe) -> str:

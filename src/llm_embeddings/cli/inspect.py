@@ -48,7 +48,7 @@ def look(model: str | None, options: LoadOptions) -> Subject:
     from ..checkpoint import sidecar
     from ..checkpoint.detect import named, settle
     from ..checkpoint.files import Source, find, read_json, resolve
-    from ..checkpoint.loading import load_tokenizer
+    from ..checkpoint.loading import is_observed, recipe_and_tokenizer
     from ..encoder import BUNDLED_MODEL
 
     name, wanted = str(BUNDLED_MODEL if model is None else model), options.recipe
@@ -70,8 +70,10 @@ def look(model: str | None, options: LoadOptions) -> Subject:
         origin = f"{sidecar.NAME} beside the weights"
     else:
         origin = _listed(recipe) if listed else f"recognised by {recipe.source}"
-    has_tokenizer = (checkpoint.tokenizer / "tokenizer.json").is_file()
-    tokenizer = load_tokenizer(checkpoint.tokenizer) if has_tokenizer else None
+    tokenizer = None
+    if (checkpoint.tokenizer / "tokenizer.json").is_file():
+        observed = is_observed(recipe, wanted, saved)
+        recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     config = read_json(checkpoint.root / "config.json")
     return Subject(recipe, origin, checkpoint, config, tokenizer)
 

@@ -82,7 +82,7 @@ def _shares(row: Tokens, recipe: Recipe) -> Vectors:
     first = first_used(row, recipe)
     shares[first:] = 1
     if recipe.pooling == "first_token":
-        shares[1:] = 0
+        shares[first + 1 :] = 0
     elif recipe.pooling == "weighted_mean":
         shares[first:] = np.arange(1, len(shares) - first + 1)
     shares /= shares.sum()

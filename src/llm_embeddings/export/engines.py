@@ -163,7 +163,7 @@ def unknown_to_modules(model: Model) -> list[str]:
     and this package the mean of the whole row.
     """
     recipe = model.recipe
-    span = recipe.pool_span == "text" and spanned(recipe)
+    span = recipe.pool_span != "all" and spanned(recipe)
     ordered = tuple(mode for mode in MODES if mode in recipe.poolings)
     obstacles = {
         f"join={recipe.join!r}": recipe.join != "string",
@@ -171,7 +171,9 @@ def unknown_to_modules(model: Model) -> list[str]:
         f"max_text_length={recipe.max_text_length}": recipe.max_text_length is not None,
         f"pooling={recipe.pooling!r}": ordered != recipe.poolings,
         "weights that start after the prompt": span and "weighted_mean" in ordered,
-        "a first token that counts before the prompt": span and "first_token" in ordered,
+        "a first token that counts before the prompt": span
+        and recipe.pool_span == "text"
+        and "first_token" in ordered,
         "text after the input (a template's suffix)": bool(
             recipe.query.suffix or recipe.document.suffix
         ),
@@ -277,7 +279,8 @@ def _is_a_share(recipe: Recipe) -> bool:
 
 def spanned(recipe: Recipe) -> bool:
     """Whether a pooling runs over the pooled span, and not over the whole row."""
-    return bool(set(recipe.poolings) - {"last_token", "first_token"})
+    whole = {"last_token", "first_token"} if recipe.pool_span != "behind_prompt" else {"last_token"}
+    return bool(set(recipe.poolings) - whole)
 
 
 def _obstacle(recipe: Recipe, server: Server) -> str:
@@ -288,5 +291,5 @@ def _obstacle(recipe: Recipe, server: Server) -> str:
         return "does not shorten long texts word by word, as LLM2Vec does"
     if recipe.pooling == "last_k_mean":
         return f"does not pool the mean of the last {recipe.last_k} tokens"
-    span = " of the text without its prompt" if recipe.pool_span == "text" else ""
+    span = " of the text without its prompt" if recipe.pool_span != "all" else ""
     return f"does not pool the {str(recipe.pooling).replace('_', ' ')}{span}"

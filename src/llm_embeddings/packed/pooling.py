@@ -18,14 +18,22 @@ def pool(
 
     Args:
         hidden: `[batch, length, dim]`.
-        starts: `[batch]`, first pooled position of the means.
+        starts: `[batch]`, first pooled position of the means; at `lengths` where there is none.
         lengths: `[batch]`, real tokens per row.
         recipe: Says which pooling.
 
     Returns:
         `[batch, poolings * dim]`, float32, not normalised.
     """
-    parts = [_pooled(mode, hidden, starts, lengths, recipe.last_k or 1) for mode in recipe.poolings]
+    firsts = torch.zeros_like(starts)
+    if recipe.pool_span == "behind_prompt":
+        firsts = starts.where(starts < lengths, 0)
+    parts = [
+        hidden[torch.arange(len(hidden), device=hidden.device), firsts].float()
+        if mode == "first_token"
+        else _pooled(mode, hidden, starts, lengths, recipe.last_k or 1)
+        for mode in recipe.poolings
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -33,10 +41,9 @@ def _pooled(
     mode: Pooling, hidden: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, last_k: int
 ) -> torch.Tensor:
     """One vector per row by one pooling, float32."""
-    if mode == "first_token":
-        return hidden[:, 0].float()
     if mode == "last_token":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1].float()
+        states = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1].float()
+        return states.masked_fill((starts >= lengths)[:, None], 0.0)
     if mode == "last_k_mean":
         starts = (lengths - last_k).clamp(min=0)
     positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
@@ -46,7 +53,8 @@ def _pooled(
     weights = inside.float()
     if mode == "weighted_mean":
         weights = weights * weights.cumsum(1)
-    total = weights.sum(1, keepdim=True)
+    # A span without tokens gives zeros.
+    total = weights.sum(1, keepdim=True).clamp(min=1)
     weights = weights / (total.sqrt() if mode == "mean_sqrt_length" else total)
     # Padding may hold anything, NaN included, and 0 * NaN is NaN.
     states = hidden.float().masked_fill(~inside[..., None], 0.0)
