@@ -141,7 +141,7 @@ def check_token_types(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerF
         or "token_type_ids" not in signature(backbone.forward).parameters
     ):
         return
-    ids = fed["input_ids"]
+    ids, backbone = fed["input_ids"], shallow(backbone)
     with torch.inference_mode():
         found = backbone(input_ids=ids).last_hidden_state.float()
         typed = backbone(input_ids=ids, token_type_ids=fed["token_type_ids"])
