@@ -13,8 +13,9 @@ from .tokens import Tokens, tokenize
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+_PROJECTING = ("embedding_gemma2_text",)
 _UNBOUNDED = 2**31  # positions of a backbone whose config names none
 _SAMPLES = 16  # values of a weight; a merged adapter changes nearly all
 
@@ -45,7 +46,7 @@ class Model:
     @property
     def dimension(self) -> int:
         """Length of a full vector."""
-        return vector_length(self.recipe, self.backbone.config.hidden_size)
+        return vector_length(self.recipe, self.backbone.config)
 
     @property
     def device(self) -> torch.device:
@@ -102,12 +103,18 @@ class Model:
         return self._watch.version()
 
 
-def vector_length(recipe: Recipe, hidden_size: int) -> int:
-    """Length of a recipe's vectors, of a backbone with this hidden size."""
-    length = len(recipe.poolings) * hidden_size
+def vector_length(recipe: Recipe, config: PretrainedConfig) -> int:
+    """Length of a recipe's vectors, of a backbone with this config."""
+    length = len(recipe.poolings) * state_length(config)
     for head in recipe.heads:
         length = head.length(length)
     return length
+
+
+def state_length(config: PretrainedConfig) -> int:
+    """Length of a token's state as a backbone gives it, behind a projection of its own."""
+    projected = config.model_type in _PROJECTING
+    return int(config.embedding_dim if projected else config.hidden_size)
 
 
 def embedding_rows(backbone: PreTrainedModel) -> int:

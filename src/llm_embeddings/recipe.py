@@ -16,7 +16,7 @@ Role = Literal["query", "document"]
 Pooling = Literal[
     "last_token", "mean", "weighted_mean", "first_token", "last_k_mean", "max", "mean_sqrt_length"
 ]
-HeadKind = Literal["dense", "layer_norm", "normalize", "truncate"]
+HeadKind = Literal["dense", "layer_norm", "normalize", "truncate", "tanh_int8"]
 PoolSpan = Literal["all", "text", "behind_prompt"]
 Join = Literal["string", "segments"]
 Truncate = Literal["end", "text", "text_ids"]
@@ -66,8 +66,9 @@ class Head:
 
     Attributes:
         kind: "dense" is a linear layer and an activation; "layer_norm"; "normalize" gives unit L2
-            length before what follows; "truncate" keeps the first `width` values.
-        width: Length of what comes out; of no matter for "normalize".
+            length before what follows; "truncate" keeps the first `width` values; "tanh_int8" gives
+            the integers nearest to 127 times the hyperbolic tangent.
+        width: Length of what comes out; of no matter for "normalize" and "tanh_int8".
         activation: Class of `torch.nn` behind a dense layer.
         bias: Whether a dense layer adds one.
         residual: Whether a dense layer's input is added to what comes out, by a linear map without
@@ -83,7 +84,8 @@ class Head:
     def __post_init__(self) -> None:
         if self.kind not in get_args(HeadKind):
             raise ValueError(f"head kind {self.kind!r} is not one of {get_args(HeadKind)}")
-        if self.kind != "normalize" and (not isinstance(self.width, int) or self.width < 1):
+        sized = self.kind not in ("normalize", "tanh_int8")
+        if sized and (not isinstance(self.width, int) or self.width < 1):
             raise ValueError(f"a {self.kind} head's width={self.width!r} must be 1 or more")
 
     def length(self, given: int) -> int:
@@ -117,7 +119,8 @@ class Recipe:
         document: Template of documents.
         instruction: Instruction of a query when none is given; documents never get one unasked.
         prompts: More templates, (name, template) each, for `prompt_name`.
-        bos: Token put first: True = the tokenizer's own, a string = that token, False = none.
+        bos: Token put first: True = the tokenizer's own, a string = that token, False = none,
+            None = what the tokenizer's files put there, read when the checkpoint is loaded.
         eos: Token put last, never truncated; values as for `bos`.
         normalize: Whether vectors have unit L2 length by default.
         max_length: Limit in tokens: of the whole sequence, or of the text if `join` is "segments".
@@ -144,8 +147,8 @@ class Recipe:
     document: Template = Template()
     instruction: str = ""
     prompts: tuple[tuple[str, Template], ...] = ()
-    bos: bool | str = True
-    eos: bool | str = False
+    bos: bool | str | None = True
+    eos: bool | str | None = False
     normalize: bool = True
     max_length: int = 512
     max_text_length: int | None = None

@@ -130,16 +130,23 @@ def tokenize(
     return rows
 
 
-def special_id(tokenizer: PreTrainedTokenizerFast, value: bool | str, kind: str) -> int | None:
+def special_id(
+    tokenizer: PreTrainedTokenizerFast, value: bool | str | None, kind: str
+) -> int | None:
     """Id of the recipe's BOS or EOS, None where it has none.
 
     `True` is the tokenizer's own token; for BOS a tokenizer without one (Qwen) is respected.
 
     Raises:
-        ValueError: the token is not in the vocabulary.
+        ValueError: the token is not in the vocabulary, or still to be read from files.
     """
     if value is False:
         return None
+    if value is None:
+        raise ValueError(
+            f"the recipe leaves {kind} to the checkpoint's tokenizer files, which are read by "
+            "Encoder.from_pretrained: load it so, or pass a recipe that names the token"
+        )
     token = getattr(tokenizer, f"{kind}_token") if value is True else value
     if token is None and kind == "bos":
         return None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SIDE, _ROUNDS, _SLOWER = 512, 5, 1.5
+_NEVER_FLOAT16 = ("gemma3_text", "embedding_gemma2", "embedding_gemma2_text")
 
 
 def default_device() -> str:
@@ -37,7 +38,22 @@ def resolve_dtype(
     "auto" is the checkpoint's own; on a CPU a half-precision checkpoint runs in bfloat16 where the
     processor has it natively, or has no memory for twice the bytes, and in float32 elsewhere: never
     in float16.
+
+    Raises:
+        ValueError: an unknown dtype, or float16 for a model whose activations exceed its range.
     """
+    found = _resolved(wanted, config, directory, device)
+    if found == torch.float16 and config.model_type in _NEVER_FLOAT16:
+        raise ValueError(
+            f"{config.model_type} models overflow in float16 (model card of EmbeddingGemma): pass "
+            "dtype='bfloat16' or 'float32'"
+        )
+    return found
+
+
+def _resolved(
+    wanted: str | torch.dtype, config: PretrainedConfig, directory: Path, device: torch.device
+) -> torch.dtype:
     if isinstance(wanted, torch.dtype):
         return wanted
     if wanted != "auto":

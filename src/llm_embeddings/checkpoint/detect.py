@@ -21,7 +21,8 @@ from ..families import (
 )
 from ..recipe import Recipe
 from .files import Checkpoint, read_json
-from .module_files import check_stated, from_module_files
+from .module_files import agreed, from_module_files
+from .stock import is_stock
 
 
 def named(model: str, wanted: str | Recipe | None) -> Recipe | None:
@@ -67,8 +68,7 @@ def settle(
                 f"those of {family}. Pass the right recipe, or a Recipe object to insist"
             )
         _check_direction(model, checkpoint, known)
-        check_stated(directory, known)
-        return known
+        return agreed(directory, known)
     if family is not None:
         return _of_family(family, directory, checkpoint)
     for place in (checkpoint.root, directory):
@@ -116,8 +116,10 @@ def _check_direction(model: str, checkpoint: Checkpoint, known: Recipe) -> None:
 def _of_family(family: str, directory: Path, checkpoint: Checkpoint) -> Recipe:
     """The recipe of a recognised family under the directory's name."""
     if family == "llm2vec":
-        recipe = llm2vec.recipe(directory.name, _llm2vec_base(directory, checkpoint))
-        return llm2vec.configured(recipe, read_json(_last(directory, checkpoint) / llm2vec.CONFIG))
+        base = _llm2vec_base(directory, checkpoint)
+        settings = read_json(_last(directory, checkpoint) / llm2vec.CONFIG)
+        kind = str(read_json(checkpoint.root / "config.json").get("model_type"))
+        return llm2vec.configured(llm2vec.recipe(directory.name, base), settings, base, kind)
     if family == "gritlm":
         return gritlm.recipe(directory.name, "auto_map of its config.json names GritLM's code")
     if family == "llara":
@@ -170,7 +172,7 @@ def _remote_code(directory: Path) -> str:
 
 def _check_no_remote_code(directory: Path) -> None:
     remote = _remote_code(directory)
-    if remote:
+    if remote and not is_stock(read_json(directory / "config.json")):
         raise ValueError(
             f"{directory} needs remote code ({remote.split()[0]}), and stock classes may attend or "
             "pool otherwise. If they do not, pass recipe=Recipe(...); to run its code, also pass "

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model import Model
+from ..model import Model, state_length
 from ..packed.heads import build
 from ..recipe import Head, Recipe
 from .files import check_keys, check_safetensors, read_json, read_json_list
 
 NAME = "heads.safetensors"
-FOLLOWING = ("Dense", "LayerNorm", "Dropout", "Normalize")  # modules that may follow a pooling
+# Modules that may follow a pooling; the last is pplx-embed-v1's own.
+FOLLOWING = ("Dense", "LayerNorm", "Dropout", "Normalize", "FlexibleQuantizer")
+_WEIGHTLESS = ("Normalize", "FlexibleQuantizer")
 _VECTOR = ("sentence_embedding",)
 ANY = None
 _KEYS: dict[str, dict[str, Any]] = {
@@ -43,6 +45,10 @@ def read_heads(directory: Path) -> tuple[tuple[Head, ...], bool]:
     """
     heads: list[Head] = []
     for kind, folder in head_folders(directory):
+        if kind == "FlexibleQuantizer":
+            # It has no files, and takes "int8" where a call names nothing else.
+            heads.append(Head(kind="tanh_int8"))
+            continue
         config = read_json(folder / "config.json")
         check_keys(folder / "config.json", config, _KEYS[kind])
         if kind == "Dense":
@@ -104,7 +110,7 @@ def write_head_folders(model: Model, path: Path, *, first: int) -> list[str]:
     """
     written = []
     weights = {} if model.head is None else model.head.state_dict()
-    given = len(model.recipe.poolings) * int(model.backbone.config.hidden_size)
+    given = len(model.recipe.poolings) * state_length(model.backbone.config)
     for number, head in enumerate(model.recipe.heads):
         length = head.length(given)
         if head.kind == "truncate":
@@ -158,14 +164,14 @@ def _dense(folder: Path, config: Mapping[str, Any]) -> Head:
 def _from_folders(directory: Path) -> dict[str, torch.Tensor]:
     """Weights from the folders of sentence-transformers' modules, numbered as heads are."""
     kinds = [(kind, folder) for kind, folder in head_folders(directory) if kind != "Dropout"]
-    if not any(kind != "Normalize" for kind, _ in kinds):
+    if not any(kind not in _WEIGHTLESS for kind, _ in kinds):
         raise FileNotFoundError(
             f"the recipe has heads, and {directory} holds no weights for them: neither {NAME} nor "
             "modules of sentence-transformers"
         )
     weights: dict[str, torch.Tensor] = {}
     for number, (kind, folder) in enumerate(kinds):
-        if kind != "Normalize":
+        if kind not in _WEIGHTLESS:
             read = _read(folder / "model.safetensors")
             weights |= {f"{number}.{name}": weight for name, weight in read.items()}
     return weights

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 from ..arithmetic.dtype import default_device, resolve_dtype
 from ..arithmetic.memory import check_memory
-from ..model import Model
+from ..model import Model, vector_length
 from ..recipe import Recipe
 from ..vectors import Vectors
 from . import sidecar
@@ -37,6 +36,7 @@ from .module_files import (
     transformer_settings,
 )
 from .options import LoadOptions
+from .stock import read_config, text_part
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -75,7 +75,7 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
     # What nobody listed is what its own files make of it in the stock library, by asking that.
     observed = is_observed(recipe, wanted, saved)
-    config = read_config(checkpoint.root, options)
+    config = read_config(checkpoint.root, trust_remote_code=options.trust_remote_code)
     recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     backbone = load_backbone(checkpoint.root, config, recipe, options)
@@ -86,7 +86,7 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
         check_token_types(backbone, tokenizer)
         recipe = recipe.replace(causal=attends_causally(backbone.eval()))
     ranges = saved.ranges if saved is not None and not adapters else {}
-    width = len(recipe.poolings) * backbone.config.hidden_size
+    width = vector_length(recipe.replace(heads=()), backbone.config)
     head = load_head(directory, recipe, width)
     if head is not None:
         head = head.to(backbone.device)
@@ -101,14 +101,19 @@ def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Side
 def recipe_and_tokenizer(
     directory: Path, checkpoint: Checkpoint, recipe: Recipe, *, observed: bool
 ) -> tuple[Recipe, PreTrainedTokenizerFast]:
-    """The tokenizer, and the recipe with the ends that it puts if only its behaviour says so."""
+    """The tokenizer, and the recipe with the ends that it puts where only its behaviour says so."""
+    asked = recipe.bos is None, recipe.eos is None
     lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
-    if not observed:
+    if not observed and not any(asked):
         return recipe, load_tokenizer(checkpoint.tokenizer, lower=lower)
     tokenizer = _ready(stock_tokenizer(checkpoint.tokenizer), lower=lower)
-    if not renders_messages(directory):
-        recipe = with_ends(recipe, checkpoint.tokenizer, tokenizer)
-    return recipe, tokenizer
+    if observed and renders_messages(directory):
+        return recipe, tokenizer
+    found = with_ends(recipe, checkpoint.tokenizer, tokenizer)
+    if observed:
+        return found, tokenizer
+    bos, eos = (found.bos if asked[0] else recipe.bos), (found.eos if asked[1] else recipe.eos)
+    return recipe.replace(bos=bos, eos=eos), tokenizer
 
 
 def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokenizerFast:
@@ -153,21 +158,6 @@ def _lower(backend: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def read_config(directory: Path, options: LoadOptions) -> PretrainedConfig:
-    """The config of a backbone.
-
-    Raises:
-        ValueError: transformers does not have its model type, or its values are none of that type.
-    """
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            directory, trust_remote_code=options.trust_remote_code, local_files_only=True
-        )
-    except (StrictDataclassError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{directory / 'config.json'} cannot be used: {error}") from error
-    return config
-
-
 def load_backbone(
     directory: Path, config: PretrainedConfig, recipe: Recipe, options: LoadOptions
 ) -> PreTrainedModel:
@@ -175,7 +165,8 @@ def load_backbone(
 
     It attends as its config says; a recipe that drops the window turns it before.
     """
-    if getattr(config, "hidden_size", None) is None:
+    part = text_part(config)
+    if part is None and getattr(config, "hidden_size", None) is None:
         raise ValueError(
             f"{directory} is a {config.model_type!r} model, whose config names no hidden_size of "
             "its own (it may be multi-modal): save its text model alone and load that"
@@ -207,6 +198,7 @@ def load_backbone(
             f"the weights in {directory} do not fit its config.json: {error}"
         ) from error
     _check_report(report, backbone, directory)
+    backbone = backbone if part is None else getattr(backbone, part)
     if options.device_map is None and config_of(options.quantization) is None:
         backbone = backbone.to(device)
     return backbone  # type: ignore[no-any-return]

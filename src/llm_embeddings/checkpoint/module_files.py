@@ -11,7 +11,7 @@ from typing import Any
 from ..recipe import Head, Pooling, Recipe
 from .files import Checkpoint, check_keys, read_json, read_json_list
 from .head_files import FOLLOWING, read_heads
-from .prompts import Frame, chat_frame, stated_templates
+from .prompts import Frame, agreed_prompts, chat_frame, stated_templates
 
 SENTENCE_TRANSFORMERS = "sentence-transformers"  # family of what only its files describe
 _UNLIMITED = 10**9  # transformers writes 1e30 into tokenizer_config.json for "no limit"
@@ -19,6 +19,7 @@ _NO_LIMIT = 2**31
 # Names in the files of versions 6 and, with this prefix and some suffixes, of earlier ones; in the
 # order in which several are put behind each other.
 _LEGACY = "pooling_mode_"
+_OF_ONE_TOKEN = {"first_token", "last_token"}
 _POOLING: dict[str, tuple[str, Pooling]] = {
     "cls": ("cls_token", "first_token"),
     "max": ("max_tokens", "max"),
@@ -37,6 +38,11 @@ _SETTINGS = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+
+# Modules that come as code in a repository, and what they are here. zembed's is a Transformer that
+# puts a suffix behind every text, which no file states: its recipe has to be named.
+_SUFFIXING = "modeling_zembed.ZembedTransformer"
+_OTHERS = {_SUFFIXING: "Transformer", "st_quantize.FlexibleQuantizer": "FlexibleQuantizer"}
 
 ANY = None
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
@@ -91,6 +97,11 @@ def from_module_files(directory: Path, checkpoint: Checkpoint) -> Recipe | None:
     """
     if not check_module_kinds(directory):
         return None
+    if read_json_list(directory / "modules.json")[0]["type"] == _SUFFIXING:
+        raise ValueError(
+            f"{directory} has the code {_SUFFIXING}, which puts a suffix behind every text: pass "
+            "recipe='zeroentropy/zembed-1', or recipe=Recipe(...) with your suffix"
+        )
     file, settings = transformer_settings(directory)
     check_keys(file, settings, _TRANSFORMER)
     named = directory / "config_sentence_transformers.json"
@@ -141,8 +152,8 @@ def check_module_kinds(directory: Path) -> list[str]:
     types = [str(module["type"]) for module in read_json_list(path)]
     if all(name.startswith("sentence_transformers_llm_embeddings.") for name in types):
         return []  # this package's own module, which a sidecar describes
-    kinds = [name.rsplit(".", 1)[-1] for name in types]
-    stock = all(name.startswith("sentence_transformers.") for name in types)
+    kinds = [_OTHERS.get(name, name.rsplit(".", 1)[-1]) for name in types]
+    stock = all(name.startswith("sentence_transformers.") or name in _OTHERS for name in types)
     if not stock or kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - set(FOLLOWING):
         raise ValueError(
             f"{directory} is a sentence-transformers model of {kinds}; only Transformer and "
@@ -151,28 +162,36 @@ def check_module_kinds(directory: Path) -> list[str]:
     return kinds
 
 
-def check_stated(directory: Path, known: Recipe) -> None:
-    """What these files name besides the recipe that was asked for must not contradict it.
+def agreed(directory: Path, known: Recipe) -> Recipe:
+    """The recipe that was asked for, with what these files name besides: more prompts.
 
     Raises:
-        ValueError: other heads, or a listed checkpoint's recipe with another pooling.
+        ValueError: they contradict it: other heads, or a listed checkpoint's recipe with another
+            pooling or other prompts.
     """
     if not check_module_kinds(directory):
-        return
-    named = directory / "config_sentence_transformers.json"
-    heads, _ = stated_heads(directory, read_json(named).get("truncate_dim"))
+        return known
+    model = read_json(directory / "config_sentence_transformers.json")
+    heads, _ = stated_heads(directory, model.get("truncate_dim"))
     file = _folder(directory, 1) / "config.json"
-    modes = pooling_modes(file, read_json(file))
+    pooling = read_json(file)
+    modes = pooling_modes(file, pooling)
+    _, settings = transformer_settings(directory)
+    message = (settings.get("modality_config") or {}).get("message")
+    claims: list[tuple[str, Any, Any]] = [("what follows the pooling", heads, known.heads)]
     listed = known.family not in ("custom", "plain")
-    for what, stated, wanted in (
-        ("what follows the pooling", heads, known.heads),
-        ("pooling", modes, known.poolings if listed else modes),
-    ):
+    if listed:
+        claims += [("pooling", modes, known.poolings), ("the format of messages", message, None)]
+    behind = pooling.get("include_prompt") is False and set(modes) - _OF_ONE_TOKEN
+    if listed and behind and known.pool_span == "all":
+        claims.append(("the pooled span", "behind the prompt", "all"))
+    for what, stated, wanted in claims:
         if stated != wanted:
             raise ValueError(
                 f"{directory} was to be loaded as {known.name!r}, in which {what} is {wanted}, but "
                 f"its files say {stated}. Pass the right recipe, or a Recipe object to insist"
             )
+    return agreed_prompts(directory, known, model.get("prompts") or {}) if listed else known
 
 
 def transformer_folder(directory: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..families import e5_mistral, gritlm, siblings
-from ..recipe import Template
+from ..recipe import Recipe, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,13 +44,7 @@ def stated_templates(directory: Path, given: Mapping[str, Any], chat: Frame | No
     Raises:
         ValueError: a prompt that is no string, or names that versions read differently.
     """
-    prompts = {name: prompt or "" for name, prompt in given.items()}
-    for name, prompt in prompts.items():
-        if not isinstance(prompt, str) or _PLACE in prompt:
-            raise ValueError(
-                f"{directory}: the prompt {name!r} is {prompt!r:.80}, which cannot be put before a "
-                "text: name it otherwise, or pass recipe=Recipe(...)"
-            )
+    prompts = _strings(directory, given)
     other = next((name for name in ("passage", "corpus") if prompts.get(name)), None)
     if other and "document" not in prompts:
         raise ValueError(
@@ -71,6 +65,50 @@ def stated_templates(directory: Path, given: Mapping[str, Any], chat: Frame | No
     documents = template if document == template.bare else Template(document)
     instruction = query.removeprefix(head).removesuffix(tail)
     return Stated(template, documents, instruction, named)
+
+
+def agreed_prompts(directory: Path, known: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """A listed recipe with the default instruction and the further prompts that files name.
+
+    Raises:
+        ValueError: a prompt of queries or documents that the recipe's template does not make.
+    """
+    prompts = _strings(directory, given)
+    instruction = known.instruction
+    for role in ("query", "document"):
+        stated, template = prompts.pop(role, ""), known.template(role)
+        head, place, tail = template.prefix.partition(_PLACE)
+        made = stated in ("", template.prefix, template.bare)
+        if place and stated and stated.startswith(head) and stated.endswith(tail):
+            made = True
+            if role == "query":
+                instruction = stated.removeprefix(head).removesuffix(tail)
+        if not made:
+            raise ValueError(
+                f"{directory} was to be loaded as {known.name!r}, whose {role} template is "
+                f"{template.prefix!r}, but its files say {stated!r}. Pass the right recipe, or a "
+                "Recipe object to insist"
+            )
+    more = {name: Template(prompt) for name, prompt in prompts.items()}
+    named = tuple({**dict(known.prompts), **more}.items())
+    if (instruction, named) == (known.instruction, known.prompts):
+        return known
+    return known.replace(instruction=instruction, prompts=named)
+
+
+def _strings(directory: Path, given: Mapping[str, Any]) -> dict[str, str]:
+    """Prompts that can be put before a text.
+
+    Raises:
+        ValueError: one that cannot.
+    """
+    for name, prompt in given.items():
+        if not isinstance(prompt or "", str) or _PLACE in (prompt or ""):
+            raise ValueError(
+                f"{directory}: the prompt {name!r} is {prompt!r:.80}, which cannot be put before a "
+                "text: name it otherwise, or pass recipe=Recipe(...)"
+            )
+    return {name: prompt or "" for name, prompt in given.items()}
 
 
 def _states_a_template(prompt: str) -> Template | None:

@@ -85,8 +85,10 @@ def _instruction(recipe: Recipe) -> str:
     return "; ".join(part for part in (default, rest) if part) or "taken, none by default"
 
 
-def _token(value: bool | str, kind: str) -> str:
+def _token(value: bool | str | None, kind: str) -> str:
     """What a recipe's `bos` or `eos` means."""
+    if value is None:
+        return "what its tokenizer's files say"
     if value is True:
         return f"the tokenizer's {kind}"
     return value or "nothing"
@@ -98,7 +100,7 @@ def _limit(recipe: Recipe) -> str:
     words = f"{recipe.max_length:,} tokens of {'the whole sequence' if whole else 'the text alone'}"
     if recipe.max_text_length:
         words += f", {recipe.max_text_length:,} of the text, reached by dropping words"
-    kept = [] if not recipe.eos else ["EOS"]
+    kept = [] if recipe.eos is False else ["EOS"]
     if recipe.truncate != "end" and (recipe.query.suffix or recipe.document.suffix):
         kept.append("what follows the text")
     loses = "a longer one loses its end"
@@ -107,7 +109,7 @@ def _limit(recipe: Recipe) -> str:
 
 def _pooling(recipe: Recipe) -> str:
     ways = [_one_pooling(recipe, mode) for mode in recipe.poolings]
-    return ", then ".join([*ways, *(f"{head.kind} ({head.width})" for head in recipe.heads)])
+    return ", then ".join([*ways, *(f"{head.kind} ({head.width or '-'})" for head in recipe.heads)])
 
 
 def _one_pooling(recipe: Recipe, mode: Pooling) -> str:

@@ -180,6 +180,7 @@ def unknown_to_modules(model: Model) -> list[str]:
         "a prompt whose end is not counted alike": span and _is_miscounted(model),
         "code that is not in transformers": not _is_stock(model),
         "vectors cut before the last step": _cuts_early(recipe),
+        "a rounding head": any(head.kind == "tanh_int8" for head in recipe.heads),
     }
     return [name for name, stands in obstacles.items() if stands]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..checkpoint.files import read_json
 from ..checkpoint.head_files import write_head_folders
 from ..checkpoint.saving import save
-from ..model import Model
+from ..model import Model, state_length
 from ..recipe import Recipe, Role
 from ..tokens import special_id, tokenize
 from ..vectors import Vectors
@@ -135,15 +135,18 @@ def _longest_row(model: Model) -> int:
 def _finish_config(path: Path, recipe: Recipe) -> None:
     """Stock classes only, the attention direction, and old spellings for those who need them.
 
-    transformers >= 5.2 and vLLM read `is_causal`, text-embeddings-inference its opposite. It, and
-    transformers < 5, look for the rotary base outside of `rope_parameters`; transformers 5 reads
-    either. text-embeddings-inference does not take null for a padding token.
+    transformers >= 5.2 and vLLM read `is_causal`, text-embeddings-inference its opposite, which in
+    some stock configs is a switch of their own: it halves Gemma 3's window, and is left as it is.
+    text-embeddings-inference and transformers < 5 look for the rotary base outside of
+    `rope_parameters`; transformers 5 reads either. The former does not take null for a padding
+    token.
     """
     config = read_json(path / "config.json")
     config.pop("auto_map", None)
-    config["is_causal"] = recipe.causal
+    if not config.get("use_bidirectional_attention"):
+        config["is_causal"] = recipe.causal
     if not recipe.causal:
-        config["use_bidirectional_attention"] = True
+        config.setdefault("use_bidirectional_attention", True)
     rope = config.get("rope_parameters") or {}
     if "rope_theta" in rope:
         config["rope_theta"] = rope["rope_theta"]
@@ -218,7 +221,7 @@ def _write_modules(path: Path, model: Model) -> None:
         for index, kind in enumerate(kinds)
     ]
     _write(path / "modules.json", modules)
-    pooling: dict[str, Any] = {"word_embedding_dimension": model.backbone.config.hidden_size}
+    pooling: dict[str, Any] = {"word_embedding_dimension": state_length(model.backbone.config)}
     pooling |= {f"pooling_mode_{mode}": way in recipe.poolings for way, mode in MODES.items()}
     pooling["include_prompt"] = recipe.pool_span == "all" or not spanned(recipe)
     (path / "1_Pooling").mkdir(exist_ok=True)

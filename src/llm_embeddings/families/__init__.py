@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 
 from ..recipe import Recipe
-from . import e5_mistral, gritlm, llara, llm2vec, siblings
+from . import e5_mistral, gemma, gritlm, llara, llm2vec, nemotron, qwen, siblings
 
 RECIPES: dict[str, Recipe] = {
     **llm2vec.RECIPES,
@@ -14,6 +14,10 @@ RECIPES: dict[str, Recipe] = {
     **llara.RECIPES,
     **gritlm.RECIPES,
     **siblings.RECIPES,
+    **gemma.RECIPES,
+    **nemotron.RECIPES,
+    **qwen.RECIPES,
+    **siblings.PLAIN,
 }
 REFUSED: dict[str, str] = siblings.REFUSED
 

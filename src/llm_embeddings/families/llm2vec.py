@@ -6,6 +6,7 @@ Llama 3.2 and Qwen names. The chat template is keyed by the exact name of the ba
 reference: Llama 3.1, 3.2, Qwen2.5 and Qwen3 get none.
 """
 
+import dataclasses
 from typing import Any
 
 from ..recipe import Pooling, Recipe, Template
@@ -28,6 +29,14 @@ _POOLING: dict[str, Pooling] = {
     "weighted_mean": "weighted_mean",
     "last_token": "last_token",
     "bos_token": "first_token",
+    "eos_token": "last_token",
+}
+# What "eos_token" puts behind a text, template included, by the type of the base model: literal
+# text, which need not be one token. Two bases are different.
+_ENDINGS = {"llama": " </s>", "mistral": " </s>", "gemma": "<eos>", "qwen2": "<|endoftext|>"}
+_OWN_ENDINGS = {
+    "meta-llama/Meta-Llama-3-8B": "<|end_of_text|>",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "",
 }
 
 # Base models whose chat template the reference applies; any other name gets PLAIN.
@@ -114,15 +123,20 @@ def recipe(
     )
 
 
-def configured(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+def configured(
+    recipe: Recipe, settings: dict[str, Any], base_model: str, model_type: str
+) -> Recipe:
     """A recipe changed by the settings that `LLM2Vec.save` writes beside trained weights.
 
     Args:
         recipe: The recipe of the checkpoint without these settings.
         settings: The content of llm2vec_config.json.
+        base_model: Hub id of the language model it was made of.
+        model_type: That model's type in transformers.
 
     Raises:
-        ValueError: a pooling mode that no recipe can express.
+        ValueError: a pooling mode that no recipe can express, or "eos_token" for a type of model
+            for which the reference puts no such text.
     """
     mode = settings.get("pooling_mode", "mean")
     if mode not in _POOLING:
@@ -130,6 +144,15 @@ def configured(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
             f"{CONFIG} of {recipe.name} has pooling_mode={mode!r}, which is not one of "
             f"{sorted(_POOLING)}: pass recipe=Recipe(...)"
         )
+    if mode == "eos_token":
+        ending = _OWN_ENDINGS.get(base_model, _ENDINGS.get(model_type))
+        if ending is None:
+            raise ValueError(
+                f"{CONFIG} of {recipe.name} has pooling_mode='eos_token', for which llm2vec knows "
+                f"no closing text of {model_type} models: pass recipe=Recipe(...)"
+            )
+        closed = dataclasses.replace(recipe.query, suffix=recipe.query.suffix + ending)
+        recipe = recipe.replace(query=closed, document=closed)
     return recipe.replace(
         pooling=_POOLING[mode],
         pool_span="text" if settings.get("skip_instruction", True) else "all",

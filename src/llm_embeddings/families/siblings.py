@@ -87,21 +87,40 @@ RECIPES = {
     ),
     "Salesforce/SFR-Embedding-2_R": e5_mistral.recipe("Salesforce/SFR-Embedding-2_R", "model card"),
     BGE_EN_ICL.name: BGE_EN_ICL,
-    LAST_TOKEN.name: LAST_TOKEN,
-    MEAN.name: MEAN,
 }
+PLAIN = {recipe.name: recipe for recipe in (LAST_TOKEN, MEAN)}
 
-_REMOTE_BIDIRECTIONAL = (
-    "its bidirectional attention lives in remote code; the stock Qwen2 class would run it causally"
+_BIDIRLM = (
+    "it needs remote code that runs on transformers 4 alone, and what that does with windows, "
+    "special tokens and lengths of vectors could not be read"
 )
+_STELLA = "its attention lives in remote code that could not be read"
+_TASKS = (
+    "remote code chooses one of its four adapters per task: load the repository into which the one "
+    "you want is merged, {}"
+)
+_SMALL = (
+    "jinaai/jina-embeddings-v5-text-small-retrieval, -text-matching, -classification or -clustering"
+)
+_NANO = (
+    "remote code chooses one of its four adapters per task, and the merged ones need remote code"
+)
+_CONTEXT = "one text gives several vectors there, cut out of a sequence of chunks by remote code"
 _LATENT = "it pools through a latent-attention layer that lives in remote code"
 REFUSED = {
     "nvidia/NV-Embed-v1": _LATENT,
     "nvidia/NV-Embed-v2": _LATENT,
-    "Alibaba-NLP/gte-Qwen2-1.5B-instruct": _REMOTE_BIDIRECTIONAL,
-    "Alibaba-NLP/gte-Qwen2-7B-instruct": _REMOTE_BIDIRECTIONAL,
-    "NovaSearch/stella_en_1.5B_v5": "a dense layer follows its pooling, and it needs remote code",
-    "dunzhang/stella_en_1.5B_v5": "a dense layer follows its pooling, and it needs remote code",
+    "NovaSearch/stella_en_1.5B_v5": _STELLA,
+    "dunzhang/stella_en_1.5B_v5": _STELLA,
+    **{
+        f"BidirLM/BidirLM-{size}-Embedding": _BIDIRLM
+        for size in ("270M", "0.6B", "1B", "1.7B", "Omni-2.5B")
+    },
+    "jinaai/jina-embeddings-v5-text-small": _TASKS.format(_SMALL),
+    "jinaai/jina-embeddings-v5-text-nano": _NANO,
+    "jinaai/jina-embeddings-v5-text-nano-retrieval": _NANO,
+    "perplexity-ai/pplx-embed-context-v1-0.6b": _CONTEXT,
+    "perplexity-ai/pplx-embed-context-v1-4b": _CONTEXT,
     "jinaai/jina-embeddings-v4": "it is multi-modal and needs remote code",
     "yibinlei/LENS-d4000": "its vectors are lexical (vocabulary clusters) and need remote code",
     "yibinlei/LENS-d8000": "its vectors are lexical (vocabulary clusters) and need remote code",

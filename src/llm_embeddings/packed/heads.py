@@ -61,7 +61,9 @@ def _module(head: Head, given: int, length: int) -> nn.Module:
         return Dense(head, given, length)
     if head.kind == "layer_norm":
         return LayerNorm(length)
-    return Normalize() if head.kind == "normalize" else Truncate(length)
+    if head.kind == "truncate":
+        return Truncate(length)
+    return Normalize() if head.kind == "normalize" else TanhInt8()
 
 
 class Dense(nn.Module):
@@ -126,3 +128,16 @@ class Truncate(nn.Module):
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """`[rows, more]` to `[rows, width]`."""
         return vectors[..., : self._width]
+
+
+class TanhInt8(nn.Module):
+    """pplx-embed-v1's quantiser (`st_quantize.py` of its repository, `Int8TanhQuantizer`).
+
+    `clamp(round(127 * tanh(x)), -128, 127)`; gradients are those of `tanh(x)`.
+    """
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """`[rows, width]` to the same, whole numbers in float32."""
+        soft = vectors.tanh()
+        hard = (soft * 127).round().clamp(-128, 127)
+        return hard if not soft.requires_grad else hard.detach() + soft - soft.detach()

@@ -131,7 +131,7 @@ class EncoderModule(InputModule):
 
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
-        return vector_length(self.recipe, int(self.backbone.config.hidden_size))
+        return vector_length(self.recipe, self.backbone.config)
 
     def get_config_dict(self) -> dict[str, Any]:
         """What `repr` shows; all settings are saved by the encoder itself."""
