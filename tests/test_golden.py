@@ -14,6 +14,7 @@ import pytest
 from helpers import golden_cases, read_case
 
 from llm_embeddings import Encoder, Recipe, Template
+from llm_embeddings.families import llm2vec
 from llm_embeddings.tokens import tokenize
 
 pytestmark = pytest.mark.golden
@@ -126,19 +127,12 @@ def test_gritlm(case: Path, run: str) -> None:
     )
 
 
-def llm2vec_recipe(recipe: Recipe, setting: dict[str, Any]) -> Recipe:
-    """The recipe under a run's options, named as in llm2vec."""
-    mode = setting.get("pooling_mode", "mean")
-    recipe = recipe.replace(
-        causal=not setting.get("enable_bidirectional", True),
-        pooling={"eos_token": "last_token", "bos_token": "first_token"}.get(mode, mode),
-        pool_span="text" if setting.get("skip_instruction", True) else "all",
-        max_text_length=setting.get("doc_max_length", recipe.max_text_length),
-    )
-    if mode == "eos_token" and "<|eot_id|>" not in recipe.query.suffix:
-        closed = Template(recipe.query.prefix, recipe.query.suffix + " </s>", recipe.query.bare)
-        recipe = recipe.replace(query=closed)
-    return recipe
+def llm2vec_recipe(recipe: Recipe, setting: dict[str, Any], base: str, kind: str) -> Recipe:
+    """The recipe under a run's options, named as in llm2vec and as it saves them."""
+    names = ("pooling_mode", "skip_instruction", "doc_max_length")
+    settings = {name: setting[name] for name in names if name in setting}
+    causal = not setting.get("enable_bidirectional", True)
+    return llm2vec.configured(recipe.replace(causal=causal), settings, base, kind)
 
 
 @pytest.mark.parametrize(("case", "run"), runs("llm2vec"))
@@ -155,10 +149,12 @@ def test_llm2vec(case: Path, run: str) -> None:
         )
     else:
         loaded = load(case / "mntp", *([case / adapter] if adapter else []))
+    kind = loaded.backbone.config.model_type
+    recipe = llm2vec_recipe(loaded.recipe, setting, meta["hub_ids"]["base"], kind)
     compare(
         case,
         run,
-        Encoder(loaded.backbone, loaded.tokenizer, llm2vec_recipe(loaded.recipe, setting)),
+        Encoder(loaded.backbone, loaded.tokenizer, recipe),
         role="query",
         instruction=setting["instruction"] or "",
         max_length=setting.get("max_length"),

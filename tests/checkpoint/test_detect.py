@@ -12,7 +12,7 @@ from helpers import BUNDLED, SMALL, write_model
 from transformers import LlamaConfig, Qwen3Config
 
 from llm_embeddings import Encoder, get_recipe
-from llm_embeddings.families import RECIPES, llara
+from llm_embeddings.families import RECIPES, llara, llm2vec
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -118,9 +118,28 @@ def test_llm2vec_settings_beside_the_last_stage(tmp_path: Path) -> None:
     assert (recipe.pooling, recipe.pool_span) == ("weighted_mean", "all")
     assert (recipe.max_length, recipe.max_text_length) == (64, 40)
     assert Encoder.from_pretrained(case / "mntp").max_length == 512
-    write_json(case / "mntp/llm2vec_config.json", {"pooling_mode": "eos_token"})
-    with pytest.raises(ValueError, match="pooling_mode='eos_token'"):
+    write_json(case / "mntp/llm2vec_config.json", {"pooling_mode": "median"})
+    with pytest.raises(ValueError, match="pooling_mode='median'"):
         Encoder.from_pretrained(case / "mntp")
+
+
+def test_llm2vec_closes_texts_by_the_kind_of_the_base(tmp_path: Path) -> None:
+    case = shutil.copytree(BUNDLED / "llm2vec-mistral", tmp_path / "case")
+    write_json(case / "mntp/llm2vec_config.json", {"pooling_mode": "eos_token"})
+    recipe = Encoder.from_pretrained(case / "mntp").recipe
+    assert (recipe.pooling, recipe.document.suffix) == ("last_token", " [/INST] </s>")
+    for base, kind, ending in (
+        ("google/gemma-2b", "gemma", "<eos>"),
+        ("Qwen/Qwen2-1.5B", "qwen2", "<|endoftext|>"),
+        ("meta-llama/Meta-Llama-3-8B", "llama", "<|end_of_text|>"),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "llama", "<|eot_id|>"),
+        ("meta-llama/Llama-3.1-8B", "llama", " </s>"),
+    ):
+        plain = llm2vec.recipe("mine", base)
+        found = llm2vec.configured(plain, {"pooling_mode": "eos_token"}, base, kind)
+        assert found.query.suffix == ending
+    with pytest.raises(ValueError, match="no closing text of qwen3 models"):
+        llm2vec.configured(plain, {"pooling_mode": "eos_token"}, "Qwen/Qwen3-0.6B", "qwen3")
 
 
 def test_second_stages_name_their_mntp_stage() -> None:
