@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from llm_embeddings import Recipe
-from llm_embeddings.families import RECIPES, REFUSED
-from llm_embeddings.recipe import Role
+from llm_embeddings.families import OWN_FILES, RECIPES, REFUSED
+from llm_embeddings.recipe import Head, Role
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 
@@ -21,8 +21,12 @@ This page is generated from the recipes that the package runs; `llm-embeddings i
 same for one checkpoint, and `get_recipe(NAME)` gives it as data.
 
 How to read the formats: `{text}` is your text and `{instruction}` the instruction, `\\n` is a line
-break, `<BOS>` and `<EOS>` are the tokenizer's own tokens where a recipe does not name them. Nothing
-else is added: no space, no chat turn. Documents get no instruction unless you give one.
+break, `<BOS>` and `<EOS>` are the tokenizer's own tokens where a recipe does not name them,
+`<BOS?>` and `<EOS?>` what the tokenizer's files put there, read when the checkpoint is loaded.
+Nothing else is added: no space, no chat turn. Documents get no instruction unless you give one.
+
+Where a checkpoint's own files name further prompts, `prompt_name` takes them, too. Where they
+contradict what is listed here (pooling, heads, direction, a prompt), loading is refused.
 """
 
 NAMES = {
@@ -33,6 +37,16 @@ NAMES = {
     "qwen3-embedding": "Qwen3-Embedding",
     "repllama": "RepLLaMA",
     "bge-en-icl": "bge-en-icl",
+    "embeddinggemma": "EmbeddingGemma",
+    "harrier": "harrier-oss-v1",
+    "bge-multilingual-gemma2": "bge-multilingual-gemma2",
+    "nemotron": "Nemotron",
+    "gte-qwen2": "gte-Qwen2",
+    "octen": "Octen",
+    "f2llm": "F2LLM",
+    "jina-v5": "jina-v5-text",
+    "zembed": "zembed-1",
+    "pplx-embed": "pplx-embed-v1",
     "plain": "Any decoder",
 }
 POOLING = {
@@ -49,7 +63,11 @@ def page() -> str:
     for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
         lines += [f"## {NAMES[family]}", ""]
         lines += _family([recipe for recipe in RECIPES.values() if recipe.family == family])
-    lines += ["## Refused", "", "Loading one of these is an error that gives the reason.", ""]
+    lines += ["## By their own files", ""]
+    lines += ["These load as sentence-transformers loads them, without a recipe here.", ""]
+    lines += ["| checkpoint | why |", "|---|---|"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in OWN_FILES.items()]
+    lines += ["", "## Refused", "", "Loading one of these is an error that gives the reason.", ""]
     lines += ["| checkpoint | why |", "|---|---|"]
     lines += [f"| `{name}` | {reason} |" for name, reason in REFUSED.items()]
     return "\n".join(lines) + "\n"
@@ -116,9 +134,11 @@ def _layout(recipe: Recipe, role: Role, *, bare: bool = False) -> str:
     return line.replace("\n", "\\n")
 
 
-def _end(token: bool | str, kind: str) -> str:
+def _end(token: bool | str | None, kind: str) -> str:
     if isinstance(token, str):
         return token
+    if token is None:
+        return f"<{kind}?>"
     return f"<{kind}>" if token else ""
 
 
@@ -129,6 +149,12 @@ def _values(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "unit length", "yes" if recipe.normalize else "no; pass `normalize=True` for it"
     if recipe.instruction:
         yield "instruction by default", f"`{recipe.instruction}`"
+    prompts: dict[str, list[str]] = {}
+    for name, template in recipe.prompts:
+        prompts.setdefault(template.prefix.replace("|", "\\|"), []).append(f"`{name}`")
+    if prompts:
+        listed = "; ".join(f"`{text}` {', '.join(names)}" for text, names in prompts.items())
+        yield "prompts by name", listed
     limit = "the text alone" if recipe.join == "segments" else "the whole sequence"
     yield "limit", f"{recipe.max_length} tokens, {limit}; {_cut(recipe)}"
     if recipe.max_text_length:
@@ -139,7 +165,14 @@ def _values(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _vector(recipe: Recipe) -> str:
     """Which states become the vector."""
-    return ", then ".join([_pooled(recipe, mode) for mode in recipe.poolings])
+    heads = [_head(head) for head in recipe.heads]
+    return ", then ".join([*[_pooled(recipe, mode) for mode in recipe.poolings], *heads])
+
+
+def _head(head: Head) -> str:
+    if head.kind == "tanh_int8":
+        return "127 times its hyperbolic tangent, in whole numbers"
+    return f"a {head.kind} layer to {head.width}"
 
 
 def _pooled(recipe: Recipe, mode: str) -> str:
@@ -157,9 +190,11 @@ def _pooled(recipe: Recipe, mode: str) -> str:
 
 def _cut(recipe: Recipe) -> str:
     """What goes when the limit is reached; EOS never does."""
-    if recipe.truncate == "text":
+    if recipe.truncate != "end":
         return "the text is cut, nothing else"
-    return "the end is cut, but not EOS" if recipe.eos else "the end is cut, suffix included"
+    if recipe.eos is not False:
+        return "the end is cut, but not EOS"
+    return "the end is cut" + (", suffix included" if recipe.query.suffix else "")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
         load(model)
 
 
-@pytest.mark.parametrize("name", ["nvidia/NV-Embed-v2", "Alibaba-NLP/gte-Qwen2-7B-instruct"])
+@pytest.mark.parametrize("name", ["nvidia/NV-Embed-v2", "BidirLM/BidirLM-1B-Embedding"])
 def test_unsupported_siblings_are_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is not supported: .*remote code"):
         load(name)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..families import REFUSED, get_recipe, list_recipes
+from ..families import OWN_FILES, REFUSED, get_recipe, list_recipes
 from ..recipe import Recipe
 from .console import output, remarks, suggest
 from .describe import POOLINGS
@@ -29,16 +29,18 @@ def recipes(
     wanted = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
     found = [get_recipe(name) for name in list_recipes(wanted)]
     bare = wanted.strip("*").lower()
-    refused = {name: why for name, why in REFUSED.items() if bare and bare in name.lower()}
+    others = {name: f"is not supported: {why}" for name, why in REFUSED.items()}
+    others |= {name: f"is loaded by its own files: {why}" for name, why in OWN_FILES.items()}
+    unlisted = {name: why for name, why in others.items() if bare and bare in name.lower()}
     if as_json:
         for recipe in found:
             sys.stdout.write(json.dumps(recipe.to_dict(), ensure_ascii=False) + "\n")
     else:
         _show(found)
-    for name, reason in refused.items():
-        remarks().print(f"{name} is not supported: {reason}", markup=False)
+    for name, reason in unlisted.items():
+        remarks().print(f"{name} {reason}", markup=False)
     if not found:
-        if not refused:
+        if not unlisted:
             remarks().print(f"no recipe matches {pattern!r}. {suggest(pattern)}", markup=False)
         raise typer.Exit(1)
 

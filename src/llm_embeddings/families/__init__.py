@@ -20,6 +20,7 @@ RECIPES: dict[str, Recipe] = {
     **siblings.PLAIN,
 }
 REFUSED: dict[str, str] = siblings.REFUSED
+OWN_FILES: dict[str, str] = siblings.OWN_FILES
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
@@ -37,6 +38,9 @@ def get_recipe(name: str) -> Recipe:
         ValueError: the name is refused (with the reason) or unknown (with the nearest names).
     """
     found = find_recipe(name)
+    own = next((known for known in OWN_FILES if known.lower() == name.lower()), None)
+    if own is not None:
+        raise ValueError(f"{own} is loaded by its own files: {OWN_FILES[own]}. Leave recipe= out")
     if found is None:
         raise ValueError(f"unknown recipe {name!r}. {nearest(name)}")
     return found

@@ -101,8 +101,9 @@ def _jina(task: str) -> Recipe:
     return _last(
         f"jinaai/jina-embeddings-v5-text-small-{task}",
         "jina-v5",
-        "card; rcp-ndcg 274b63f (files of revision dd76d53; no token is put around a text); the "
-        f"adapter for {task} merged by its authors",
+        "card; rcp-ndcg 274b63f (prompts and tokenizer of jina-embeddings-v5-text-small dd76d53 "
+        "and of its -retrieval 6856e76: no token is put around a text); the adapter merged by its "
+        "authors",
         query=Template("Query: "),
         document=Template("Document: "),
         # The tokenizers of the other three were not read.

@@ -106,16 +106,29 @@ _NANO = (
     "remote code chooses one of its four adapters per task, and the merged ones need remote code"
 )
 _CONTEXT = "one text gives several vectors there, cut out of a sequence of chunks by remote code"
-_LATENT = "it pools through a latent-attention layer that lives in remote code"
+_LATENT = (
+    "it pools through a latent-attention layer that lives in remote code, and what its tensors are "
+    "called could not be read"
+)
+# They load without a recipe, as sentence-transformers would load them; what is not known of them
+# is in their files.
+_BY_MODULES = "sentence-transformers' files say them; for a prompt they lack, give a Recipe"
+OWN_FILES = {
+    "tencent/KaLM-Embedding-Gemma3-12B-2511": "attention, pooling and special tokens could be read "
+    f"nowhere else: {_BY_MODULES} (queries: 'Instruct: {{instruction}} \\n Query: ', mteb a905523)",
+    **{
+        f"infly/{name}": "pooling, prompts and special tokens could be read nowhere else: "
+        "sentence-transformers' files say them. Refused where its config.json does not say "
+        "`is_causal`, on which its code and the stock class differ"
+        for name in ("inf-retriever-v1", "inf-retriever-v1-1.5b")
+    },
+}
 REFUSED = {
     "nvidia/NV-Embed-v1": _LATENT,
     "nvidia/NV-Embed-v2": _LATENT,
     "NovaSearch/stella_en_1.5B_v5": _STELLA,
     "dunzhang/stella_en_1.5B_v5": _STELLA,
-    **{
-        f"BidirLM/BidirLM-{size}-Embedding": _BIDIRLM
-        for size in ("270M", "0.6B", "1B", "1.7B", "Omni-2.5B")
-    },
+    **{f"BidirLM/BidirLM-{size}-Embedding": _BIDIRLM for size in ("270M", "0.6B", "1B", "1.7B")},
     "jinaai/jina-embeddings-v5-text-small": _TASKS.format(_SMALL),
     "jinaai/jina-embeddings-v5-text-nano": _NANO,
     "jinaai/jina-embeddings-v5-text-nano-retrieval": _NANO,
