@@ -230,7 +230,7 @@ def test_old_readers_find_the_rotary_base_and_scaling(native: bool, tmp_path: Pa
     model = write_model(tmp_path / "model", config)
     encoder = Encoder.from_pretrained(model, recipe="mean", dtype="float32")
     if native:
-        export_sentence_transformers(encoder, tmp_path / "new")
+        export_sentence_transformers(encoder.model, tmp_path / "new")
     else:
         export_for(encoder.model, tmp_path / "new", "vllm")
     written = json.loads((tmp_path / "new/config.json").read_text())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import typer
 from rich.columns import Columns
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..checkpoint.options import LoadOptions
+from ..model import vector_length
 from ..recipe import Role
 from ..verifying import Check
 from .console import ModelArgument, PipeConsole, load_encoder, output
@@ -73,7 +75,8 @@ def _of_files(subject: Subject) -> Iterator[Fact]:
         return
     config = subject.config or {}
     if "hidden_size" in config:
-        yield Fact("dimension", f"{config['hidden_size']:,}", "config.json")
+        values: Any = SimpleNamespace(**{"model_type": "", **config})
+        yield Fact("dimension", f"{vector_length(subject.recipe, values):,}", "config.json")
     most = config.get("max_position_embeddings")
     if most and most < subject.recipe.max_length:
         yield Fact("positions", f"{most:,}: the limit in practice", "config.json")

@@ -93,10 +93,12 @@ def count_parameters(subject: Subject) -> tuple[int, str] | None:
     if not subject.config:
         return None
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
+
+    from ..checkpoint.stock import read_config
 
     with torch.device("meta"):
-        backbone = AutoModel.from_config(AutoConfig.from_pretrained(root, local_files_only=True))
+        backbone = AutoModel.from_config(read_config(root, trust_remote_code=False))
     return sum(weight.numel() for weight in backbone.parameters()), "config.json"
 
 
