@@ -382,7 +382,8 @@ def test_an_embedder_of_gte_states_its_direction(tmp_path: Path) -> None:
     assert mine.recipe.family == "sentence-transformers"
     np.testing.assert_array_equal(mine.encode_query(TEXTS), listed.encode_query(TEXTS))
     edit(path / "config.json", is_causal=True)
-    with pytest.raises(ValueError, match="whose attention is bidirectional, but its config.json"):
+    message = "which has causal=False, but its config.json says is_causal = True"
+    with pytest.raises(ValueError, match=message):
         Encoder.from_pretrained(path, recipe="Alibaba-NLP/gte-Qwen2-7B-instruct", dtype="float32")
 
 
@@ -455,7 +456,7 @@ def test_a_bidirectional_llama_runs_without_its_code(
         ({"pooling": "cls"}, 'pooling = "cls" is not known for llama_bidirec'),
         ({"latents": 4}, "latents = 4 is not known for llama_bidirec"),
         ({"auto_map": {"AutoModel": "x.Other"}}, "needs remote code"),
-        ({"is_causal": True}, "whose attention is bidirectional"),
+        ({"is_causal": True}, "which has causal=False"),
     ],
 )
 def test_a_bidirectional_llama_that_is_another_is_refused(
