@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, get_recipe
-from llm_embeddings.families import RECIPES, REFUSED
+from llm_embeddings.families import OWN_FILES, RECIPES, REFUSED
 
 MARKS = (
     "<pad>",
@@ -546,6 +546,26 @@ def test_prompts_that_contradict_a_listed_recipe_are_refused(
         Encoder.from_pretrained(path, recipe=name, dtype="float32")
 
 
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("1_Pooling/config.json", {"include_prompt": False}, "the pooled span is all"),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"message": {"format": "flat"}}},
+            "the format of messages is None",
+        ),
+        ("config_sentence_transformers.json", {"truncate_dim": 8}, "what follows the pooling is"),
+    ],
+)
+def test_settings_that_contradict_a_listed_recipe_are_refused(
+    file: str, values: dict[str, Any], message: str, bidirectional_llama: Path
+) -> None:
+    edit(bidirectional_llama / file, **values)
+    with pytest.raises(ValueError, match=message):
+        Encoder.from_pretrained(bidirectional_llama, recipe="nvidia/llama-nemotron-embed-1b-v2")
+
+
 def test_the_files_instruction_is_the_default(tmp_path: Path) -> None:
     prompts = {"query": "Instruct: find it\nQuery: "}
     path = write(tmp_path, "Qwen3Config", SIZES, (None, "<eos>"), prompts=prompts)
@@ -562,7 +582,14 @@ def test_what_files_decide_is_not_used_without_them() -> None:
         special_id(tokens, get_recipe("codefuse-ai/F2LLM-v2-4B").eos, "eos")
 
 
-def test_nothing_is_both_listed_and_refused() -> None:
-    assert not {name.lower() for name in RECIPES} & {name.lower() for name in REFUSED}
+def test_a_checkpoint_left_to_its_own_files_is_named_so() -> None:
+    for name in OWN_FILES:
+        with pytest.raises(ValueError, match=f"{name} is loaded by its own files"):
+            get_recipe(name.lower())
+
+
+def test_a_checkpoint_is_listed_left_to_its_files_or_refused() -> None:
+    names = [name.lower() for table in (RECIPES, OWN_FILES, REFUSED) for name in table]
+    assert len(names) == len(set(names))
     for name, recipe in RECIPES.items():
         assert "unverified" not in recipe.source, name
