@@ -224,13 +224,15 @@ def _compared(made: Ours, theirs: Any, directory: Path) -> Check:
 
 
 def _vector(theirs: Any, made: Ours, role: str, text: str) -> Vectors | None:
-    """Its vector `[dim]`; None = none, or not one that is defined (empty texts)."""
+    """Its vector `[dim]`; None = it has no such prompt, or no defined vector (empty texts)."""
     options = {"batch_size": 1, "show_progress_bar": False}
     try:
         if made.recipe.family in _ASKED:
             found = theirs.encode([text], prompt=made.recipe.prefix(role), **options)
         elif role in get_args(Role):
             found = getattr(theirs, f"encode_{role}")([text], **options)
+        elif role not in (theirs.prompts or {}):
+            return None
         else:
             found = theirs.encode([text], prompt_name=role, **options)
     except (RuntimeError, ValueError, IndexError):
