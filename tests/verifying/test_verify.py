@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BUNDLED, GOLDEN
-from helpers.random_checkpoints import plain, write
+from helpers import BUNDLED, GOLDEN, random_checkpoints
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -37,7 +36,8 @@ def write(path: Path, **values: Any) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Causal, with a window, prompts, an EOS and a limit: everything that can be lost."""
-    path = write(plain("mistral"), tmp_path_factory.mktemp("verify"))
+    plan = random_checkpoints.plain("mistral")
+    path = random_checkpoints.write(plan, tmp_path_factory.mktemp("verify"))
     tokenizer = json.loads((path / "tokenizer.json").read_text())
     numbers = tokenizer["model"]["vocab"]
     special = {mark: {"id": mark, "ids": [numbers[mark]], "tokens": [mark]} for mark in ("</s>",)}
