@@ -176,3 +176,16 @@ def test_model_without_a_head(chain: list[Path], tmp_path: Path) -> None:
     texts = str(chain[0].parent / "texts.txt")
     with pytest.raises(ValueError, match="has no lm_head"):
         train_mntp(MNTP(model=str(chain[1]), output=tmp_path / "out", data=texts, dtype="float32"))
+
+
+def test_equal_texts_are_no_negatives_of_each_other(tmp_path: Path) -> None:
+    """The gradient of a batch with equal texts is that of InfoNCE over the others."""
+    model = str(write_language_model(tmp_path / "base"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the same cat\n" * 4)
+    shared: dict[str, Any] = {"dtype": "float32", "show_progress": False, "max_steps": 1}
+    simcse = SimCSE(
+        model=model, output=tmp_path / "out", data=str(texts), batch_size=4, log_every=1, **shared
+    )
+    train_simcse(simcse)
+    assert read_metrics(tmp_path / "out")[0]["loss"] == 0

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 from llm_embeddings import Encoder, get_recipe
 from llm_embeddings.records.sources import Source
 from llm_embeddings.training import contrastive
-from llm_embeddings.training.batches.pairs import Lengths, Pair, tokenize_pairs
+from llm_embeddings.training.batches.pairs import Lengths, Pair, known_answers, tokenize_pairs
 from llm_embeddings.training.contrastive import PRESETS, Contrastive, train_contrastive
 from llm_embeddings.training.options import LoraOptions
 
@@ -55,6 +55,11 @@ def test_update_has_the_loss_and_gradient_of_the_whole_batch(tmp_path: Path, dat
             ).last_hidden_state[0]
             vectors.append(normalize(hidden[row.start :].mean(0), dim=-1))
         scores = torch.stack(vectors[:4]) @ torch.stack(vectors[4:]).T / 0.1
+        passages = [text for pair in batches[-1] for text in pair.passages]
+        for place, pair in enumerate(batches[-1]):
+            for other, text in enumerate(passages):
+                if text in pair.positives and other != place * 2:
+                    scores[place, other] = -torch.inf
         loss = cross_entropy(scores, torch.arange(4) * 2)
         loss.backward()
         assert losses["loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -155,13 +160,58 @@ def test_matryoshka_and_qwen3_losses(tmp_path: Path, data: str) -> None:
     assert fewer["loss"] < plain["loss"]
 
 
-def test_a_passage_of_two_groups_may_be_no_negative(tmp_path: Path) -> None:
+def pair(query: str, *passages: str, instruction: str = "", more: tuple[str, ...] = ()) -> Pair:
+    return Pair(query, passages, instruction, "", (passages[0], *more))
+
+
+def test_which_passages_answer_which_queries() -> None:
+    pairs = [
+        pair("q", "a", "n"),
+        pair("r", "a", "b"),  # an equal positive
+        pair("q", "b", "m"),  # an equal query, whose answer is a negative of the second
+        pair("q", "c", "k", instruction="Other"),  # the same words, asked otherwise
+        pair("s", "d", "n", more=("c",)),  # another answer that was not drawn
+    ]
+    found = [
+        [place for place, known in enumerate(row) if known] for row in known_answers(pairs).tolist()
+    ]
+    assert found == [[0, 2, 3, 4], [0, 2], [0, 2, 3, 4], [6], [6, 8]]
+
+
+def test_a_perfect_model_of_few_labels_has_no_loss(tmp_path: Path) -> None:
+    """Four labels, each the positive of four texts; by default none is its own negative."""
+    labels = torch.eye(4)
+    pairs = [pair(f"text {number}", f"label {number % 4}") for number in range(16)]
+    vectors = torch.cat([labels.repeat(4, 1), labels.repeat(4, 1)])
+    for skip, wanted in ((True, 0.0), (False, float(np.log(4)))):
+        options = Contrastive(**quick(tmp_path, "d", negatives=0, skip_duplicates=skip))
+        found = contrastive.contrastive_loss(options, vectors, pairs)
+        assert float(found) == pytest.approx(wanted, abs=1e-4)
+    assert Contrastive(**quick(tmp_path, "d")).skip_duplicates
+
+
+def test_presets_of_papers_warn_of_answers_that_are_negatives(tmp_path: Path) -> None:
     rows = [{"query": f"q{i}", "pos": ["the same text"], "neg": [f"other {i}"]} for i in range(4)]
     data = write_rows(tmp_path / "same.jsonl", rows)
-    batch = next(stage_of(tmp_path, data).batches(0))
-    plain, _ = update(stage_of(tmp_path, data, temperature=1.0), batch)
-    skipped, _ = update(stage_of(tmp_path, data, temperature=1.0, skip_duplicates=True), batch)
+    more = {"temperature": 1.0, "skip_duplicates": False}
+    stage = stage_of(tmp_path, data, **more)
+    batch = next(stage.batches(0))
+    with pytest.warns(UserWarning, match=r"42\.86% of the negatives .* skip_duplicates=True"):
+        plain, _ = update(stage, batch)
+    again, _ = update(stage, batch)  # warned of once
+    skipped, _ = update(stage_of(tmp_path, data, temperature=1.0), batch)
+    assert plain["false_negatives"] == again["false_negatives"] == pytest.approx(12 / 28)
     assert skipped["loss"] < plain["loss"]
+    assert "false_negatives" not in skipped
+    assert [name for name in PRESETS if PRESETS[name].get("skip_duplicates", True)] == ["qwen3"]
+
+
+def test_a_positive_among_the_negatives_is_named(tmp_path: Path) -> None:
+    rows = [{"query": "a", "pos": ["b", "c"], "neg": ["d", "c"]}] * 4
+    data = write_rows(tmp_path / "both.jsonl", rows)
+    with pytest.raises(ValueError, match=r"both\.jsonl, line 1: 'c' is a positive and a negative"):
+        stage_of(tmp_path, data)
+    stage_of(tmp_path, data, negatives=0)
 
 
 @pytest.mark.parametrize("name", PRESETS)

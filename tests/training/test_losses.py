@@ -183,17 +183,28 @@ def test_negatives_of_the_same_tower() -> None:
     assert_same(found, torch.stack(wanted).mean())
 
 
-def test_equal_texts_are_no_negatives() -> None:
+@pytest.mark.parametrize("same_tower", [False, True])
+def test_known_answers_are_no_negatives(same_tower: bool) -> None:
+    """Against a plain loop over queries and negatives."""
     torch.manual_seed(0)
-    queries, passages = (normalize(torch.randn(n, 8), dim=-1) for n in (2, 4))
-    passages[3] = passages[0]
-    equal = torch.eye(4, dtype=torch.bool)
-    equal[0, 3] = equal[3, 0] = True
-    found = losses.info_nce(queries, passages, torch.tensor([0, 2]), temperature=0.1, equal=equal)
-    scores = queries @ passages.T / 0.1
-    first = torch.logsumexp(scores[0, :3], 0) - scores[0, 0]
-    second = torch.logsumexp(scores[1], 0) - scores[1, 2]
-    assert_same(found, (first + second) / 2)
+    queries, passages = (normalize(torch.randn(n, 8), dim=-1) for n in (3, 6))
+    targets, known = torch.tensor([0, 2, 4]), torch.zeros(3, 6, dtype=torch.bool)
+    for row, place in [(0, 0), (1, 2), (2, 4), (0, 3), (1, 4)]:
+        known[row, place] = True
+    total = torch.zeros(())
+    for row in range(3):
+        own = passages[targets[row]]
+        kept = [queries[row] @ own]
+        kept += [queries[row] @ passages[p] for p in range(6) if not known[row, p]]
+        for other in range(3) if same_tower else ():
+            related = known[row, targets[other]] or known[other, targets[row]]
+            if other != row and not related:
+                kept += [queries[row] @ queries[other], own @ passages[targets[other]]]
+        total = total + torch.logsumexp(torch.stack(kept) / 0.1, 0) - kept[0] / 0.1
+    found = losses.info_nce(
+        queries, passages, targets, temperature=0.1, known=known, same_tower=same_tower
+    )
+    assert_same(found, total / 3)
 
 
 def test_matryoshka_adds_up_the_losses_of_cut_vectors() -> None:

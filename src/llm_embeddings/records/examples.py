@@ -67,7 +67,7 @@ def read_examples(source: Source, *, negatives: bool = False) -> Iterator[Exampl
 
     Args:
         source: The file; `llm_embeddings.records.columns` knows the names of its columns.
-        negatives: Whether every row needs one.
+        negatives: Whether every row needs one, none of which is a positive, too.
 
     Raises:
         OSError: the file cannot be read.
@@ -82,6 +82,11 @@ def read_examples(source: Source, *, negatives: bool = False) -> Iterator[Exampl
                 raise ValueError(
                     f"{row.place} has no negatives, which this stage needs: mine some, or train "
                     "without hard negatives"
+                )
+            if negatives and (both := set(example.positives) & set(example.negatives)):
+                raise ValueError(
+                    f"{row.place}: {min(both)!r:.60} is a positive and a negative of one query: "
+                    "drop one of them"
                 )
             yield example
 

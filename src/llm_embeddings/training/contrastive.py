@@ -22,7 +22,15 @@ from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.lengths import within
 from .batches.mixture import Mixture
-from .batches.pairs import Lengths, Pair, choose, targets_of, text_numbers, tokenize_pairs
+from .batches.pairs import (
+    FalseNegatives,
+    Lengths,
+    Pair,
+    choose,
+    known_answers,
+    targets_of,
+    tokenize_pairs,
+)
 from .losses import info_nce, matryoshka
 from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
@@ -71,17 +79,14 @@ def contrastive_loss(
     Returns:
         A float32 scalar.
     """
-    equal = None
-    if options.skip_duplicates:
-        numbers = torch.tensor(text_numbers(batch), device=vectors.device)
-        equal = numbers[:, None] == numbers
+    known = known_answers(batch).to(vectors.device) if options.skip_duplicates else None
     loss = partial(
         info_nce,
         targets=torch.tensor(targets_of(batch), device=vectors.device),
         temperature=options.temperature,
         same_tower=options.same_tower,
         margin=options.margin,
-        equal=equal,
+        known=known,
     )
     queries, passages = vectors[: len(batch)], vectors[len(batch) :]
     if options.matryoshka:
@@ -124,7 +129,8 @@ class Contrastive(StageOptions):
         metadata={"help": "ignore negatives whose cosine beats the positive's by more"},
     )
     skip_duplicates: bool = field(
-        default=False, metadata={"help": "ignore negatives equal to the positive"}
+        default=True,
+        metadata={"help": "leave out negatives that are known to answer the query"},
     )
     matryoshka: tuple[int, ...] = field(
         default=(), metadata={"help": "lengths to which vectors may later be cut; losses add up"}
@@ -178,6 +184,7 @@ class _Stage:
             self._trained.backbone, self._trained.recipe, head=self._trained.head
         )
         self.model: torch.nn.Module = self._encoding
+        self._false_negatives = FalseNegatives()
 
     def batches(self, start: int) -> Iterator[list[Pair]]:
         """Pairs of query and passages, drawn by the seed and the number of the batch."""
@@ -198,6 +205,10 @@ class _Stage:
 
         budget = self._options.batch_tokens
         losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        if not self._options.skip_duplicates:
+            losses["false_negatives"] = self._false_negatives.share(
+                batch, warn=accelerator.is_main_process
+            )
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def _rows(self, batch: Sequence[Pair]) -> tuple[list[list[int]], list[int]]:

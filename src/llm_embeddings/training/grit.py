@@ -8,10 +8,8 @@ by the number of processes.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +18,17 @@ from torch.nn.functional import normalize
 
 from ..families import gritlm
 from ..recipe import Role
-from ..records.examples import Conversation, Example, read_conversations, read_examples
-from ..records.sources import Source, sources_of
+from ..records.sources import sources_of
 from ..vectors import Vectors
+from .batches.both import Both, BothData
 from .batches.conversations import tokenize_conversation
-from .batches.mixture import Mixture
-from .batches.pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
+from .batches.pairs import (
+    FalseNegatives,
+    Lengths,
+    known_answers,
+    targets_of,
+    tokenize_pairs,
+)
 from .losses import Aggregation, generative_weights, info_nce
 from .options import LoraOptions, StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 
 _SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
 GRIT_RECIPE = gritlm.recipe("grit", _SOURCE).replace(bos=True)
-_STRIPPED = "\t\n :"  # what gritlm's training takes off both ends of an instruction
 
 
 def train_grit(options: GRIT) -> Path:
@@ -81,6 +83,10 @@ class GRIT(StageOptions):
     temperature: float = field(default=0.02, metadata={"help": "cosines are divided by it"})
     negatives: int = field(
         default=1, metadata={"help": "hard negatives per query; 0 = only in-batch ones"}
+    )
+    skip_duplicates: bool = field(
+        default=True,
+        metadata={"help": "leave out negatives that are known to answer the query"},
     )
     query_length: int = field(default=256, metadata={"help": "tokens of a query with its frame"})
     passage_length: int = field(
@@ -135,14 +141,6 @@ _POSITIVE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What one update learns from; either list may be empty."""
-
-    pairs: list[Pair]
-    conversations: list[Conversation]
-
-
 class _Stage:
     """GRIT, as the loop asks for it."""
 
@@ -151,17 +149,16 @@ class _Stage:
     def __init__(self, options: GRIT) -> None:
         self._options = options
         self._lengths = Lengths(options.query_length, options.passage_length)
-        self._examples = self._conversations = None
-        if options.embedding_weight:
-            self._examples = Mixture(sources_of(options.data), self._read, seed=options.seed)
-        if options.generative_weight:
-            self._conversations = Mixture(
-                sources_of(options.generative),
-                read_conversations,
-                seed=options.seed,
-                same_source=False,
-            )
-        self.updates = self._updates()
+        self._data = BothData(
+            sources_of(options.data) if options.embedding_weight else (),
+            sources_of(options.generative) if options.generative_weight else (),
+            sizes=(options.batch_size, options.generative_batch_size),
+            negatives=options.negatives,
+            instruction=options.instruction,
+            epochs=options.epochs,
+            seed=options.seed,
+        )
+        self.updates = self._data.updates
         self._trained = load_backbone_for_training(options, GRIT_RECIPE)
         most = self._trained.positions
         for name in ("query_length", "passage_length", "generative_length"):
@@ -178,41 +175,13 @@ class _Stage:
         with torch.no_grad():  # a backbone whose direction is fixed is refused here
             self._encoding.hidden([[0]], causal=True)
         self.model: torch.nn.Module = UnifiedModel(self._encoding, head)
+        self._false_negatives = FalseNegatives()
 
-    def _read(self, source: Source) -> Iterator[Example]:
-        """Examples of a file, without the colons and spaces around their instructions."""
-        for example in read_examples(source, negatives=self._options.negatives > 0):
-            yield replace(
-                example,
-                instruction=(example.instruction or "").strip(_STRIPPED) or None,
-                document_instruction=(example.document_instruction or "").strip(_STRIPPED) or None,
-            )
-
-    def _updates(self) -> int | None:
-        """Updates in `epochs` epochs of the embedding data, or if there is none, the other data."""
-        options = self._options
-        found = []
-        if self._examples is not None:
-            found.append(self._examples.updates(options.batch_size, options.epochs))
-        if self._conversations is not None:
-            size = options.generative_batch_size
-            found.append(self._conversations.updates(size, options.epochs))
-        return found[0]
-
-    def batches(self, start: int) -> Iterator[_Batch]:
+    def batches(self, start: int) -> Iterator[Both]:
         """Pairs and conversations, without end: the loop stops after `updates`."""
-        options = self._options
-        pairs: Iterator[list[Example]] = repeat([])
-        conversations: Iterator[list[Conversation]] = repeat([])
-        if self._examples is not None:
-            pairs = self._examples.batches(options.batch_size, start)
-        if self._conversations is not None:
-            conversations = self._conversations.batches(options.generative_batch_size, start)
-        for number, (examples, talks) in enumerate(zip(pairs, conversations, strict=True), start):
-            rng = random.Random(f"pairs {options.seed} {number}")
-            yield _Batch(choose(examples, options.negatives, options.instruction, rng), talks)
+        return self._data.batches(start)
 
-    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
+    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: Both) -> Progress:
         """Backward passes of both losses, the one that uses all weights (with the head) last."""
         losses, tokens = {"loss": 0.0}, 0
         for name, part in (("embedding", self._embed), ("generative", self._generate)):
@@ -220,21 +189,31 @@ class _Stage:
                 losses[name], count = part(accelerator, model, batch)
                 losses["loss"] += getattr(self._options, f"{name}_weight") * losses[name]
                 tokens += count
+        if batch.pairs and not self._options.skip_duplicates:
+            losses["false_negatives"] = self._false_negatives.share(
+                batch.pairs, warn=accelerator.is_main_process
+            )
         return Progress(losses, tokens, len(batch.pairs) + len(batch.conversations))
 
     def _embed(
-        self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: Both
     ) -> tuple[float, int]:
         """Backward pass of the contrastive loss; returns the loss and the number of tokens."""
         options = self._options
         rows = tokenize_pairs(self._trained, batch.pairs, self._lengths)
         targets = targets_of(batch.pairs)
+        known = known_answers(batch.pairs) if options.skip_duplicates else None
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             unit = normalize(vectors, dim=-1)
             queries, passages = unit[: len(targets)], unit[len(targets) :]
-            places = torch.tensor(targets, device=unit.device)
-            found = info_nce(queries, passages, places, temperature=options.temperature)
+            found = info_nce(
+                queries,
+                passages,
+                torch.tensor(targets, device=unit.device),
+                temperature=options.temperature,
+                known=None if known is None else known.to(unit.device),
+            )
             return {"loss": options.embedding_weight * found, "embedding": found}
 
         found = backward_vectors(
@@ -249,7 +228,7 @@ class _Stage:
         return found["embedding"], sum(len(row.ids) for row in rows)
 
     def _generate(
-        self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: Both
     ) -> tuple[float, int]:
         """Backward pass of the language-model loss; returns it and the number of tokens."""
         options = self._options
@@ -286,14 +265,8 @@ class _Stage:
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""
-        mixtures = {"embedding": self._examples, "generative": self._conversations}
         return {
             "source": _SOURCE,
             "batches": self._encoding.packing,
-            "data": [
-                {"loss": name, **entry}
-                for name, mixture in mixtures.items()
-                if mixture is not None
-                for entry in mixture.fingerprint()
-            ],
+            "data": self._data.fingerprint(),
         }

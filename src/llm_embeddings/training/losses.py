@@ -29,7 +29,7 @@ def info_nce(
     temperature: float,
     same_tower: bool = False,
     margin: float | None = None,
-    equal: torch.Tensor | None = None,
+    known: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over queries of -log softmax of the positive's score among all passages' scores.
 
@@ -40,7 +40,7 @@ def info_nce(
     With `same_tower` and `margin` it is the loss of Qwen3-Embedding (arXiv 2506.05176, section 3):
     other queries, scored against the query, and other queries' positives, scored against the own
     positive, are negatives too; a negative that scores higher than the positive by more than
-    `margin`, or has the positive's text, does not count.
+    `margin`, or is an answer itself (`known`), does not count.
 
     Args:
         queries: `[queries, dim]`, of unit length if scores are to be cosines.
@@ -49,8 +49,9 @@ def info_nce(
         temperature: What scores are divided by.
         same_tower: Also take queries and positives of other pairs as negatives of their own kind.
         margin: Leave out negatives that beat the positive by more than this; None = none.
-        equal: `[passages, passages]`, bool: which passages have the same text, and so are no
-            negatives of each other's queries; None = no two of them.
+        known: `[queries, passages]`, bool: which passages are known to answer a query, and so are
+            no negatives of it; None = only its positive. With `same_tower` it says so of pairs,
+            too: one whose positive answers another's query is no negative of that.
 
     Returns:
         The loss, a float32 scalar.
@@ -59,11 +60,11 @@ def info_nce(
     scores = queries @ passages.T
     found = scores.gather(1, targets[:, None])
     positive = torch.zeros_like(scores, dtype=torch.bool).scatter(1, targets[:, None], True)
-    dropped = torch.zeros_like(positive) if equal is None else equal[targets] & ~positive
+    dropped = torch.zeros_like(positive) if known is None else known & ~positive
     if same_tower:
         positives = passages[targets]
         own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
-        twins = own if equal is None else equal[targets][:, targets] | own
+        twins = own if known is None else known[:, targets] | known[:, targets].T | own
         scores = torch.cat([scores, queries @ queries.T, positives @ positives.T], 1)
         dropped = torch.cat([dropped, twins, twins], 1)
     if margin is not None:

@@ -1,6 +1,8 @@
 """Published hyper-parameters of contrastive stages, as values of the options' fields.
 
-What a source does not say is left to the defaults; model, data and output are the user's.
+What a source does not say is left to the defaults; model, data and output are the user's. The
+sources of all but Qwen3-Embedding take answers of other queries as negatives even where they answer
+this one, too.
 `batch_size` is that of all processes together.
 """
 
@@ -24,6 +26,7 @@ _LLM2VEC = {
     "negatives": 1,
     "query_length": 512,
     "passage_length": 512,
+    "skip_duplicates": False,
     "lora": LoraOptions(rank=16, alpha=32.0, dropout=0.05),
     "gradient_checkpointing": True,
 }
@@ -41,6 +44,7 @@ _E5_MISTRAL = {
     "negatives": 1,
     "query_length": 512,
     "passage_length": 512,
+    "skip_duplicates": False,
     "lora": LoraOptions(rank=16, alpha=32.0, dropout=0.1),
     "gradient_checkpointing": True,
 }
@@ -58,6 +62,7 @@ _REPLLAMA = {
     "negatives": 15,
     "query_length": 32,
     "passage_length": 196,
+    "skip_duplicates": False,
     "lora": LoraOptions(
         rank=32,
         alpha=64.0,
@@ -79,6 +84,7 @@ _LLARA = {
     "negatives": 15,
     "query_length": 44,
     "passage_length": 139,
+    "skip_duplicates": False,
     "lora": LoraOptions(rank=64, alpha=16.0, dropout=0.1),
     "gradient_checkpointing": True,
 }

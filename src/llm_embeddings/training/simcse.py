@@ -2,8 +2,8 @@
 
 LLM2Vec (BehnamGhader et al. 2024, arXiv 2404.05961), step 3, after Gao et al. 2021 (arXiv
 2104.08821); hyper-parameters as in its train_configs/simcse (llm2vec 0.2.3). The other texts of the
-batch are negatives. LLMs are trained without dropout, so it is switched on here. Texts are pooled
-as the recipe says; the reference pools BOS and padding too while it trains.
+batch are negatives, equal ones left out. LLMs are trained without dropout, so it is switched on
+here. Texts are pooled as the recipe says; the reference pools BOS and padding too while it trains.
 """
 
 from __future__ import annotations
@@ -115,11 +115,16 @@ class _Stage:
         options = self._options
         found = self._trained.rows(batch, "document", None, options.max_length) * 2
         rows, starts = [row.ids for row in found], [row.start for row in found]
+        seen: dict[tuple[int, ...], int] = {}
+        texts = [seen.setdefault(tuple(ids), len(seen)) for ids in rows[: len(batch)]]
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             first, second = normalize(vectors, dim=-1).chunk(2)
             targets = torch.arange(len(first), device=vectors.device)
-            return {"loss": info_nce(first, second, targets, temperature=options.temperature)}
+            numbers = torch.tensor(texts, device=vectors.device)
+            equal = numbers[:, None] == numbers
+            found = info_nce(first, second, targets, temperature=options.temperature, known=equal)
+            return {"loss": found}
 
         budget = options.batch_tokens
         losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)

@@ -34,6 +34,8 @@ _FREE = frozenset(
         "show_progress",
     }
 )
+# What runs of versions without the option did.
+_ABSENT = {"skip_duplicates": False}
 # Files without which nothing loads the folder as a model.
 _MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
 
@@ -67,6 +69,7 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
         return None
     options = json.loads(json.dumps(options))  # tuples are lists there
     before = read_json(found / STATE)["options"]
+    before = {name: _ABSENT[name] for name in _ABSENT.keys() & options} | before
     other = [
         f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
         for name in sorted({*before, *options} - _FREE)
