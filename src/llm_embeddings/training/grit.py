@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
+from ..checkpoint import sidecar
+from ..checkpoint.files import Source, find, resolve
+from ..checkpoint.sidecar import ChatFormat
 from ..families import gritlm
+from ..generation.chat import ends_of
 from ..recipe import Role
 from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.both import Both, BothData
-from .batches.conversations import tokenize_conversation
+from .batches.conversations import Chat, chat_of, tokenize_conversation
 from .batches.pairs import (
     FalseNegatives,
     Lengths,
@@ -42,6 +46,7 @@ from .weights.saving import save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerFast
 
 _SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
 GRIT_RECIPE = gritlm.recipe("grit", _SOURCE).replace(bos=True)
@@ -61,6 +66,16 @@ def train_grit(options: GRIT) -> Path:
     return run_stage(_Stage, options)
 
 
+def _chat(options: GRIT, tokenizer: PreTrainedTokenizerFast) -> Chat:
+    """The frame of conversations that was asked for, or that of an earlier run, or GritLM's."""
+    directory = find(options.model, Source())
+    saved = sidecar.read(directory)
+    root = resolve(directory, (), Source()).root
+    before = None if saved is None else saved.chat
+    ends = ends_of(root, tokenizer.eos_token_id)
+    return chat_of(tokenizer, options.chat_format or before or "gritlm", ends)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GRIT(StageOptions):
     """Train one model to embed (bidirectional attention) and to generate (causal attention)."""
@@ -78,6 +93,13 @@ class GRIT(StageOptions):
     )
     generative: tuple[str, ...] = field(
         default=(), metadata={"help": "files of conversations or texts"}
+    )
+    chat_format: ChatFormat | None = field(
+        default=None,
+        metadata={
+            "help": "frame of conversations: GritLM's, or the tokenizer's own chat template; "
+            "default: that of the grit run before this one, else GritLM's"
+        },
     )
     generative_batch_size: int = field(default=256, metadata={"help": "conversations per update"})
     temperature: float = field(default=0.02, metadata={"help": "cosines are divided by it"})
@@ -115,6 +137,8 @@ class GRIT(StageOptions):
         check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
         check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
         check_one_of("aggregation", self.aggregation, Aggregation)
+        if self.chat_format is not None:
+            check_one_of("chat_format", self.chat_format, ChatFormat)
         for name in _POSITIVE:
             check_option(name, getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
         for name in ("embedding_weight", "generative_weight"):
@@ -166,6 +190,7 @@ class _Stage:
             check_option(
                 name, length, length <= most, f"exceeds the model's {most} positions: lower it"
             )
+        self._chat = _chat(options, self._trained.tokenizer)
         head = load_head(options, self._trained.backbone)
         if options.lora is None:
             head.weight.requires_grad_(bool(options.generative_weight))
@@ -234,7 +259,9 @@ class _Stage:
         options = self._options
         tokenizer, recipe = self._trained.tokenizer, self._trained.recipe
         found = [
-            tokenize_conversation(tokenizer, recipe, conversation, options.generative_length)
+            tokenize_conversation(
+                tokenizer, recipe, conversation, options.generative_length, self._chat
+            )
             for conversation in batch.conversations
         ]
         lengths = [len(ids) for ids, _ in found]
@@ -256,7 +283,8 @@ class _Stage:
         """Write the causal language model of backbone and head."""
         assert isinstance(model, UnifiedModel)
         trained = replace(self._trained, backbone=model.encoding.backbone)
-        save_result(self._options, trained, directory, head=model.head, generates=True)
+        chat = self._chat if self._options.generative_weight else None
+        save_result(self._options, trained, directory, head=model.head, generates=True, chat=chat)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""

@@ -61,6 +61,9 @@ class SimCSE(StageOptions):
     learning_rate: float = field(default=3e-5, metadata={"help": "peak learning rate"})
     max_length: int = field(default=128, metadata={"help": "longest text in tokens; cut there"})
     temperature: float = field(default=0.05, metadata={"help": "cosines are divided by it"})
+    skip_duplicates: bool = field(
+        default=True, metadata={"help": "leave out negatives that are the same text"}
+    )
     attention_dropout: float = field(
         default=0.3, metadata={"help": "dropout on attention weights while training"}
     )
@@ -122,7 +125,7 @@ class _Stage:
             first, second = normalize(vectors, dim=-1).chunk(2)
             targets = torch.arange(len(first), device=vectors.device)
             numbers = torch.tensor(texts, device=vectors.device)
-            equal = numbers[:, None] == numbers
+            equal = numbers[:, None] == numbers if options.skip_duplicates else None
             found = info_nce(first, second, targets, temperature=options.temperature, known=equal)
             return {"loss": found}
 

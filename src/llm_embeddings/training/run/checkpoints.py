@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...checkpoint.files import read_json
 from ...storage.files import sync, sync_directory
+from ..options import StageOptions
 from .stage import TrainingError
 
+_Options = TypeVar("_Options", bound=StageOptions)
 FOLDER = "checkpoints"
 STATE = "checkpoint.json"
 METRICS = "metrics.jsonl"
@@ -35,7 +38,7 @@ _FREE = frozenset(
     }
 )
 # What runs of versions without the option did.
-_ABSENT = {"skip_duplicates": False}
+_ABSENT: Mapping[str, Any] = {"skip_duplicates": False}
 # Files without which nothing loads the folder as a model.
 _MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
 
@@ -69,7 +72,7 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
         return None
     options = json.loads(json.dumps(options))  # tuples are lists there
     before = read_json(found / STATE)["options"]
-    before = {name: _ABSENT[name] for name in _ABSENT.keys() & options} | before
+    before = {name: options[name] for name in _ABSENT.keys() & options} | before
     other = [
         f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
         for name in sorted({*before, *options} - _FREE)
@@ -81,6 +84,17 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
             "with, or start anew in another folder"
         )
     return found
+
+
+def as_begun(options: _Options, checkpoint: Path | None) -> _Options:
+    """The options of a run, where it is resumed as it was begun by a version that lacked some."""
+    before = {} if checkpoint is None else read_json(checkpoint / STATE)["options"]
+    absent: dict[str, Any] = {
+        name: value
+        for name, value in _ABSENT.items()
+        if before and name not in before and hasattr(options, name)
+    }
+    return dataclasses.replace(options, **absent)
 
 
 def newest(output: Path) -> Path | None:

@@ -45,6 +45,7 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     """
     output = options.output
     resumed = checkpoints.check_output(output, options.to_dict(), resume=options.resume)
+    options = checkpoints.as_begun(options, resumed)
     stage = make_stage(options)
     total = updates_of(options, stage.updates)
     accelerator = _accelerator(options)
