@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from helpers import assert_close
 from helpers.training_files import read_metrics, write_language_model, write_pairs, write_texts
 
 from llm_embeddings import Encoder
+from llm_embeddings.training import llara
 from llm_embeddings.training.contrastive import Contrastive, train_contrastive
-from llm_embeddings.training.mntp import MNTP, train_mntp
+from llm_embeddings.training.grit import GRIT_RECIPE
+from llm_embeddings.training.llara import LLaRA
+from llm_embeddings.training.mntp import MNTP, MNTP_RECIPE, train_mntp
 from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.run.card import PROVENANCE
 from llm_embeddings.training.simcse import SimCSE, train_simcse
+from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 pytestmark = pytest.mark.slow
 
@@ -189,3 +194,20 @@ def test_equal_texts_are_no_negatives_of_each_other(tmp_path: Path) -> None:
     )
     train_simcse(simcse)
     assert read_metrics(tmp_path / "out")[0]["loss"] == 0
+
+
+def test_stages_put_no_bos_that_the_tokenizer_does_not_put(tmp_path: Path) -> None:
+    model = write_language_model(tmp_path / "base")
+    values = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    (model / "tokenizer.json").write_text(json.dumps(values | {"post_processor": None}))
+    for default in (MNTP_RECIPE, GRIT_RECIPE):
+        options = SimCSE(model=str(model), output=tmp_path, data="t", dtype="float32")
+        found = load_backbone_for_training(options, default).recipe
+        assert found == default.replace(bos=False)
+        named = replace(options, recipe=default)
+        assert load_backbone_for_training(named).recipe == default
+    texts = str(write_texts(tmp_path / "texts.txt"))
+    options = LLaRA(
+        model=str(model), output=tmp_path, data=texts, dtype="float32", batch_size=2, cutoff=64
+    )
+    assert llara._Stage(options)._model.prompts.prefix[0] != 1

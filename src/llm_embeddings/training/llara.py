@@ -23,6 +23,7 @@ from ..families import llara, siblings
 from ..model import Model
 from ..recipe import Recipe, Role
 from ..records.sources import sources_of
+from ..tokens import without_foreign_bos
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.passages import WORDS, Passage, read_passages
@@ -150,6 +151,8 @@ class _Stage:
         backbone, tokenizer = loaded.backbone, loaded.tokenizer
         head = load_head(options, backbone)
         add_tokens(tokenizer, backbone, head, recipe.required_tokens, seed=options.seed)
+        if recipe is LLARA_RECIPE:
+            recipe = without_foreign_bos(recipe, tokenizer)
         self._trained = Model(backbone, tokenizer, recipe)
         prompts = joint_prompts(tokenizer, recipe)
         check_option(
