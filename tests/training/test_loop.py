@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.passes.gradcache import backward_vectors, plan
-from llm_embeddings.training.run import checkpoints, loop, state
+from llm_embeddings.training.run import checkpoints, loop, memory, state
 from llm_embeddings.training.run.stage import Progress, TrainingError
 from llm_embeddings.training.weights.loading import load_backbone_for_training
 
@@ -224,6 +225,63 @@ def test_second_pass_repeats_the_dropout_of_the_first(model: str, texts: str) ->
         assert torch.equal(passes[0], passes[-1])
     again = encoding.vectors(rows[:2], [0, 0])
     assert not torch.equal(again, seen[100][0])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_pass_is_as_large_as_the_memory(model: str, checkpointing: bool) -> None:
+    """What is kept grows with the tokens; logits and the optimiser's moments come off before."""
+    made = options(model, "unused", Path("unused"))
+    made = dataclasses.replace(made, gradient_checkpointing=checkpointing)
+    trained = load_backbone_for_training(made, mntp.MNTP_RECIPE)
+    encoding = Encoding(trained.backbone, trained.recipe)
+    weights = [weight.numel() for weight in encoding.parameters() if weight.requires_grad]
+
+    def fitting(model: torch.nn.Module, megabytes: float) -> int:
+        size = int(megabytes * 10**6) + 12 * sum(weights)
+        return memory.fitting_tokens(model, free=size, checkpointing=checkpointing)
+
+    some = fitting(encoding, 12)
+    assert memory.FEWEST < some < memory.MOST / 2
+    assert fitting(encoding, 24) == pytest.approx(2 * some, abs=2)
+    assert (fitting(encoding, 0), fitting(encoding, 10**6)) == (memory.FEWEST, memory.MOST)
+    head = torch.nn.Linear(32, 32000, bias=False, device="meta").requires_grad_(False)
+    logits = 1024 * 32000 * 4 * 4 / memory._SHARE / 10**6
+    with_head = mntp._Model(encoding, head)
+    assert fitting(with_head, 12 + logits) == pytest.approx(some, abs=2)
+    assert encoding.training
+
+
+def test_a_container_may_have_less_memory_than_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    (tmp_path / "max").write_text("1000000\n")
+    (tmp_path / "now").write_text("400000\n")
+    monkeypatch.setattr(memory, "_MEMORY_LIMITS", [(tmp_path / "max", tmp_path / "now")])
+    assert memory.free_bytes(cpu) == 600000
+    (tmp_path / "max").write_text("max\n")
+    free = memory.free_bytes(cpu)
+    assert free is not None
+    assert free > 600000
+    assert memory.free_bytes(torch.device("meta")) is None
+
+
+def test_passes_are_sized_and_said_and_kept_by_a_resumed_run(
+    made: MNTP, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = dataclasses.replace(made, batch_tokens=None, max_steps=2, show_progress=True)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 24 * 10**6)
+    output = train_mntp(made)
+    match = re.search(r"([\d,]+) tokens per pass, by 0\.0 GB", capsys.readouterr().out)
+    assert match
+    chosen = int(match[1].replace(",", ""))
+    newest = checkpoints.newest(output)
+    assert newest is not None
+    assert checkpoints.options_of(newest)["batch_tokens"] == chosen < memory.MOST
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 10**12)
+    train_mntp(dataclasses.replace(made, resume=True))
+    values = json.loads((output / "provenance.json").read_text(encoding="utf-8"))
+    assert values["options"]["batch_tokens"] == chosen
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -37,6 +37,7 @@ from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.loading import load_backbone_for_training
 from .weights.saving import save_result
@@ -160,7 +161,7 @@ class _Stage:
     name = "contrastive"
 
     def __init__(self, options: Contrastive) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
         read = partial(read_examples, negatives=options.negatives > 0)
         self._mixture: Mixture[Example] = Mixture(
@@ -203,8 +204,7 @@ class _Stage:
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return {"loss": contrastive_loss(self._options, vectors, batch)}
 
-        budget = self._options.batch_tokens
-        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=self.budget)
         if not self._options.skip_duplicates:
             losses["false_negatives"] = self._false_negatives.share(
                 batch, warn=accelerator.is_main_process
@@ -224,8 +224,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        budget = self._options.batch_tokens
-        return encode_texts(model, self._trained, texts, role, budget=budget)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

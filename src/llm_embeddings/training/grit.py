@@ -39,6 +39,7 @@ from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, backward_vectors, plan
 from .passes.unified import UnifiedModel, learnt
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import load_backbone_for_training
@@ -171,7 +172,7 @@ class _Stage:
     name = "grit"
 
     def __init__(self, options: GRIT) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
         self._data = BothData(
             sources_of(options.data) if options.embedding_weight else (),
@@ -247,7 +248,7 @@ class _Stage:
             [row.ids for row in rows],
             [row.start for row in rows],
             loss,
-            budget=options.batch_tokens,
+            budget=self.budget,
             last=not batch.conversations,
         )
         return found["embedding"], sum(len(row.ids) for row in rows)
@@ -275,7 +276,7 @@ class _Stage:
             )
             return options.generative_weight * total
 
-        chunks = plan(lengths, options.batch_tokens, accelerator.num_processes)
+        chunks = plan(lengths, self.budget, accelerator.num_processes)
         total = backward_sum(accelerator, model, chunks[accelerator.process_index], loss)
         return total / options.generative_weight, sum(lengths)
 
@@ -288,8 +289,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        budget = self._options.batch_tokens
-        return encode_texts(model, self._trained, texts, role, budget=budget)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

@@ -84,10 +84,11 @@ class StageOptions:
     batch_size: int = field(
         default=32, metadata={"help": "examples per update, all processes together"}
     )
-    batch_tokens: int = field(
-        default=8192,
+    batch_tokens: int | None = field(
+        default=None,
         metadata={
-            "help": "tokens per pass of one process; lower it if memory runs out, results stay"
+            "help": "tokens per pass of one process, which change no result; "
+            "default: what the free memory holds, 8192 at most"
         },
     )
     learning_rate: float = field(default=5e-5, metadata={"help": "peak learning rate"})

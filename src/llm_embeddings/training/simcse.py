@@ -27,6 +27,7 @@ from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.loading import load_backbone_for_training
 from .weights.saving import save_result
@@ -92,7 +93,7 @@ class _Stage:
     name = "simcse"
 
     def __init__(self, options: SimCSE) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._trained = load_backbone_for_training(options, MNTP_RECIPE)
         self._encoding = Encoding(
             self._trained.backbone,
@@ -129,8 +130,7 @@ class _Stage:
             found = info_nce(first, second, targets, temperature=options.temperature, known=equal)
             return {"loss": found}
 
-        budget = options.batch_tokens
-        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=self.budget)
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
@@ -141,8 +141,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        options = self._options
-        return encode_texts(model, self._trained, texts, role, budget=options.batch_tokens)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

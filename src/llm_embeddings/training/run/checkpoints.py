@@ -71,8 +71,8 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
             )
         return None
     options = json.loads(json.dumps(options))  # tuples are lists there
-    before = read_json(found / STATE)["options"]
-    before = {name: options[name] for name in _ABSENT.keys() & options} | before
+    before = options_of(found)
+    before = {name: options[name] for name in _ABSENT.keys() & options} | {**before}
     other = [
         f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
         for name in sorted({*before, *options} - _FREE)
@@ -86,9 +86,15 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
     return found
 
 
+def options_of(checkpoint: Path) -> Mapping[str, Any]:
+    """The options of the run that wrote a checkpoint, as JSON-ready values."""
+    options: Mapping[str, Any] = read_json(checkpoint / STATE)["options"]
+    return options
+
+
 def as_begun(options: _Options, checkpoint: Path | None) -> _Options:
     """The options of a run, where it is resumed as it was begun by a version that lacked some."""
-    before = {} if checkpoint is None else read_json(checkpoint / STATE)["options"]
+    before = {} if checkpoint is None else options_of(checkpoint)
     absent: dict[str, Any] = {
         name: value
         for name, value in _ABSENT.items()

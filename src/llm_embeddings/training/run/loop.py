@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...evaluation.own import evaluate
 from ...faces import require
 from ..options import StageOptions
-from . import checkpoints, state
+from . import checkpoints, memory, state
 from .card import write_card
 from .metrics import MetricsWriter
 from .stage import Batch, Stage, TrainingError
@@ -52,10 +53,15 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     accelerator.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
     skeleton = state.skeleton_of(accelerator, stage.model)
+    note = ""
+    if options.batch_tokens is None:
+        stage.budget, note = _budget(stage, options, accelerator, resumed)
+        options = dataclasses.replace(options, batch_tokens=stage.budget)
     model, optimizer = accelerator.prepare(stage.model, _optimizer(stage.model, options))
     trainer = _Trainer(stage, options, accelerator, model, optimizer, total)
     first = trainer.resume(resumed)
     with MetricsWriter(options, total, first, visible=accelerator.is_main_process) as metrics:
+        metrics.tell(note)
         last = trainer.train(first, metrics)
     with state.whole(accelerator, model, skeleton) as trained:
         if accelerator.is_main_process:
@@ -65,6 +71,31 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
                 write_card(partial, stage, options, updates=last, output=output)
     accelerator.wait_for_everyone()
     return output
+
+
+def _budget(
+    stage: Stage[Batch], options: StageOptions, accelerator: Accelerator, resumed: Path | None
+) -> tuple[int, str]:
+    """Tokens per pass, the same on every process, and a remark about them.
+
+    A run that goes on keeps those it had, as dropout depends on what shares a pass.
+    """
+    before = None if resumed is None else checkpoints.options_of(resumed).get("batch_tokens")
+    if before is not None:
+        return int(before), ""
+    free = memory.free_bytes(accelerator.device)
+    if free is None:
+        return memory.MOST, ""
+    if accelerator.device.type == "cpu":
+        free //= accelerator.num_processes
+    stage.model.train()
+    with accelerator.autocast():
+        fitting = memory.fitting_tokens(
+            stage.model, free=free, checkpointing=options.gradient_checkpointing
+        )
+    each: Any = accelerator.gather(torch.tensor([fitting], device=accelerator.device))
+    chosen = int(each.min())
+    return chosen, f"{chosen:,} tokens per pass, by {free / 1e9:.1f} GB of free memory"
 
 
 def updates_of(options: StageOptions, available: int | None) -> int | None:
