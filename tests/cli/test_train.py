@@ -275,7 +275,9 @@ def test_what_is_given_wins_over_file_and_preset(tmp_path: Path) -> None:
         (["mntp"], "error: --model, --output, --data missing: give it here or in a --config"),
         (["contrastive", "--preset", "best"], "--preset 'best' is not one of llm2vec, e5-mistral"),
         (["mntp", "--config", "no.json"], "no.json: No such file"),
-        (["mntp", *NEEDED, "--learning-rate", "0"], "error: learning_rate=0.0 must be above 0"),
+        (["mntp", *NEEDED, "--learning-rate", "0"], "error: --learning-rate 0.0 must be above 0"),
+        (["mntp", *NEEDED, "--lora-rank", "0"], "error: --lora-rank 0 must be 1 or more"),
+        (["mntp", *NEEDED, "--recipe", "men"], "or a plain one, --recipe last-token or --recipe"),
         (["mntp", *NEEDED, "--recipe", "no.json"], "no.json: No such file"),
     ],
 )

@@ -49,9 +49,19 @@ class FieldOption:
         name = f"{self.field}_{self.inner}" if self.inner else self.field
         return f"no_{name}" if self.default is True else name
 
+    @property
+    def keyword(self) -> str:
+        """How messages name the field: its name, or "outer inner"."""
+        return f"{self.field} {self.inner}" if self.inner else self.field
+
+    @property
+    def flag(self) -> str:
+        """The option, with its dashes."""
+        return f"--{self.name.replace('_', '-')}"
+
     def parameter(self, panel: str) -> inspect.Parameter:
         """The parameter of a typer command; its value is None if the option is not given."""
-        dashed = self.name.replace("_", "-")
+        dashed = self.flag.removeprefix("--")
         both = f"/--{dashed.removeprefix('no-')}" if self.default is True else ""
         option = typer.Option(
             *([f"-{dashed[0]}"] if dashed in ("model", "output", "data") else []),

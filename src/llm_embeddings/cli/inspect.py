@@ -65,7 +65,7 @@ def look(model: str | None, options: LoadOptions) -> Subject:
         if listed is not None:
             return Subject(listed, _listed(listed))
         raise _not_here(name, error) from error
-    recipe = settle(name, directory, checkpoint, recipe, trusted=False)
+    recipe = settle(name, directory, checkpoint, recipe, trusted=isinstance(wanted, Recipe))
     if saved is not None:
         origin = f"{sidecar.NAME} beside the weights"
     else:
