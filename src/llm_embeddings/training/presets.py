@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .options import LINEAR_LAYERS, LoraOptions
+from .options import LoraOptions
 
 # llm2vec 0.2.3, train_configs/supervised/*.json and run_supervised.py: 64 on each of 8 GPUs, scale
 # 50, stopped after 1000 of the updates that 3 epochs of 1.5 million examples have. The recipe comes
@@ -67,7 +67,7 @@ _REPLLAMA = {
         rank=32,
         alpha=64.0,
         dropout=0.1,
-        targets=tuple(name for name in LINEAR_LAYERS if name != "k_proj"),
+        targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     ),
     "gradient_checkpointing": True,
 }

@@ -39,6 +39,8 @@ _FREE = frozenset(
 )
 # What runs of versions without the option did.
 _ABSENT: Mapping[str, Any] = {"skip_duplicates": False}
+# The layers that got adapters by default before all did.
+_NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Files without which nothing loads the folder as a model.
 _MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
 
@@ -92,9 +94,14 @@ def options_of(checkpoint: Path) -> Mapping[str, Any]:
     return options
 
 
-def as_begun(options: _Options, checkpoint: Path | None) -> _Options:
-    """The options of a run, where it is resumed as it was begun by a version that lacked some."""
+def as_begun(options: _Options) -> _Options:
+    """The options of a run, where it goes on as it was begun by a version that lacked some."""
+    checkpoint = newest(options.output) if options.resume else None
     before = {} if checkpoint is None else options_of(checkpoint)
+    named = tuple((before.get("lora") or {}).get("targets", ()))
+    if options.lora is not None and not options.lora.targets and named == _NAMED_LAYERS:
+        lora = dataclasses.replace(options.lora, targets=named)
+        options = dataclasses.replace(options, lora=lora)
     absent: dict[str, Any] = {
         name: value
         for name, value in _ABSENT.items()

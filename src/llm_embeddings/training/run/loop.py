@@ -17,6 +17,7 @@ from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...evaluation.own import evaluate
 from ...faces import require
 from ..options import StageOptions
+from ..weights.lora import coverage
 from . import checkpoints, memory, state
 from .card import write_card
 from .metrics import MetricsWriter
@@ -45,30 +46,33 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
         ValueError: the output folder is not empty, or another run's; options that do not fit.
     """
     output = options.output
+    options = checkpoints.as_begun(options)
     resumed = checkpoints.check_output(output, options.to_dict(), resume=options.resume)
-    options = checkpoints.as_begun(options, resumed)
     stage = make_stage(options)
     total = updates_of(options, stage.updates)
     accelerator = _accelerator(options)
     accelerator.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
     skeleton = state.skeleton_of(accelerator, stage.model)
-    note = ""
+    adapters = None if options.lora is None else coverage(stage.model)
+    remarks = [adapters or ""]
     if options.batch_tokens is None:
         stage.budget, note = _budget(stage, options, accelerator, resumed)
+        remarks.append(note)
         options = dataclasses.replace(options, batch_tokens=stage.budget)
     model, optimizer = accelerator.prepare(stage.model, _optimizer(stage.model, options))
     trainer = _Trainer(stage, options, accelerator, model, optimizer, total)
     first = trainer.resume(resumed)
     with MetricsWriter(options, total, first, visible=accelerator.is_main_process) as metrics:
-        metrics.tell(note)
+        for remark in remarks:
+            metrics.tell(remark)
         last = trainer.train(first, metrics)
     with state.whole(accelerator, model, skeleton) as trained:
         if accelerator.is_main_process:
             checkpoints.check_space(output, state.result_bytes(trained))
             with checkpoints.result_folder(output) as partial:
                 stage.save(trained, partial)
-                write_card(partial, stage, options, updates=last, output=output)
+                write_card(partial, stage, options, updates=last, output=output, adapters=adapters)
     accelerator.wait_for_everyone()
     return output
 
