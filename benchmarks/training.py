@@ -278,7 +278,6 @@ def _pad(rows: list[list[int]]) -> dict[str, Any]:
 
 
 def _peft() -> dict[str, Any]:
-
     return {
         "r": _LORA["rank"],
         "lora_alpha": _LORA["alpha"],
