@@ -11,11 +11,13 @@ import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
 from helpers import child_environment
 from helpers.training_files import read_metrics, write_language_model, write_texts
 from helpers.training_processes import gradients, open_adapters, options
@@ -27,13 +29,15 @@ from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.passes.gradcache import backward_vectors, plan
-from llm_embeddings.training.run import checkpoints, loop, memory, state
+from llm_embeddings.training.run import checkpoints, loop, memory, processes, state
 from llm_embeddings.training.run.stage import Progress, TrainingError
 from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 Train = Callable[..., Path]
 
 pytestmark = pytest.mark.slow
+
+_DIVIDED = {"gradient_accumulation_steps": 8}
 
 
 @pytest.fixture(scope="module")
@@ -154,20 +158,46 @@ def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.Monkey
     assert checkpoints.newest(made.output) is None
 
 
-def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
-    single = options(made.model, made.data[0], tmp_path / "single")
-    train_mntp(single)
+def run_two(module: str, *arguments: object, **environment: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    arguments = ["helpers.training_processes", made.model, made.data[0], tmp_path / "double"]
+    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     done = subprocess.run(
-        [*command, "--nproc_per_node=2", "-m", *map(str, arguments)],
-        env=child_environment() | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        [*command, "--nproc_per_node=2", "-m", module, *map(str, arguments)],
+        env=child_environment() | environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_sharded_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
+    """With frozen weights, by both versions of FSDP, and from their checkpoints.
+
+    A number of steps to accumulate in the environment changes nothing.
+    """
+    single = options(made.model, made.data[0], tmp_path / "single")
+    train_mntp(single)
+    arguments = ("helpers.training_sharded", made.model, made.data[0], tmp_path)
+    run_two(*arguments, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
+    lines = read_metrics(tmp_path / "single")
+    weights = load_file(tmp_path / "single" / "model.safetensors")
+    for name, first in (("fsdp1", 0), ("fsdp2", 0), ("resumed1", 2), ("resumed2", 2)):
+        found = read_metrics(tmp_path / name)
+        assert len(found) == 3 - first
+        for one, other in zip(lines[first:], found, strict=True):
+            for key in ("step", "loss", "gradient_norm"):
+                assert one[key] == pytest.approx(other[key], rel=1e-5)
+        sharded = load_file(tmp_path / name / "model.safetensors")
+        for key, weight in weights.items():
+            torch.testing.assert_close(weight, sharded[key], atol=1e-5, rtol=1e-4)
+
+
+def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
+    single = options(made.model, made.data[0], tmp_path / "single")
+    train_mntp(single)
+    run_two("helpers.training_processes", made.model, made.data[0], tmp_path / "double")
     one, two = (dict(losses(tmp_path / name)) for name in ("single", "double"))
     assert one == pytest.approx(two, rel=1e-5)
     weights = [load_file(tmp_path / n / "model.safetensors") for n in ("single", "double")]
@@ -181,6 +211,37 @@ def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
     for process in range(2):
         found = torch.load(tmp_path / f"double-{process}.pt", weights_only=True)
         assert_same_gradients(wanted, found)
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ({"fsdp_plugin": FullyShardedDataParallelPlugin(fsdp_version=1)}, "use_orig_params: true"),
+        ({"deepspeed_plugin": SimpleNamespace(deepspeed_config={})}, None),
+        (
+            {"deepspeed_plugin": SimpleNamespace(deepspeed_config=_DIVIDED)},
+            "gradient_accumulation_steps is 8, and batch_size says",
+        ),
+    ],
+)
+def test_strategies_do_what_the_options_say(
+    made: MNTP, plugins: dict[str, Any], message: str | None
+) -> None:
+    for plugin in plugins.values():
+        plugin.use_orig_params = False
+    accelerator: Any = SimpleNamespace(state=SimpleNamespace(**plugins))
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            processes.check_strategy(accelerator, model, made)
+        return
+    processes.check_strategy(accelerator, model, made)
+    assert accelerator.state.deepspeed_plugin.deepspeed_config == {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": made.max_grad_norm,
+    }
 
 
 def assert_same_gradients(wanted: dict[str, Any], found: dict[str, Any]) -> None:
