@@ -229,7 +229,7 @@ def test_strategies_do_what_the_options_say(
 ) -> None:
     for plugin in plugins.values():
         plugin.use_orig_params = False
-    accelerator: Any = SimpleNamespace(state=SimpleNamespace(**plugins))
+    accelerator: Any = SimpleNamespace(state=SimpleNamespace(**plugins), num_processes=3)
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     if message is not None:
@@ -240,6 +240,7 @@ def test_strategies_do_what_the_options_say(
     assert accelerator.state.deepspeed_plugin.deepspeed_config == {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
+        "train_batch_size": 3,
         "gradient_clipping": made.max_grad_norm,
     }
 

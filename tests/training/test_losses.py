@@ -21,6 +21,9 @@ from llm_embeddings.packed.pack import Pack
 from llm_embeddings.packed.twin import enable
 from llm_embeddings.training import losses
 from llm_embeddings.training.batches.masking import blocks, mask_token, mask_tokens
+from llm_embeddings.training.grit import GRIT_RECIPE
+from llm_embeddings.training.passes.encoding import Encoding
+from llm_embeddings.training.passes.unified import UnifiedModel
 
 CASE = GOLDEN / "losses"
 PRETRAIN = GOLDEN / "llara-pretrain"
@@ -288,6 +291,49 @@ def test_training_step_of_gritlm(aggregation: Any, factor: float) -> None:
     assert_same(embedding + generative, wanted["loss"])
     for name, norm in wanted["grad_norms"].items():
         assert_same(gradient_norm(model, name.removeprefix("model.")), norm)
+
+
+@golden
+@pytest.mark.skipif(
+    not (GOLDEN / "gritlm-8x7b/model").exists(),
+    reason="the checkpoint is not bundled: LLM_EMBEDDINGS_GOLDEN names a folder that has it",
+)
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_router_loss_of_gritlm(factor: float, chunk: int) -> None:
+    """The mixture's training step, which has the model's own loss, in chunks of rows."""
+    from accelerate import Accelerator
+
+    table = arrays("gritlm")
+    parts = read_case(CASE)["parts"]["gritlm"]["train_step"]["gritlm-8x7b"]
+    wanted = parts[f"{'mixed' if factor == 1 else 'token'}_factor{factor}"]
+    language = causal_lm(GOLDEN / "gritlm-8x7b/model")
+    language.model.config.is_causal = False
+    model = UnifiedModel(Encoding(language.model, GRIT_RECIPE), language.lm_head)
+    vectors = []
+    for side in ("query", "passage"):
+        rows = real(table, f"gritlm-8x7b/{side}")
+        starts = table[f"gritlm-8x7b/{side}/instruction_lens"].tolist()
+        vectors.append(normalize(model(rows, starts), dim=-1))
+    targets = torch.arange(len(vectors[0])) * 2
+    embedding = losses.info_nce(*vectors, targets, temperature=0.02)
+    rows, labels = (real(table, "gritlm-8x7b/generative", name) for name in ("input_ids", "labels"))
+    starts = range(0, len(rows), chunk)
+    weight = language.config.router_aux_loss_coef / factor
+    accelerator = Accelerator(cpu=True)
+    balance = model.balance(accelerator, model, [rows[i : i + chunk] for i in starts], weight)
+    generative = torch.zeros(())
+    for i in starts:
+        part = slice(i, i + chunk)
+        weights = [1 / len(rows)] * len(rows[part])
+        generative = generative + model(
+            rows[part], labels=labels[part], weights=weights, balance=balance
+        )
+    (embedding + factor * generative).backward()
+    assert_same(embedding, wanted["loss_emb"])
+    assert_same(factor * generative, wanted["loss_gen"])
+    for name, norm in wanted["grad_norms"].items():
+        assert_same(gradient_norm(language, name.removeprefix("model.")), norm)
 
 
 def test_every_sample_counts_the_same() -> None:

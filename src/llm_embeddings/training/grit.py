@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
-from ..checkpoint import sidecar
-from ..checkpoint.files import Source, find, resolve
 from ..checkpoint.sidecar import ChatFormat
 from ..families import gritlm
-from ..generation.chat import ends_of
 from ..recipe import Role
 from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.both import Both, BothData
-from .batches.conversations import Chat, chat_of, tokenize_conversation
+from .batches.conversations import chat_for, tokenize_conversation
 from .batches.pairs import (
     FalseNegatives,
     Lengths,
@@ -47,7 +44,6 @@ from .weights.saving import save_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedTokenizerFast
 
 _SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
 GRIT_RECIPE = gritlm.recipe("grit", _SOURCE).replace(bos=True)
@@ -65,16 +61,6 @@ def train_grit(options: GRIT) -> Path:
         ValueError: data, model or options that do not fit.
     """
     return run_stage(_Stage, options)
-
-
-def _chat(options: GRIT, tokenizer: PreTrainedTokenizerFast) -> Chat:
-    """The frame of conversations that was asked for, or that of an earlier run, or GritLM's."""
-    directory = find(options.model, Source())
-    saved = sidecar.read(directory)
-    root = resolve(directory, (), Source()).root
-    before = None if saved is None else saved.chat
-    ends = ends_of(root, tokenizer.eos_token_id)
-    return chat_of(tokenizer, options.chat_format or before or "gritlm", ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +114,13 @@ class GRIT(StageOptions):
         default="mixed",
         metadata={"help": "how the language-model loss weighs tokens and conversations"},
     )
+    router_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "weight of the loss that spreads tokens over experts, in mixtures of experts; "
+            "default: the model's own"
+        },
+    )
     mixed_group: int = field(
         default=32, metadata={"help": "conversations whose tokens 'mixed' weighs the same"}
     )
@@ -140,10 +133,11 @@ class GRIT(StageOptions):
         check_one_of("aggregation", self.aggregation, Aggregation)
         if self.chat_format is not None:
             check_one_of("chat_format", self.chat_format, ChatFormat)
-        for name in _POSITIVE:
+        for name in ("generative_batch_size", "mixed_group", *_LENGTHS):
             check_option(name, getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
-        for name in ("embedding_weight", "generative_weight"):
-            check_option(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
+        for name in ("embedding_weight", "generative_weight", "router_weight"):
+            value = getattr(self, name)
+            check_option(name, value, value is None or value >= 0, "must be 0 or more")
         if not self.embedding_weight and not self.generative_weight:
             raise ValueError(
                 "embedding_weight and generative_weight are both 0: nothing is trained"
@@ -157,13 +151,7 @@ class GRIT(StageOptions):
             raise ValueError("save='adapter' has no language-model head: use save='merged'")
 
 
-_POSITIVE = (
-    "generative_batch_size",
-    "query_length",
-    "passage_length",
-    "generative_length",
-    "mixed_group",
-)
+_LENGTHS = ("query_length", "passage_length", "generative_length")
 
 
 class _Stage:
@@ -186,12 +174,12 @@ class _Stage:
         self.updates = self._data.updates
         self._trained = load_backbone_for_training(options, GRIT_RECIPE)
         most = self._trained.positions
-        for name in ("query_length", "passage_length", "generative_length"):
+        for name in _LENGTHS:
             length = getattr(options, name)
             check_option(
                 name, length, length <= most, f"exceeds the model's {most} positions: lower it"
             )
-        self._chat = _chat(options, self._trained.tokenizer)
+        self._chat = chat_for(options.model, self._trained.tokenizer, options.chat_format)
         head = load_head(options, self._trained.backbone)
         if options.lora is None:
             head.weight.requires_grad_(bool(options.generative_weight))
@@ -200,7 +188,10 @@ class _Stage:
         )
         with torch.no_grad():  # a backbone whose direction is fixed is refused here
             self._encoding.hidden([[0]], causal=True)
-        self.model: torch.nn.Module = UnifiedModel(self._encoding, head)
+        self._model = UnifiedModel(self._encoding, head)
+        self.model: torch.nn.Module = self._model
+        own: float = getattr(self._trained.backbone.config, "router_aux_loss_coef", 0.0)
+        self._router_weight = own if options.router_weight is None else options.router_weight
         self._false_negatives = FalseNegatives()
 
     def batches(self, start: int) -> Iterator[Both]:
@@ -272,12 +263,19 @@ class _Stage:
         def loss(chunk: list[int]) -> torch.Tensor:
             rows, labels = zip(*(found[row] for row in chunk), strict=True)
             total: torch.Tensor = model(
-                rows, labels=labels, weights=[weights[row] for row in chunk]
+                rows, labels=labels, weights=[weights[row] for row in chunk], balance=balance
             )
             return options.generative_weight * total
 
         chunks = plan(lengths, self.budget, accelerator.num_processes)
-        total = backward_sum(accelerator, model, chunks[accelerator.process_index], loss)
+        own = chunks[accelerator.process_index]
+        balance = self._model.balance(
+            accelerator,
+            model,
+            [[found[row][0] for row in chunk] for chunk in own],
+            self._router_weight / options.generative_weight,
+        )
+        total = backward_sum(accelerator, model, own, loss)
         return total / options.generative_weight, sum(lengths)
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:

@@ -206,6 +206,22 @@ def generative_weights(
     ]
 
 
+def balance_factors(chosen: torch.Tensor, rows: int, weight: float) -> torch.Tensor:
+    """The factor of each expert's routing probabilities in the load-balancing loss of a batch.
+
+    The loss (Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6; Mixtral's in transformers, with
+    all layers together) is `weight` x experts x the sum over experts of how often one is chosen
+    times its mean probability. How often has no gradient, so the loss of a batch is the sum of its
+    tokens' probabilities times these factors.
+
+    Args:
+        chosen: `[experts]`: how often each is chosen, over tokens and layers of the batch.
+        rows: Tokens of the batch times layers.
+        weight: Weight of the loss.
+    """
+    return weight * len(chosen) * chosen / rows**2
+
+
 def bag_of_words_nll(
     logits: torch.Tensor, targets: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...checkpoint import sidecar
+from ...checkpoint.files import Source, find, resolve
 from ...checkpoint.sidecar import ChatFormat
-from ...generation.chat import ASSISTANT, USER
+from ...generation.chat import ASSISTANT, USER, ends_of
 from ...recipe import Recipe
 from ...records.examples import Conversation, Message
 from ...tokens import special_id
@@ -37,6 +39,15 @@ class Chat:
 
     format: ChatFormat
     ends: tuple[int, ...]
+
+
+def chat_for(model: str, tokenizer: PreTrainedTokenizerFast, kind: ChatFormat | None) -> Chat:
+    """`chat_of` for a model: the frame asked for, or that of an earlier run, or GritLM's."""
+    directory = find(model, Source())
+    saved = sidecar.read(directory)
+    before = None if saved is None else saved.chat
+    ends = ends_of(resolve(directory, (), Source()).root, tokenizer.eos_token_id)
+    return chat_of(tokenizer, kind or before or "gritlm", ends)
 
 
 def chat_of(tokenizer: PreTrainedTokenizerFast, kind: ChatFormat, ends: list[int]) -> Chat:

@@ -64,4 +64,5 @@ def check_strategy(accelerator: Accelerator, model: torch.nn.Module, options: St
             )
         # There is no data loader from which accelerate could read them.
         config["train_micro_batch_size_per_gpu"] = config["gradient_accumulation_steps"] = 1
+        config["train_batch_size"] = accelerator.num_processes
         config["gradient_clipping"] = options.max_grad_norm
