@@ -211,3 +211,15 @@ def test_stages_put_no_bos_that_the_tokenizer_does_not_put(tmp_path: Path) -> No
         model=str(model), output=tmp_path, data=texts, dtype="float32", batch_size=2, cutoff=64
     )
     assert llara._Stage(options)._model.prompts.prefix[0] != 1
+
+
+@pytest.mark.parametrize(("recipe", "way"), [("mean", "leave it out"), (None, "the model's own")])
+def test_mntp_refuses_a_causal_recipe_with_a_way_that_works(
+    tmp_path: Path, recipe: str | None, way: str
+) -> None:
+    model = write_language_model(tmp_path / "base")
+    if recipe is None:
+        Encoder.from_pretrained(model, recipe="mean").save_pretrained(model)
+    options = MNTP(model=str(model), output=tmp_path / "out", data="t", recipe=recipe)
+    with pytest.raises(ValueError, match=f"{way}.*, or pass recipe=Recipe"):
+        train_mntp(options)

@@ -150,6 +150,21 @@ def test_other_options_are_not_resumed(made: MNTP) -> None:
     train_mntp(dataclasses.replace(short, resume=True, batch_tokens=64, log_every=5))
 
 
+def test_a_run_may_be_made_longer_where_its_rates_stay(made: MNTP, tmp_path: Path) -> None:
+    """And then goes on as if it had been that long from the start."""
+    falling = dataclasses.replace(made, schedule="linear", max_steps=2)
+    train_mntp(falling)
+    with pytest.raises(ValueError, match=r"max_steps was 2 and is 4.*may be raised where"):
+        train_mntp(dataclasses.replace(falling, max_steps=4, resume=True))
+    planned = dataclasses.replace(falling, schedule_steps=6, output=tmp_path / "planned")
+    train_mntp(planned)
+    longer = dataclasses.replace(planned, max_steps=4)
+    found = losses(train_mntp(dataclasses.replace(longer, resume=True)))
+    assert found == losses(train_mntp(dataclasses.replace(longer, output=tmp_path / "whole")))
+    with pytest.raises(ValueError, match=r"max_steps was 4 and is 3"):
+        train_mntp(dataclasses.replace(planned, max_steps=3, resume=True))
+
+
 def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")(10, 9, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

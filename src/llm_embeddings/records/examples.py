@@ -178,7 +178,7 @@ def _pair(entry: Any, row: Row, column: str) -> tuple[str, str]:
     instruction, separator, rest = text.partition(_SEPARATOR)
     if not separator:
         return "", text
-    return instruction.strip().removesuffix(";").strip(), _text(rest, row, column)
+    return instruction.strip(), _text(rest, row, column)
 
 
 def _value(row: Row, column: str) -> Any:

@@ -136,9 +136,12 @@ class _Stage:
         trained = self._trained
         backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
         if recipe.causal:
+            own = (
+                "leave it out, for mntp's own recipe" if options.recipe else "it is the model's own"
+            )
             raise ValueError(
                 f"mntp trains attention in both directions, and recipe {recipe.name!r} is causal: "
-                "pass another recipe, such as 'mean'"
+                f"{own}, or pass recipe=Recipe(...) with causal=False"
             )
         if options.block_length > trained.positions:
             raise ValueError(

@@ -75,17 +75,27 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
     options = json.loads(json.dumps(options))  # tuples are lists there
     before = options_of(found)
     before = {name: options[name] for name in _ABSENT.keys() & options} | {**before}
+    free = _FREE | _end_of_run(options, step_of(found))
     other = [
         f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
-        for name in sorted({*before, *options} - _FREE)
+        for name in sorted({*before, *options} - free)
         if before.get(name) != options.get(name)
     ]
     if other:
         raise ValueError(
             f"cannot resume {found}: {'; '.join(other)}. Resume with the options it was started "
-            "with, or start anew in another folder"
+            "with (max_steps may be raised where schedule_steps or a constant schedule leave the "
+            "learning rates as they were), or start anew in another folder"
         )
     return found
+
+
+def _end_of_run(options: Mapping[str, Any], done: int) -> frozenset[str]:
+    """The options that say when a run ends, where nothing else depends on them."""
+    planned = options["schedule_steps"] is not None
+    steady = options["schedule"] == "constant" and not 0 < options["warmup"] < 1
+    longer = options["max_steps"] is None or options["max_steps"] >= done
+    return frozenset({"max_steps", "epochs"} if longer and (planned or steady) else ())
 
 
 def options_of(checkpoint: Path) -> Mapping[str, Any]:
