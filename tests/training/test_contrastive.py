@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from llm_embeddings.records.sources import Source
 from llm_embeddings.training import contrastive
 from llm_embeddings.training.batches.pairs import Lengths, Pair, known_answers, tokenize_pairs
 from llm_embeddings.training.contrastive import PRESETS, Contrastive, train_contrastive
+from llm_embeddings.training.losses import distillation
 from llm_embeddings.training.options import LoraOptions
 
 QUESTION = "Find the stone"
@@ -214,6 +216,80 @@ def test_a_positive_among_the_negatives_is_named(tmp_path: Path) -> None:
     stage_of(tmp_path, data, negatives=0)
 
 
+def scored(path: Path, **changes: Any) -> str:
+    """Rows whose scores name their passages."""
+    rows = [
+        {
+            "query": f"q{i}",
+            "pos": [f"p{i}0", f"p{i}1"],
+            "neg": [f"n{i}2", f"n{i}3", f"n{i}4"],
+            "pos_scores": [10 * i, 10 * i + 1],
+            "neg_scores": [10 * i + 2, 10 * i + 3, 10 * i + 4],
+        }
+        for i in range(6)
+    ]
+    return write_rows(path, [*rows[:-1], rows[-1] | changes])
+
+
+def test_a_teachers_scores_go_with_their_passages(tmp_path: Path) -> None:
+    data = scored(tmp_path / "scored.jsonl")
+    stage = stage_of(tmp_path, data, negatives=4, distillation="kl")
+    for pair in (pair for batch in islice(stage.batches(0), 4) for pair in batch):
+        assert pair.scores == tuple(float(text[1:]) for text in pair.passages)
+    plain = stage_of(tmp_path, data, negatives=4)
+    assert next(plain.batches(0))[0].passages == next(stage.batches(0))[0].passages
+
+
+@pytest.mark.parametrize("kind", ["kl", "margin-mse"])
+def test_distillation_is_added_with_its_weight(tmp_path: Path, kind: Any) -> None:
+    data = scored(tmp_path / "scored.jsonl")
+    more = {"negatives": 2, "temperature": 0.5, "distillation": kind, "teacher_temperature": 4.0}
+    stage = stage_of(tmp_path, data, **more, distillation_weight=0.3, contrastive_weight=0.7)
+    batch = next(stage.batches(0))
+    both, _ = update(stage, batch)
+    contrast, _ = update(stage_of(tmp_path, data, negatives=2, temperature=0.5), batch)
+    rows, starts = stage._rows(batch)
+    vectors = normalize(stage.model.vectors(rows, starts), dim=-1).detach()
+    student = torch.stack([vectors[4 + 3 * i : 7 + 3 * i] @ vectors[i] / 0.5 for i in range(4)])
+    teacher = torch.tensor([pair.scores for pair in batch])
+    wanted = distillation(student, teacher, kind, temperature=4.0)
+    assert both["loss"] == pytest.approx(0.7 * contrast["loss"] + 0.3 * float(wanted), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_teachers_order_is_learnt(tmp_path: Path) -> None:
+    """Against the data's own: what it calls negative scores higher."""
+    rows = [
+        {"query": f"q {w}", "pos": w, "neg": f"not {w}", "pos_scores": [0], "neg_scores": [9]}
+        for w in ("red", "green", "blue", "amber")
+    ]
+    options = quick(tmp_path, write_rows(tmp_path / "odd.jsonl", rows), distillation="margin-mse")
+    more = {"contrastive_weight": 0, "max_steps": 12, "learning_rate": 5e-3, "temperature": 0.1}
+    result = train_contrastive(Contrastive(**options | more))
+    encoder = Encoder.from_pretrained(result, dtype="float32")
+    queries = encoder.encode_query([row["query"] for row in rows])
+    good, bad = (encoder.encode_document([row[key] for row in rows]) for key in ("neg", "pos"))
+    assert ((queries * good).sum(1) > (queries * bad).sum(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pos_scores": None}, r"line 6: 'pos_scores' is None, not a score for each of 2 texts"),
+        ({"neg_scores": [1, 2]}, r"line 6: 'neg_scores' is \[1, 2\], not a score for each of 3"),
+        ({"neg_scores": [1, 2, "x"]}, r"line 6: 'neg_scores' is"),
+        ({"neg_scores": [1, 2, float("nan")]}, r"line 6: 'neg_scores' is"),
+    ],
+)
+def test_scores_that_are_missing_are_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    data = scored(tmp_path / "scored.jsonl", **changes)
+    with pytest.raises(ValueError, match=message):
+        stage_of(tmp_path, data, distillation="kl")
+    stage_of(tmp_path, data)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_options(tmp_path: Path, name: str) -> None:
     values = {"model": "m", "output": tmp_path, "data": "d.jsonl", **PRESETS[name]}
@@ -247,6 +323,9 @@ def test_few_negatives_come_again(tmp_path: Path, data: str) -> None:
         ({"matryoshka": (0,)}, r"matryoshka=\(0,\) has a length below 1"),
         ({"matryoshka": (48,)}, r"matryoshka=48 is longer than the vectors: 24"),
         ({"batch_size": 1, "negatives": 0}, r"nothing to tell apart"),
+        ({"distillation": "mse"}, r"distillation='mse' is not one of"),
+        ({"distillation": "kl", "negatives": 0}, r"negatives=0 leaves nothing to rank"),
+        ({"contrastive_weight": 0.0}, r"contrastive_weight=0 without distillation"),
         ({"query_length": 40_000}, r"max_length=40000 is not between"),
         ({"max_characters": 3}, r"stones\.jsonl: none of its 8 items is kept"),
         ({"batch_size": 9}, r"has 8 items, fewer than a batch of 9"),

@@ -210,6 +210,26 @@ def test_known_answers_are_no_negatives(same_tower: bool) -> None:
     assert_same(found, total / 3)
 
 
+def test_scores_of_a_teacher_are_learnt() -> None:
+    """Both losses against plain loops."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(3, 4), torch.randn(3, 4) * 5
+    divergence = margins = 0.0
+    for own, wanted in zip(student.tolist(), teacher.tolist(), strict=True):
+        sums = [
+            sum(math.exp(score) for score in scores) for scores in (own, [w / 2 for w in wanted])
+        ]
+        for one, other in zip(own, wanted, strict=True):
+            p, q = math.exp(other / 2) / sums[1], math.exp(one) / sums[0]
+            divergence += p * math.log(p / q) / 3
+        for place in range(1, 4):
+            margins += ((own[0] - own[place]) - (wanted[0] - wanted[place])) ** 2 / 9
+    assert_same(losses.distillation(student, teacher, "kl", temperature=2.0), divergence)
+    assert_same(losses.distillation(student, teacher, "margin-mse"), margins)
+    for kind in ("kl", "margin-mse"):
+        assert float(losses.distillation(teacher, teacher + 7, kind)) < 1e-6  # type: ignore[arg-type]
+
+
 def test_matryoshka_adds_up_the_losses_of_cut_vectors() -> None:
     torch.manual_seed(0)
     queries, passages = torch.randn(3, 8), torch.randn(3, 8)

@@ -31,8 +31,8 @@ from .batches.pairs import (
     targets_of,
     tokenize_pairs,
 )
-from .losses import info_nce, matryoshka
-from .options import StageOptions, check_option
+from .losses import Distillation, distillation, info_nce, matryoshka
+from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
@@ -70,7 +70,7 @@ def train_contrastive(options: Contrastive) -> Path:
 def contrastive_loss(
     options: Contrastive, vectors: torch.Tensor, batch: Sequence[Pair]
 ) -> torch.Tensor:
-    """The InfoNCE loss of a batch.
+    """The loss of a batch: InfoNCE, and how far its scores are from a teacher's.
 
     Args:
         options: Say the temperature, which negatives count, and the lengths of vectors.
@@ -81,7 +81,7 @@ def contrastive_loss(
         A float32 scalar.
     """
     known = known_answers(batch).to(vectors.device) if options.skip_duplicates else None
-    loss = partial(
+    contrast = partial(
         info_nce,
         targets=torch.tensor(targets_of(batch), device=vectors.device),
         temperature=options.temperature,
@@ -89,6 +89,21 @@ def contrastive_loss(
         margin=options.margin,
         known=known,
     )
+
+    def loss(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), device=vectors.device)
+        if options.contrastive_weight:
+            total = total + options.contrastive_weight * contrast(queries, passages)
+        if options.distillation is None:
+            return total
+        groups = passages.unflatten(0, (len(batch), -1))  # each query's own passages
+        student = torch.einsum("qd,qpd->qp", queries.float(), groups.float()) / options.temperature
+        teacher = torch.tensor([pair.scores for pair in batch], device=vectors.device)
+        far = distillation(
+            student, teacher, options.distillation, temperature=options.teacher_temperature
+        )
+        return total + options.distillation_weight * far
+
     queries, passages = vectors[: len(batch)], vectors[len(batch) :]
     if options.matryoshka:
         return matryoshka(loss, queries, passages, options.matryoshka)
@@ -133,6 +148,20 @@ class Contrastive(StageOptions):
         default=True,
         metadata={"help": "leave out negatives that are known to answer the query"},
     )
+    distillation: Distillation | None = field(
+        default=None,
+        metadata={
+            "help": "also learn a teacher's scores (pos_scores and neg_scores in the data): their "
+            "softmax over a query's passages, or the margins between positive and negatives"
+        },
+    )
+    teacher_temperature: float = field(
+        default=1.0, metadata={"help": "the teacher's scores are divided by it"}
+    )
+    distillation_weight: float = field(default=1.0, metadata={"help": "weight of that loss"})
+    contrastive_weight: float = field(
+        default=1.0, metadata={"help": "weight of InfoNCE; 0 = learn from the teacher alone"}
+    )
     matryoshka: tuple[int, ...] = field(
         default=(), metadata={"help": "lengths to which vectors may later be cut; losses add up"}
     )
@@ -145,6 +174,7 @@ class Contrastive(StageOptions):
         check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
         check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
         check_option("margin", self.margin, (self.margin or 0) >= 0, "must be 0 or more")
+        self._check_teacher()
         for name in ("query_length", "passage_length", "max_characters"):
             value = getattr(self, name)
             check_option(name, value, value is None or value >= 1, "must be 1 or more")
@@ -153,6 +183,22 @@ class Contrastive(StageOptions):
         check_option("matryoshka", self.matryoshka, shortest >= 1, "has a length below 1")
         if self.batch_size == 1 and not self.negatives:
             raise ValueError("batch_size=1 with negatives=0 has nothing to tell apart: raise one")
+
+    def _check_teacher(self) -> None:
+        """Check what is learnt from a teacher.
+
+        Raises:
+            ValueError: a weight or temperature is out of range, or nothing is learnt.
+        """
+        heat = self.teacher_temperature
+        check_option("teacher_temperature", heat, heat > 0, "must be above 0")
+        for name in ("contrastive_weight", "distillation_weight"):
+            check_option(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
+        if self.distillation is not None:
+            check_one_of("distillation", self.distillation, Distillation)
+            check_option("negatives", self.negatives, self.negatives >= 1, "leaves nothing to rank")
+        if not self.contrastive_weight and not (self.distillation and self.distillation_weight):
+            raise ValueError("contrastive_weight=0 without distillation: nothing is trained")
 
 
 class _Stage:
@@ -163,7 +209,11 @@ class _Stage:
     def __init__(self, options: Contrastive) -> None:
         self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
-        read = partial(read_examples, negatives=options.negatives > 0)
+        read = partial(
+            read_examples,
+            negatives=options.negatives > 0,
+            scores=options.distillation is not None,
+        )
         self._mixture: Mixture[Example] = Mixture(
             sources_of(options.data),
             read,

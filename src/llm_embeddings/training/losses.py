@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, mse_loss, normalize
 from torch.utils.checkpoint import checkpoint
 
 Aggregation = Literal["token", "sample", "mixed"]
+Distillation = Literal["kl", "margin-mse"]
 ContrastiveLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 IGNORED = -100  # the label of a position that predicts nothing, as in torch and transformers
@@ -70,6 +71,38 @@ def info_nce(
     if margin is not None:
         dropped = dropped | (scores.detach() > found.detach() + margin)
     return cross_entropy((scores / temperature).masked_fill(dropped, float("-inf")), targets)
+
+
+def distillation(
+    student: torch.Tensor, teacher: torch.Tensor, kind: Distillation, *, temperature: float = 1.0
+) -> torch.Tensor:
+    """How far a student's scores of each query's own passages are from a teacher's.
+
+    - "kl": Kullback-Leibler divergence of the student's softmax from the teacher's, mean over
+      queries (FlagEmbedding's `kl_div`, which leaves out the teacher's entropy, a constant);
+    - "margin-mse": mean squared difference of the margins between positive and negatives
+      (Hofstätter et al. 2020, arXiv 2010.02666).
+
+    Args:
+        student: `[queries, passages]`: scores of the positive, then of the negatives.
+        teacher: The same.
+        kind: Which.
+        temperature: What the teacher's scores are divided by.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    student, teacher = student.float(), teacher.float() / temperature
+    if kind == "kl":
+        wanted = teacher.log_softmax(-1)
+        return (wanted.exp() * (wanted - student.log_softmax(-1))).sum(-1).mean()
+    if kind != "margin-mse":
+        raise ValueError(f"kind={kind!r} is not one of {get_args(Distillation)}")
+    own, wanted = (scores[:, :1] - scores[:, 1:] for scores in (student, teacher))
+    return mse_loss(own, wanted)
 
 
 def matryoshka(

@@ -34,17 +34,24 @@ def choose(
     """
     pairs = []
     for example in examples:
-        drawn: list[str] = []
+        count, drawn = len(example.positives), list[int]()
         while example.negatives and len(drawn) < negatives:
             missing = min(negatives - len(drawn), len(example.negatives))
-            drawn += rng.sample(example.negatives, missing)
+            drawn += rng.sample(range(len(example.negatives)), missing)
+        positive = rng.choice(range(count))
+        scores = (
+            [example.scores[place] for place in (positive, *(count + n for n in drawn))]
+            if example.scores
+            else []
+        )
         pairs.append(
             Pair(
                 example.query,
-                (rng.choice(example.positives), *drawn),
+                (example.positives[positive], *(example.negatives[place] for place in drawn)),
                 instruction if example.instruction is None else example.instruction,
                 example.document_instruction or "",
                 example.positives,
+                tuple(scores),
             )
         )
     return pairs
@@ -125,6 +132,7 @@ class Pair:
         instruction: Instruction of the query; None = the recipe's default, "" = none.
         document_instruction: Instruction of the passages; "" = none.
         positives: All texts that the data have as answers to the query.
+        scores: What a teacher gives each of the passages; () = there is none.
     """
 
     query: str
@@ -132,6 +140,7 @@ class Pair:
     instruction: str | None
     document_instruction: str
     positives: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

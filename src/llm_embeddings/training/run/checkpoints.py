@@ -38,7 +38,15 @@ _FREE = frozenset(
     }
 )
 # What runs of versions without the option did.
-_ABSENT: Mapping[str, Any] = {"skip_duplicates": False, "router_weight": 0.0}
+_ABSENT: Mapping[str, Any] = {
+    "skip_duplicates": False,
+    "router_weight": 0.0,
+    "chat_format": None,
+    "distillation": None,
+    "teacher_temperature": 1.0,
+    "distillation_weight": 1.0,
+    "contrastive_weight": 1.0,
+}
 # The layers that got adapters by default before all did.
 _NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Files without which nothing loads the folder as a model.
