@@ -53,7 +53,8 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     accelerator.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
     skeleton = state.skeleton_of(accelerator, stage.model)
-    adapters = None if options.lora is None else coverage(stage.model)
+    encoding: Any = getattr(stage.model, "encoding", stage.model)
+    adapters = None if options.lora is None else coverage(encoding.backbone)
     remarks = [adapters or ""]
     if options.batch_tokens is None:
         stage.budget, note = _budget(stage, options, accelerator, resumed)

@@ -41,8 +41,9 @@ def fitting_tokens(model: torch.nn.Module, *, free: int, checkpointing: bool) ->
     """
     weights = list(model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-    head: Any = getattr(model, "head", None)
-    logits = 0 if head is None else _HEAD_ROWS * len(head.weight) * 4 * _LOGITS
+    head = getattr(model, "head", None)  # a language model's; what follows a pooling is small
+    words = len(head.weight) if isinstance(head, torch.nn.Linear) else 0
+    logits = _HEAD_ROWS * words * 4 * _LOGITS
     model.train(not checkpointing)  # layers check their activations in training mode only
     each = (_kept_bytes(model, _LONG) - _kept_bytes(model, _SHORT)) / (_LONG - _SHORT)
     model.train()
