@@ -278,13 +278,11 @@ def _pad(rows: list[list[int]]) -> dict[str, Any]:
 
 
 def _peft() -> dict[str, Any]:
-    from llm_embeddings.training.options import LINEAR_LAYERS
-
     return {
         "r": _LORA["rank"],
         "lora_alpha": _LORA["alpha"],
         "lora_dropout": _LORA["dropout"],
-        "target_modules": list(LINEAR_LAYERS),
+        "target_modules": "all-linear",
     }
 
 

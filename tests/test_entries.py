@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from helpers import ROOT
 from langchain_llm_embeddings import GritLMChat, LLMEmbeddings
 from langchain_llm_embeddings.loading import SPELLED as LANGCHAIN_NAMES
 from llama_index.embeddings.llm_embeddings import LLMEmbedding
@@ -28,7 +29,7 @@ from transformers import BitsAndBytesConfig
 from transformers.quantizers.auto import AutoQuantizationConfig
 from typer.testing import CliRunner
 
-from llm_embeddings import Encoder
+from llm_embeddings import Encoder, Recipe
 from llm_embeddings.checkpoint import LoadOptions
 from llm_embeddings.checkpoint.options import LoadKeywords, from_plain, plain
 from llm_embeddings.cli import app
@@ -209,6 +210,21 @@ def test_commands_load_with_what_they_are_given(catch: Any) -> None:
             raise result.exception
 
     assert catch(encode) == LoadOptions(revision="r", devices=["cpu"])
+
+
+def test_a_recipe_may_lie_in_a_file_for_every_command(catch: Any, tmp_path: Path) -> None:
+    wanted = Recipe(name="mine", causal=True, pooling="mean")
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(wanted.to_dict()))
+
+    def run(recipe: Path) -> object:
+        command = ["search", str(ROOT / "README.md"), "x", "--recipe", str(recipe)]
+        return CliRunner().invoke(app, command, standalone_mode=False, catch_exceptions=False)
+
+    assert catch(lambda: run(file)).recipe == wanted
+    file.write_text("{}")
+    result = CliRunner().invoke(app, ["info", "--recipe", str(file)])
+    assert "mine.json is not a recipe" in result.stderr
 
 
 def test_every_command_is_looked_at() -> None:

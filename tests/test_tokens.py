@@ -6,12 +6,13 @@ import logging
 
 import pytest
 from helpers import BUNDLED
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, Recipe, Template, get_recipe
 from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.recipe import Role
-from llm_embeddings.tokens import tokenize
+from llm_embeddings.tokens import tokenize, without_foreign_bos
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
@@ -158,3 +159,15 @@ def test_offsets_of_segments(marked: PreTrainedTokenizerFast) -> None:
 def test_a_row_is_never_empty(tokenizer: PreTrainedTokenizerFast) -> None:
     bare = Recipe(name="bare", causal=True, pooling="mean", bos=False)
     assert tokenize(tokenizer, bare, [""], "document")[0].ids == [tokenizer.eos_token_id]
+
+
+def test_no_bos_is_put_that_the_tokenizer_does_not_put() -> None:
+    tokenizer = load_tokenizer(BUNDLED / "e5-mistral/model")
+    mean = get_recipe("mean")
+    assert without_foreign_bos(mean, tokenizer) is mean
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    assert without_foreign_bos(mean, tokenizer) == mean.replace(bos=False)
+    named = mean.replace(bos="<s>")
+    assert without_foreign_bos(named, tokenizer) is named
+    tokenizer.init_kwargs["add_bos_token"] = True
+    assert without_foreign_bos(mean, tokenizer) is mean

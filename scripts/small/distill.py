@@ -15,6 +15,8 @@ from lessons import Lessons, read_lessons
 from transformers import LlamaModel, PreTrainedTokenizerFast
 from vocabulary import token_ids
 
+from llm_embeddings.arithmetic.dtype import bfloat16_pays
+
 Floats = npt.NDArray[np.float32]
 Ids = Sequence[npt.NDArray[np.int64]]
 Embed = Callable[[Ids], torch.Tensor]
@@ -85,7 +87,7 @@ def model_embed(model: LlamaModel, chunk_tokens: int = 2048) -> Embed:
             row[: len(values)] = torch.from_numpy(values)
         mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
         square = mask[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
             states = model(input_ids=ids, attention_mask=square).last_hidden_state
         return functional.normalize((states.float() * mask.unsqueeze(2)).sum(1))
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as functional
 from transformers import LlamaForCausalLM
 
+from llm_embeddings.arithmetic.dtype import bfloat16_pays
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -76,7 +78,7 @@ def pretrain(
         chosen = torch.randint(len(blocks), (rows,), generator=random).numpy()
         ids = torch.from_numpy(blocks[chosen])
         noise = torch.multinomial(drawn, samples, replacement=True, generator=random)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
             states = model.model(input_ids=ids[:, :-1]).last_hidden_state.flatten(0, 1)
             loss = sampled_loss(
                 states, model.lm_head.weight, ids[:, 1:].flatten(), log_share, noise

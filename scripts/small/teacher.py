@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as functional
 
+from llm_embeddings.arithmetic.dtype import bfloat16_pays
+
 if TYPE_CHECKING:
     from transformers import BertModel
 
@@ -72,7 +74,7 @@ class Teacher:
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
         mask = torch.arange(longest) < lengths
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
             states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         sums = (states.float() * mask.unsqueeze(2)).sum(1)
         return functional.normalize(sums, dim=1).numpy()

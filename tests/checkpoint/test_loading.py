@@ -73,6 +73,20 @@ def test_unrecognised_checkpoint_is_refused_with_a_way_out(tmp_path: Path) -> No
     assert load(model, recipe="mean").encode("text").shape == (32,)
 
 
+def test_plain_recipes_put_no_bos_that_the_tokenizer_does_not_put(tmp_path: Path) -> None:
+    """What was saved with one keeps it, and a Recipe object insists."""
+    model = copy(E5, tmp_path / "chat")
+    (model / "modules.json").unlink()
+    edit_json(model / "tokenizer.json", lambda values: values.update(post_processor=None))
+    for name in ("mean", "last-token"):
+        fitted = load(model, recipe=name)
+        assert fitted.recipe == get_recipe(name).replace(bos=False)
+        insisted = load(model, recipe=get_recipe(name))
+        assert insisted.tokenize(["a"])[0] == [1, *fitted.tokenize(["a"])[0]]
+    insisted.save_pretrained(tmp_path / "saved")
+    assert load(tmp_path / "saved").tokenize(["a"])[0][0] == 1
+
+
 def test_another_family_under_a_listed_name_is_refused() -> None:
     with pytest.raises(ValueError, match="files are those of gritlm"):
         load(GRITLM, recipe="intfloat/e5-mistral-7b-instruct")

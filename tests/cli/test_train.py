@@ -58,7 +58,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     MistralForCausalLM(config).save_pretrained(folder / "llm")
     texts = [f"Animal {number} eats {number} apples and sleeps." for number in range(12)]
     (folder / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
-    triplets = [{"query": text[:9], "pos": text, "neg": texts[0]} for text in texts]
+    triplets = [{"query": text[:9], "pos": text, "neg": f"No {text}"} for text in texts]
     chats = [{"text": ["What does it eat?", text]} for text in texts]
     pairs = [{"query": text[:9], "pos": text} for text in texts]
     sts = [{"a": text, "b": texts[-1], "score": place} for place, text in enumerate(texts)]
@@ -262,6 +262,11 @@ def test_what_is_given_wins_over_file_and_preset(tmp_path: Path) -> None:
     assert (values["temperature"], values["weight_decay"]) == (0.5, 0.1)
     assert (values["lora"]["rank"], values["lora"]["alpha"]) == (7, 3)
     assert (values["same_source"], values["matryoshka"]) == (False, [8, 16])
+    assert not values["skip_duplicates"]
+    back = ("--skip-duplicates", "--lora", "--same-source")
+    values = printed("contrastive", *NEEDED, "--preset", "e5-mistral", *back)
+    assert (values["skip_duplicates"], values["same_source"]) == (True, True)
+    assert values["lora"]["rank"] == 16
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,9 @@ def test_what_is_given_wins_over_file_and_preset(tmp_path: Path) -> None:
         (["mntp"], "error: --model, --output, --data missing: give it here or in a --config"),
         (["contrastive", "--preset", "best"], "--preset 'best' is not one of llm2vec, e5-mistral"),
         (["mntp", "--config", "no.json"], "no.json: No such file"),
-        (["mntp", *NEEDED, "--learning-rate", "0"], "error: learning_rate=0.0 must be above 0"),
+        (["mntp", *NEEDED, "--learning-rate", "0"], "error: --learning-rate 0.0 must be above 0"),
+        (["mntp", *NEEDED, "--lora-rank", "0"], "error: --lora-rank 0 must be 1 or more"),
+        (["mntp", *NEEDED, "--recipe", "men"], "or a plain one, --recipe last-token or --recipe"),
         (["mntp", *NEEDED, "--recipe", "no.json"], "no.json: No such file"),
     ],
 )

@@ -106,7 +106,7 @@ def test_instructions(tmp_path: Path) -> None:
     mark = "!@#$%^&*()"
     row = {"query": f"I; {mark}q", "positive": f"{mark}p", "negative": f"{mark}n"}
     separated = only(write(path, row))
-    assert (separated.instruction, separated.query, separated.negatives) == ("I", "q", ("n",))
+    assert (separated.instruction, separated.query, separated.negatives) == ("I;", "q", ("n",))
     symmetric = only(write(path, ROW), instruction="I", symmetric=True)
     assert symmetric.document_instruction == "I"
 

@@ -213,3 +213,20 @@ def test_mistakes(tmp_path: Path, pairs: Path, encoder: Encoder) -> None:
 def test_options_that_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Mining(**given)
+
+
+def test_scores_are_the_teachers_cosines(
+    tmp_path: Path, pairs: Path, corpus: Path, encoder: Encoder
+) -> None:
+    """As training reads them, beside every text of a row."""
+    mine([pairs], tmp_path / "out", encoder, FREE, corpus=[corpus], scores=True)
+    (file,) = (tmp_path / "out").glob("*.jsonl")
+    examples = list(read_examples(Source(file), negatives=True, scores=True))
+    assert examples
+    for example in examples:
+        texts = [*example.positives, *example.negatives]
+        query = encoder.encode_query([example.query], instruction=example.instruction)
+        wanted = encoder.encode_document(texts) @ query[0]
+        np.testing.assert_allclose(example.scores, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="scores=True needs an encoder"):
+        mine([pairs], tmp_path / "lexical", None, FREE, corpus=[corpus], scores=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from helpers import assert_close
 from helpers.training_files import read_metrics, write_language_model, write_pairs, write_texts
 
 from llm_embeddings import Encoder
+from llm_embeddings.training import llara
 from llm_embeddings.training.contrastive import Contrastive, train_contrastive
-from llm_embeddings.training.mntp import MNTP, train_mntp
+from llm_embeddings.training.grit import GRIT_RECIPE
+from llm_embeddings.training.llara import LLaRA
+from llm_embeddings.training.mntp import MNTP, MNTP_RECIPE, train_mntp
 from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.run.card import PROVENANCE
 from llm_embeddings.training.simcse import SimCSE, train_simcse
+from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 pytestmark = pytest.mark.slow
 
@@ -176,3 +181,45 @@ def test_model_without_a_head(chain: list[Path], tmp_path: Path) -> None:
     texts = str(chain[0].parent / "texts.txt")
     with pytest.raises(ValueError, match="has no lm_head"):
         train_mntp(MNTP(model=str(chain[1]), output=tmp_path / "out", data=texts, dtype="float32"))
+
+
+def test_equal_texts_are_no_negatives_of_each_other(tmp_path: Path) -> None:
+    """The gradient of a batch with equal texts is that of InfoNCE over the others."""
+    model = str(write_language_model(tmp_path / "base"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the same cat\n" * 4)
+    shared: dict[str, Any] = {"dtype": "float32", "show_progress": False, "max_steps": 1}
+    simcse = SimCSE(
+        model=model, output=tmp_path / "out", data=str(texts), batch_size=4, log_every=1, **shared
+    )
+    train_simcse(simcse)
+    assert read_metrics(tmp_path / "out")[0]["loss"] == 0
+
+
+def test_stages_put_no_bos_that_the_tokenizer_does_not_put(tmp_path: Path) -> None:
+    model = write_language_model(tmp_path / "base")
+    values = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    (model / "tokenizer.json").write_text(json.dumps(values | {"post_processor": None}))
+    for default in (MNTP_RECIPE, GRIT_RECIPE):
+        options = SimCSE(model=str(model), output=tmp_path, data="t", dtype="float32")
+        found = load_backbone_for_training(options, default).recipe
+        assert found == default.replace(bos=False)
+        named = replace(options, recipe=default)
+        assert load_backbone_for_training(named).recipe == default
+    texts = str(write_texts(tmp_path / "texts.txt"))
+    options = LLaRA(
+        model=str(model), output=tmp_path, data=texts, dtype="float32", batch_size=2, cutoff=64
+    )
+    assert llara._Stage(options)._model.prompts.prefix[0] != 1
+
+
+@pytest.mark.parametrize(("recipe", "way"), [("mean", "leave it out"), (None, "the model's own")])
+def test_mntp_refuses_a_causal_recipe_with_a_way_that_works(
+    tmp_path: Path, recipe: str | None, way: str
+) -> None:
+    model = write_language_model(tmp_path / "base")
+    if recipe is None:
+        Encoder.from_pretrained(model, recipe="mean").save_pretrained(model)
+    options = MNTP(model=str(model), output=tmp_path / "out", data="t", recipe=recipe)
+    with pytest.raises(ValueError, match=f"{way}.*, or pass recipe=Recipe"):
+        train_mntp(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from torch.nn.functional import cross_entropy, normalize
 from llm_embeddings import Encoder, get_recipe
 from llm_embeddings.records.sources import Source
 from llm_embeddings.training import contrastive
-from llm_embeddings.training.batches.pairs import Lengths, Pair, tokenize_pairs
+from llm_embeddings.training.batches.pairs import Lengths, Pair, known_answers, tokenize_pairs
 from llm_embeddings.training.contrastive import PRESETS, Contrastive, train_contrastive
+from llm_embeddings.training.losses import distillation
 from llm_embeddings.training.options import LoraOptions
 
 QUESTION = "Find the stone"
@@ -55,6 +57,11 @@ def test_update_has_the_loss_and_gradient_of_the_whole_batch(tmp_path: Path, dat
             ).last_hidden_state[0]
             vectors.append(normalize(hidden[row.start :].mean(0), dim=-1))
         scores = torch.stack(vectors[:4]) @ torch.stack(vectors[4:]).T / 0.1
+        passages = [text for pair in batches[-1] for text in pair.passages]
+        for place, pair in enumerate(batches[-1]):
+            for other, text in enumerate(passages):
+                if text in pair.positives and other != place * 2:
+                    scores[place, other] = -torch.inf
         loss = cross_entropy(scores, torch.arange(4) * 2)
         loss.backward()
         assert losses["loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -155,13 +162,132 @@ def test_matryoshka_and_qwen3_losses(tmp_path: Path, data: str) -> None:
     assert fewer["loss"] < plain["loss"]
 
 
-def test_a_passage_of_two_groups_may_be_no_negative(tmp_path: Path) -> None:
+def pair(query: str, *passages: str, instruction: str = "", more: tuple[str, ...] = ()) -> Pair:
+    return Pair(query, passages, instruction, "", (passages[0], *more))
+
+
+def test_which_passages_answer_which_queries() -> None:
+    pairs = [
+        pair("q", "a", "n"),
+        pair("r", "a", "b"),  # an equal positive
+        pair("q", "b", "m"),  # an equal query, whose answer is a negative of the second
+        pair("q", "c", "k", instruction="Other"),  # the same words, asked otherwise
+        pair("s", "d", "n", more=("c",)),  # another answer that was not drawn
+    ]
+    found = [
+        [place for place, known in enumerate(row) if known] for row in known_answers(pairs).tolist()
+    ]
+    assert found == [[0, 2, 3, 4], [0, 2], [0, 2, 3, 4], [6], [6, 8]]
+
+
+def test_a_perfect_model_of_few_labels_has_no_loss(tmp_path: Path) -> None:
+    """Four labels, each the positive of four texts; by default none is its own negative."""
+    labels = torch.eye(4)
+    pairs = [pair(f"text {number}", f"label {number % 4}") for number in range(16)]
+    vectors = torch.cat([labels.repeat(4, 1), labels.repeat(4, 1)])
+    for skip, wanted in ((True, 0.0), (False, float(np.log(4)))):
+        options = Contrastive(**quick(tmp_path, "d", negatives=0, skip_duplicates=skip))
+        found = contrastive.contrastive_loss(options, vectors, pairs)
+        assert float(found) == pytest.approx(wanted, abs=1e-4)
+    assert Contrastive(**quick(tmp_path, "d")).skip_duplicates
+
+
+def test_presets_of_papers_warn_of_answers_that_are_negatives(tmp_path: Path) -> None:
     rows = [{"query": f"q{i}", "pos": ["the same text"], "neg": [f"other {i}"]} for i in range(4)]
     data = write_rows(tmp_path / "same.jsonl", rows)
-    batch = next(stage_of(tmp_path, data).batches(0))
-    plain, _ = update(stage_of(tmp_path, data, temperature=1.0), batch)
-    skipped, _ = update(stage_of(tmp_path, data, temperature=1.0, skip_duplicates=True), batch)
+    more = {"temperature": 1.0, "skip_duplicates": False}
+    stage = stage_of(tmp_path, data, **more)
+    batch = next(stage.batches(0))
+    with pytest.warns(UserWarning, match=r"42\.86% of the negatives .* skip_duplicates=True"):
+        plain, _ = update(stage, batch)
+    again, _ = update(stage, batch)  # warned of once
+    skipped, _ = update(stage_of(tmp_path, data, temperature=1.0), batch)
+    assert plain["false_negatives"] == again["false_negatives"] == pytest.approx(12 / 28)
     assert skipped["loss"] < plain["loss"]
+    assert "false_negatives" not in skipped
+    assert [name for name in PRESETS if PRESETS[name].get("skip_duplicates", True)] == ["qwen3"]
+
+
+def test_a_positive_among_the_negatives_is_named(tmp_path: Path) -> None:
+    rows = [{"query": "a", "pos": ["b", "c"], "neg": ["d", "c"]}] * 4
+    data = write_rows(tmp_path / "both.jsonl", rows)
+    with pytest.raises(ValueError, match=r"both\.jsonl, line 1: 'c' is a positive and a negative"):
+        stage_of(tmp_path, data)
+    stage_of(tmp_path, data, negatives=0)
+
+
+def scored(path: Path, **changes: Any) -> str:
+    """Rows whose scores name their passages."""
+    rows = [
+        {
+            "query": f"q{i}",
+            "pos": [f"p{i}0", f"p{i}1"],
+            "neg": [f"n{i}2", f"n{i}3", f"n{i}4"],
+            "pos_scores": [10 * i, 10 * i + 1],
+            "neg_scores": [10 * i + 2, 10 * i + 3, 10 * i + 4],
+        }
+        for i in range(6)
+    ]
+    return write_rows(path, [*rows[:-1], rows[-1] | changes])
+
+
+def test_a_teachers_scores_go_with_their_passages(tmp_path: Path) -> None:
+    data = scored(tmp_path / "scored.jsonl")
+    stage = stage_of(tmp_path, data, negatives=4, distillation="kl")
+    for pair in (pair for batch in islice(stage.batches(0), 4) for pair in batch):
+        assert pair.scores == tuple(float(text[1:]) for text in pair.passages)
+    plain = stage_of(tmp_path, data, negatives=4)
+    assert next(plain.batches(0))[0].passages == next(stage.batches(0))[0].passages
+
+
+@pytest.mark.parametrize("kind", ["kl", "margin-mse"])
+def test_distillation_is_added_with_its_weight(tmp_path: Path, kind: Any) -> None:
+    data = scored(tmp_path / "scored.jsonl")
+    more = {"negatives": 2, "temperature": 0.5, "distillation": kind, "teacher_temperature": 4.0}
+    stage = stage_of(tmp_path, data, **more, distillation_weight=0.3, contrastive_weight=0.7)
+    batch = next(stage.batches(0))
+    both, _ = update(stage, batch)
+    contrast, _ = update(stage_of(tmp_path, data, negatives=2, temperature=0.5), batch)
+    rows, starts = stage._rows(batch)
+    vectors = normalize(stage.model.vectors(rows, starts), dim=-1).detach()
+    student = torch.stack([vectors[4 + 3 * i : 7 + 3 * i] @ vectors[i] / 0.5 for i in range(4)])
+    teacher = torch.tensor([pair.scores for pair in batch])
+    wanted = distillation(student, teacher, kind, temperature=4.0)
+    assert both["loss"] == pytest.approx(0.7 * contrast["loss"] + 0.3 * float(wanted), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_teachers_order_is_learnt(tmp_path: Path) -> None:
+    """Against the data's own: what it calls negative scores higher."""
+    rows = [
+        {"query": f"q {w}", "pos": w, "neg": f"not {w}", "pos_scores": [0], "neg_scores": [9]}
+        for w in ("red", "green", "blue", "amber")
+    ]
+    options = quick(tmp_path, write_rows(tmp_path / "odd.jsonl", rows), distillation="margin-mse")
+    more = {"contrastive_weight": 0, "max_steps": 12, "learning_rate": 5e-3, "temperature": 0.1}
+    result = train_contrastive(Contrastive(**options | more))
+    encoder = Encoder.from_pretrained(result, dtype="float32")
+    queries = encoder.encode_query([row["query"] for row in rows])
+    good, bad = (encoder.encode_document([row[key] for row in rows]) for key in ("neg", "pos"))
+    assert ((queries * good).sum(1) > (queries * bad).sum(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pos_scores": None}, r"line 6: 'pos_scores' is None, not a score for each of 2 texts"),
+        ({"neg_scores": [1, 2]}, r"line 6: 'neg_scores' is \[1, 2\], not a score for each of 3"),
+        ({"neg_scores": [1, 2, "x"]}, r"line 6: 'neg_scores' is"),
+        ({"neg_scores": [1, 2, float("nan")]}, r"line 6: 'neg_scores' is"),
+    ],
+)
+def test_scores_that_are_missing_are_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    data = scored(tmp_path / "scored.jsonl", **changes)
+    with pytest.raises(ValueError, match=message):
+        stage_of(tmp_path, data, distillation="kl")
+    stage_of(tmp_path, data)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -197,6 +323,9 @@ def test_few_negatives_come_again(tmp_path: Path, data: str) -> None:
         ({"matryoshka": (0,)}, r"matryoshka=\(0,\) has a length below 1"),
         ({"matryoshka": (48,)}, r"matryoshka=48 is longer than the vectors: 24"),
         ({"batch_size": 1, "negatives": 0}, r"nothing to tell apart"),
+        ({"distillation": "mse"}, r"distillation='mse' is not one of"),
+        ({"distillation": "kl", "negatives": 0}, r"negatives=0 leaves nothing to rank"),
+        ({"contrastive_weight": 0.0}, r"contrastive_weight=0 without distillation"),
         ({"query_length": 40_000}, r"max_length=40000 is not between"),
         ({"max_characters": 3}, r"stones\.jsonl: none of its 8 items is kept"),
         ({"batch_size": 9}, r"has 8 items, fewer than a batch of 9"),

@@ -31,6 +31,7 @@ from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.families import gritlm as family
 from llm_embeddings.records.examples import Conversation, Message
 from llm_embeddings.training import grit
+from llm_embeddings.training.batches.both import read_stripped
 from llm_embeddings.training.batches.conversations import tokenize_conversation
 from llm_embeddings.training.batches.pairs import Lengths, choose, tokenize_pairs
 from llm_embeddings.training.grit import GRIT, train_grit
@@ -76,7 +77,7 @@ def test_batches_are_those_of_the_reference(tmp_path: Path, talks: str) -> None:
         {"query": row["query"], "pos": row["pos"], "neg": row["neg"]} for row in case["embedding"]
     ]
     stage = stage_of(tmp_path, write_rows(tmp_path / "golden.jsonl", rows), talks, lora=None)
-    examples = list(stage._read(stage._examples.surveys[0].source))
+    examples = list(read_stripped(stage._data._examples.surveys[0].source, negatives=True))
     pairs = choose(examples, 1, "", random.Random(0))
     found = tokenize_pairs(stage._trained, pairs, Lengths(64, 64))
     for side, part in (("query", found[:4]), ("passage", found[4:])):
@@ -152,6 +153,21 @@ def test_one_update_is_the_sum_of_two(
     )
     _, parts = update(chunked, batch)
     assert_same_gradients(parts, slopes, 2e-5)
+
+
+def test_answers_of_a_query_are_no_negatives_of_it(
+    tmp_path: Path, talks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"query": f"q{i}", "pos": "the same text", "neg": f"other {i}"} for i in range(4)]
+    data = write_rows(tmp_path / "same.jsonl", rows)
+    masked = stage_of(tmp_path, data, talks)
+    batch = next(masked.batches(0))
+    found, _ = update(masked, batch)
+    plain = stage_of(tmp_path, data, talks, skip_duplicates=False)
+    with pytest.warns(UserWarning, match="answer the query that they are set against"):
+        counted, _ = update(plain, batch)
+    assert found["embedding"] < counted["embedding"]
+    assert counted["false_negatives"] == pytest.approx(12 / 28)
 
 
 def test_batches_go_on_where_they_stopped(tmp_path: Path, data: str, talks: str) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
 from helpers import child_environment
 from helpers.training_files import read_metrics, write_language_model, write_texts
 from helpers.training_processes import gradients, open_adapters, options
@@ -26,13 +29,15 @@ from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.passes.gradcache import backward_vectors, plan
-from llm_embeddings.training.run import checkpoints, loop, state
+from llm_embeddings.training.run import checkpoints, loop, memory, processes, state
 from llm_embeddings.training.run.stage import Progress, TrainingError
 from llm_embeddings.training.weights.loading import load_backbone_for_training
 
 Train = Callable[..., Path]
 
 pytestmark = pytest.mark.slow
+
+_DIVIDED = {"gradient_accumulation_steps": 8}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,21 @@ def test_other_options_are_not_resumed(made: MNTP) -> None:
     train_mntp(dataclasses.replace(short, resume=True, batch_tokens=64, log_every=5))
 
 
+def test_a_run_may_be_made_longer_where_its_rates_stay(made: MNTP, tmp_path: Path) -> None:
+    """And then goes on as if it had been that long from the start."""
+    falling = dataclasses.replace(made, schedule="linear", max_steps=2)
+    train_mntp(falling)
+    with pytest.raises(ValueError, match=r"max_steps was 2 and is 4.*may be raised where"):
+        train_mntp(dataclasses.replace(falling, max_steps=4, resume=True))
+    planned = dataclasses.replace(falling, schedule_steps=6, output=tmp_path / "planned")
+    train_mntp(planned)
+    longer = dataclasses.replace(planned, max_steps=4)
+    found = losses(train_mntp(dataclasses.replace(longer, resume=True)))
+    assert found == losses(train_mntp(dataclasses.replace(longer, output=tmp_path / "whole")))
+    with pytest.raises(ValueError, match=r"max_steps was 4 and is 3"):
+        train_mntp(dataclasses.replace(planned, max_steps=3, resume=True))
+
+
 def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")(10, 9, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -153,20 +173,46 @@ def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.Monkey
     assert checkpoints.newest(made.output) is None
 
 
-def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
-    single = options(made.model, made.data[0], tmp_path / "single")
-    train_mntp(single)
+def run_two(module: str, *arguments: object, **environment: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    arguments = ["helpers.training_processes", made.model, made.data[0], tmp_path / "double"]
+    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     done = subprocess.run(
-        [*command, "--nproc_per_node=2", "-m", *map(str, arguments)],
-        env=child_environment() | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        [*command, "--nproc_per_node=2", "-m", module, *map(str, arguments)],
+        env=child_environment() | environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_sharded_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
+    """With frozen weights, by both versions of FSDP, and from their checkpoints.
+
+    A number of steps to accumulate in the environment changes nothing.
+    """
+    single = options(made.model, made.data[0], tmp_path / "single")
+    train_mntp(single)
+    arguments = ("helpers.training_sharded", made.model, made.data[0], tmp_path)
+    run_two(*arguments, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
+    lines = read_metrics(tmp_path / "single")
+    weights = load_file(tmp_path / "single" / "model.safetensors")
+    for name, first in (("fsdp1", 0), ("fsdp2", 0), ("resumed1", 2), ("resumed2", 2)):
+        found = read_metrics(tmp_path / name)
+        assert len(found) == 3 - first
+        for one, other in zip(lines[first:], found, strict=True):
+            for key in ("step", "loss", "gradient_norm"):
+                assert one[key] == pytest.approx(other[key], rel=1e-5)
+        sharded = load_file(tmp_path / name / "model.safetensors")
+        for key, weight in weights.items():
+            torch.testing.assert_close(weight, sharded[key], atol=1e-5, rtol=1e-4)
+
+
+def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
+    single = options(made.model, made.data[0], tmp_path / "single")
+    train_mntp(single)
+    run_two("helpers.training_processes", made.model, made.data[0], tmp_path / "double")
     one, two = (dict(losses(tmp_path / name)) for name in ("single", "double"))
     assert one == pytest.approx(two, rel=1e-5)
     weights = [load_file(tmp_path / n / "model.safetensors") for n in ("single", "double")]
@@ -180,6 +226,38 @@ def test_two_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
     for process in range(2):
         found = torch.load(tmp_path / f"double-{process}.pt", weights_only=True)
         assert_same_gradients(wanted, found)
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ({"fsdp_plugin": FullyShardedDataParallelPlugin(fsdp_version=1)}, "use_orig_params: true"),
+        ({"deepspeed_plugin": SimpleNamespace(deepspeed_config={})}, None),
+        (
+            {"deepspeed_plugin": SimpleNamespace(deepspeed_config=_DIVIDED)},
+            "gradient_accumulation_steps is 8, and batch_size says",
+        ),
+    ],
+)
+def test_strategies_do_what_the_options_say(
+    made: MNTP, plugins: dict[str, Any], message: str | None
+) -> None:
+    for plugin in plugins.values():
+        plugin.use_orig_params = False
+    accelerator: Any = SimpleNamespace(state=SimpleNamespace(**plugins), num_processes=3)
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            processes.check_strategy(accelerator, model, made)
+        return
+    processes.check_strategy(accelerator, model, made)
+    assert accelerator.state.deepspeed_plugin.deepspeed_config == {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": 3,
+        "gradient_clipping": made.max_grad_norm,
+    }
 
 
 def assert_same_gradients(wanted: dict[str, Any], found: dict[str, Any]) -> None:
@@ -224,6 +302,63 @@ def test_second_pass_repeats_the_dropout_of_the_first(model: str, texts: str) ->
         assert torch.equal(passes[0], passes[-1])
     again = encoding.vectors(rows[:2], [0, 0])
     assert not torch.equal(again, seen[100][0])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_pass_is_as_large_as_the_memory(model: str, checkpointing: bool) -> None:
+    """What is kept grows with the tokens; logits and the optimiser's moments come off before."""
+    made = options(model, "unused", Path("unused"))
+    made = dataclasses.replace(made, gradient_checkpointing=checkpointing)
+    trained = load_backbone_for_training(made, mntp.MNTP_RECIPE)
+    encoding = Encoding(trained.backbone, trained.recipe)
+    weights = [weight.numel() for weight in encoding.parameters() if weight.requires_grad]
+
+    def fitting(model: torch.nn.Module, megabytes: float) -> int:
+        size = int(megabytes * 10**6) + 12 * sum(weights)
+        return memory.fitting_tokens(model, free=size, checkpointing=checkpointing)
+
+    some = fitting(encoding, 12)
+    assert memory.FEWEST < some < memory.MOST / 2
+    assert fitting(encoding, 24) == pytest.approx(2 * some, abs=2)
+    assert (fitting(encoding, 0), fitting(encoding, 10**6)) == (memory.FEWEST, memory.MOST)
+    head = torch.nn.Linear(32, 32000, bias=False, device="meta").requires_grad_(False)
+    logits = 1024 * 32000 * 4 * 4 / memory._SHARE / 10**6
+    with_head = mntp._Model(encoding, head)
+    assert fitting(with_head, 12 + logits) == pytest.approx(some, abs=2)
+    assert encoding.training
+
+
+def test_a_container_may_have_less_memory_than_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    (tmp_path / "max").write_text("1000000\n")
+    (tmp_path / "now").write_text("400000\n")
+    monkeypatch.setattr(memory, "_MEMORY_LIMITS", [(tmp_path / "max", tmp_path / "now")])
+    assert memory.free_bytes(cpu) == 600000
+    (tmp_path / "max").write_text("max\n")
+    free = memory.free_bytes(cpu)
+    assert free is not None
+    assert free > 600000
+    assert memory.free_bytes(torch.device("meta")) is None
+
+
+def test_passes_are_sized_and_said_and_kept_by_a_resumed_run(
+    made: MNTP, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = dataclasses.replace(made, batch_tokens=None, max_steps=2, show_progress=True)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 24 * 10**6)
+    output = train_mntp(made)
+    match = re.search(r"([\d,]+) tokens per pass, by 0\.0 GB", capsys.readouterr().out)
+    assert match
+    chosen = int(match[1].replace(",", ""))
+    newest = checkpoints.newest(output)
+    assert newest is not None
+    assert checkpoints.options_of(newest)["batch_tokens"] == chosen < memory.MOST
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 10**12)
+    train_mntp(dataclasses.replace(made, resume=True))
+    values = json.loads((output / "provenance.json").read_text(encoding="utf-8"))
+    assert values["options"]["batch_tokens"] == chosen
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

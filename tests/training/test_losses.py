@@ -21,6 +21,9 @@ from llm_embeddings.packed.pack import Pack
 from llm_embeddings.packed.twin import enable
 from llm_embeddings.training import losses
 from llm_embeddings.training.batches.masking import blocks, mask_token, mask_tokens
+from llm_embeddings.training.grit import GRIT_RECIPE
+from llm_embeddings.training.passes.encoding import Encoding
+from llm_embeddings.training.passes.unified import UnifiedModel
 
 CASE = GOLDEN / "losses"
 PRETRAIN = GOLDEN / "llara-pretrain"
@@ -183,17 +186,48 @@ def test_negatives_of_the_same_tower() -> None:
     assert_same(found, torch.stack(wanted).mean())
 
 
-def test_equal_texts_are_no_negatives() -> None:
+@pytest.mark.parametrize("same_tower", [False, True])
+def test_known_answers_are_no_negatives(same_tower: bool) -> None:
+    """Against a plain loop over queries and negatives."""
     torch.manual_seed(0)
-    queries, passages = (normalize(torch.randn(n, 8), dim=-1) for n in (2, 4))
-    passages[3] = passages[0]
-    equal = torch.eye(4, dtype=torch.bool)
-    equal[0, 3] = equal[3, 0] = True
-    found = losses.info_nce(queries, passages, torch.tensor([0, 2]), temperature=0.1, equal=equal)
-    scores = queries @ passages.T / 0.1
-    first = torch.logsumexp(scores[0, :3], 0) - scores[0, 0]
-    second = torch.logsumexp(scores[1], 0) - scores[1, 2]
-    assert_same(found, (first + second) / 2)
+    queries, passages = (normalize(torch.randn(n, 8), dim=-1) for n in (3, 6))
+    targets, known = torch.tensor([0, 2, 4]), torch.zeros(3, 6, dtype=torch.bool)
+    for row, place in [(0, 0), (1, 2), (2, 4), (0, 3), (1, 4)]:
+        known[row, place] = True
+    total = torch.zeros(())
+    for row in range(3):
+        own = passages[targets[row]]
+        kept = [queries[row] @ own]
+        kept += [queries[row] @ passages[p] for p in range(6) if not known[row, p]]
+        for other in range(3) if same_tower else ():
+            related = known[row, targets[other]] or known[other, targets[row]]
+            if other != row and not related:
+                kept += [queries[row] @ queries[other], own @ passages[targets[other]]]
+        total = total + torch.logsumexp(torch.stack(kept) / 0.1, 0) - kept[0] / 0.1
+    found = losses.info_nce(
+        queries, passages, targets, temperature=0.1, known=known, same_tower=same_tower
+    )
+    assert_same(found, total / 3)
+
+
+def test_scores_of_a_teacher_are_learnt() -> None:
+    """Both losses against plain loops."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(3, 4), torch.randn(3, 4) * 5
+    divergence = margins = 0.0
+    for own, wanted in zip(student.tolist(), teacher.tolist(), strict=True):
+        sums = [
+            sum(math.exp(score) for score in scores) for scores in (own, [w / 2 for w in wanted])
+        ]
+        for one, other in zip(own, wanted, strict=True):
+            p, q = math.exp(other / 2) / sums[1], math.exp(one) / sums[0]
+            divergence += p * math.log(p / q) / 3
+        for place in range(1, 4):
+            margins += ((own[0] - own[place]) - (wanted[0] - wanted[place])) ** 2 / 9
+    assert_same(losses.distillation(student, teacher, "kl", temperature=2.0), divergence)
+    assert_same(losses.distillation(student, teacher, "margin-mse"), margins)
+    for kind in ("kl", "margin-mse"):
+        assert float(losses.distillation(teacher, teacher + 7, kind)) < 1e-6  # type: ignore[arg-type]
 
 
 def test_matryoshka_adds_up_the_losses_of_cut_vectors() -> None:
@@ -277,6 +311,49 @@ def test_training_step_of_gritlm(aggregation: Any, factor: float) -> None:
     assert_same(embedding + generative, wanted["loss"])
     for name, norm in wanted["grad_norms"].items():
         assert_same(gradient_norm(model, name.removeprefix("model.")), norm)
+
+
+@golden
+@pytest.mark.skipif(
+    not (GOLDEN / "gritlm-8x7b/model").exists(),
+    reason="the checkpoint is not bundled: LLM_EMBEDDINGS_GOLDEN names a folder that has it",
+)
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_router_loss_of_gritlm(factor: float, chunk: int) -> None:
+    """The mixture's training step, which has the model's own loss, in chunks of rows."""
+    from accelerate import Accelerator
+
+    table = arrays("gritlm")
+    parts = read_case(CASE)["parts"]["gritlm"]["train_step"]["gritlm-8x7b"]
+    wanted = parts[f"{'mixed' if factor == 1 else 'token'}_factor{factor}"]
+    language = causal_lm(GOLDEN / "gritlm-8x7b/model")
+    language.model.config.is_causal = False
+    model = UnifiedModel(Encoding(language.model, GRIT_RECIPE), language.lm_head)
+    vectors = []
+    for side in ("query", "passage"):
+        rows = real(table, f"gritlm-8x7b/{side}")
+        starts = table[f"gritlm-8x7b/{side}/instruction_lens"].tolist()
+        vectors.append(normalize(model(rows, starts), dim=-1))
+    targets = torch.arange(len(vectors[0])) * 2
+    embedding = losses.info_nce(*vectors, targets, temperature=0.02)
+    rows, labels = (real(table, "gritlm-8x7b/generative", name) for name in ("input_ids", "labels"))
+    starts = range(0, len(rows), chunk)
+    weight = language.config.router_aux_loss_coef / factor
+    accelerator = Accelerator(cpu=True)
+    balance = model.balance(accelerator, model, [rows[i : i + chunk] for i in starts], weight)
+    generative = torch.zeros(())
+    for i in starts:
+        part = slice(i, i + chunk)
+        weights = [1 / len(rows)] * len(rows[part])
+        generative = generative + model(
+            rows[part], labels=labels[part], weights=weights, balance=balance
+        )
+    (embedding + factor * generative).backward()
+    assert_same(embedding, wanted["loss_emb"])
+    assert_same(factor * generative, wanted["loss_gen"])
+    for name, norm in wanted["grad_norms"].items():
+        assert_same(gradient_norm(language, name.removeprefix("model.")), norm)
 
 
 def test_every_sample_counts_the_same() -> None:

@@ -19,8 +19,10 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from ..arithmetic.dtype import default_device, resolve_dtype
 from ..arithmetic.memory import check_memory
+from ..families import siblings
 from ..model import Model, vector_length
 from ..recipe import Recipe
+from ..tokens import without_foreign_bos
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import apply_adapters
@@ -76,7 +78,9 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     # What nobody listed is what its own files make of it in the stock library, by asking that.
     observed = is_observed(recipe, wanted, saved)
     config = read_config(checkpoint.root, trust_remote_code=options.trust_remote_code)
-    recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
+    recipe, tokenizer = recipe_and_tokenizer(
+        directory, checkpoint, recipe, observed=observed, plain=is_plain(recipe, wanted, saved)
+    )
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     backbone = load_backbone(checkpoint.root, config, recipe, options)
     if checkpoint.adapters:
@@ -98,14 +102,21 @@ def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Side
     return recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
 
 
+def is_plain(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
+    """Whether a recipe for any decoder was asked for by name, and is to be fitted to this one."""
+    family = siblings.MEAN.family
+    return recipe.family == family and saved is None and not isinstance(wanted, Recipe)
+
+
 def recipe_and_tokenizer(
-    directory: Path, checkpoint: Checkpoint, recipe: Recipe, *, observed: bool
+    directory: Path, checkpoint: Checkpoint, recipe: Recipe, *, observed: bool, plain: bool
 ) -> tuple[Recipe, PreTrainedTokenizerFast]:
     """The tokenizer, and the recipe with the ends that it puts where only its behaviour says so."""
     asked = recipe.bos is None, recipe.eos is None
     lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
     if not observed and not any(asked):
-        return recipe, load_tokenizer(checkpoint.tokenizer, lower=lower)
+        tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower)
+        return (without_foreign_bos(recipe, tokenizer) if plain else recipe), tokenizer
     tokenizer = _ready(stock_tokenizer(checkpoint.tokenizer), lower=lower)
     if observed and renders_messages(directory):
         return recipe, tokenizer

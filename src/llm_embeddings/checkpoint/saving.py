@@ -36,4 +36,4 @@ def save(model: Model, path: Path, ranges: Mapping[tuple[int, bool], Vectors]) -
     backbone.save_pretrained(path)
     model.tokenizer.save_pretrained(path)
     save_head(model.head, path)
-    sidecar.write(path, sidecar.Sidecar(model.recipe.replace(base=None), dict(ranges)))
+    sidecar.write(path, sidecar.Sidecar(model.recipe.replace(base=None), ranges=dict(ranges)))

@@ -1,10 +1,11 @@
-"""llm_embeddings.json: the recipe and calibration ranges that lie beside saved weights."""
+"""llm_embeddings.json: recipe, format of conversations and ranges, beside saved weights."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -12,15 +13,24 @@ from ..recipe import Recipe
 from ..vectors import Vectors
 from .files import read_json
 
+ChatFormat = Literal["gritlm", "tokenizer"]
 NAME = "llm_embeddings.json"
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What the file says."""
+    """What the file says.
+
+    Attributes:
+        recipe: How the model embeds.
+        chat: The format of conversations in which its language model was trained here, GritLM's or
+            the tokenizer's own template; None = it was not.
+        ranges: Ranges of int8 and uint8 vectors, `[2, dim]` by (dim, normalize).
+    """
 
     recipe: Recipe
+    chat: ChatFormat | None = None
     ranges: dict[tuple[int, bool], Vectors] = field(default_factory=dict)
 
 
@@ -38,13 +48,19 @@ def read(directory: Path) -> Sidecar | None:
             f"{directory / NAME} has format {values.get('format')!r}, this version reads 1. "
             "Update llm-embeddings, or pass recipe=..."
         )
+    chat = values.get("chat")
+    if chat is not None and chat not in get_args(ChatFormat):
+        raise ValueError(
+            f"{directory / NAME} has chat={chat!r}, which this version does not know: update "
+            "llm-embeddings"
+        )
     ranges = {
         (entry["dim"], entry["normalize"]): np.array([entry["low"], entry["high"]], np.float32)
         for entry in values.get("ranges", ())
     }
     # Before there was this field, windows went wherever attention goes both ways.
     legacy = {"window": "keep" if values["recipe"].get("causal") else "drop"}
-    return Sidecar(Recipe.from_dict({**legacy, **values["recipe"]}), ranges)
+    return Sidecar(Recipe.from_dict({**legacy, **values["recipe"]}), chat, ranges)
 
 
 def write(directory: Path, sidecar: Sidecar) -> None:
@@ -54,4 +70,6 @@ def write(directory: Path, sidecar: Sidecar) -> None:
         for (dim, normalize), (low, high) in sidecar.ranges.items()
     ]
     values = {"format": _FORMAT, "recipe": sidecar.recipe.to_dict(), "ranges": ranges}
+    if sidecar.chat is not None:
+        values["chat"] = sidecar.chat
     (directory / NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -42,16 +42,30 @@ class FieldOption:
 
     @property
     def name(self) -> str:
-        """Name of its parameter, with "no_" before what is on by default."""
+        """Name of its parameter, with "no_" before what is on by default.
+
+        The option without "no" is there, too: a preset may have switched it off.
+        """
         name = f"{self.field}_{self.inner}" if self.inner else self.field
         return f"no_{name}" if self.default is True else name
 
+    @property
+    def keyword(self) -> str:
+        """How messages name the field: its name, or "outer inner"."""
+        return f"{self.field} {self.inner}" if self.inner else self.field
+
+    @property
+    def flag(self) -> str:
+        """The option, with its dashes."""
+        return f"--{self.name.replace('_', '-')}"
+
     def parameter(self, panel: str) -> inspect.Parameter:
         """The parameter of a typer command; its value is None if the option is not given."""
-        dashed = self.name.replace("_", "-")
+        dashed = self.flag.removeprefix("--")
+        both = f"/--{dashed.removeprefix('no-')}" if self.default is True else ""
         option = typer.Option(
             *([f"-{dashed[0]}"] if dashed in ("model", "output", "data") else []),
-            f"--{dashed}",
+            f"--{dashed}{both}",
             help=f"{self._help()}.",
             metavar=f"<{_entry(self.kind).__name__}>..." if _is_many(self.kind) else None,
             show_default=False,
@@ -118,7 +132,7 @@ def merged(kind: type, base: Mapping[str, Any], given: Mapping[str, Any]) -> dic
             on = value is not (option.default is True)
             values[option.field] = (values.get(option.field) or inner()) if on else None
         else:
-            values[option.field] = False if option.default is True else _tuple(value)
+            values[option.field] = not value if option.default is True else _tuple(value)
     for field, changes in parts.items():
         defaults = {known.name: _default(known) for known in dataclasses.fields(kind)}
         before = values.get(field, defaults[field])

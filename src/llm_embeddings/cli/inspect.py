@@ -48,7 +48,7 @@ def look(model: str | None, options: LoadOptions) -> Subject:
     from ..checkpoint import sidecar
     from ..checkpoint.detect import named, settle
     from ..checkpoint.files import Source, find, read_json, resolve
-    from ..checkpoint.loading import is_observed, recipe_and_tokenizer
+    from ..checkpoint.loading import is_observed, is_plain, recipe_and_tokenizer
     from ..encoder import BUNDLED_MODEL
 
     name, wanted = str(BUNDLED_MODEL if model is None else model), options.recipe
@@ -65,7 +65,7 @@ def look(model: str | None, options: LoadOptions) -> Subject:
         if listed is not None:
             return Subject(listed, _listed(listed))
         raise _not_here(name, error) from error
-    recipe = settle(name, directory, checkpoint, recipe, trusted=False)
+    recipe = settle(name, directory, checkpoint, recipe, trusted=isinstance(wanted, Recipe))
     if saved is not None:
         origin = f"{sidecar.NAME} beside the weights"
     else:
@@ -73,7 +73,9 @@ def look(model: str | None, options: LoadOptions) -> Subject:
     tokenizer = None
     if (checkpoint.tokenizer / "tokenizer.json").is_file():
         observed = is_observed(recipe, wanted, saved)
-        recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
+        recipe, tokenizer = recipe_and_tokenizer(
+            directory, checkpoint, recipe, observed=observed, plain=is_plain(recipe, wanted, saved)
+        )
     config = read_json(checkpoint.root / "config.json")
     return Subject(recipe, origin, checkpoint, config, tokenizer)
 

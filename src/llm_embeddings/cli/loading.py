@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..checkpoint.options import LoadOptions
+from ..recipe import Recipe
 from .console import MODEL_PANEL, complete_recipe
+from .wording import in_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ OPTIONS: Mapping[str, _Option] = {
     "recipe": _Option(
         "--recipe",
         str | None,
-        "How the model embeds, if its files do not say: a name of `recipes`.",
+        "How the model embeds, if its files do not say: a name of `recipes`, or a .json file of a "
+        "recipe's fields.",
         complete_recipe,
     ),
     "adapters": _Option(
@@ -82,8 +86,9 @@ def with_load_options(*without: str) -> Callable[[Callable[..., None]], Callable
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            load = taken(given)
-            command(**given, load=load)
+            with in_options(keywords()):
+                load = taken(given)
+                command(**given, load=load)
 
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.name != "load"]
@@ -93,6 +98,11 @@ def with_load_options(*without: str) -> Callable[[Callable[..., None]], Callable
         return run
 
     return decorate
+
+
+def keywords() -> dict[str, str]:
+    """The option of each field of `LoadOptions`, for messages."""
+    return {name: option.name for name, option in OPTIONS.items()}
 
 
 def parameters(*without: str, panel: str = MODEL_PANEL) -> list[inspect.Parameter]:
@@ -123,16 +133,49 @@ def taken(given: dict[str, Any]) -> LoadOptions:
     """What the command line gives, taken out of the arguments of a command.
 
     Raises:
-        ValueError: options that exclude each other.
+        OSError: a file with a recipe cannot be read.
+        ValueError: options that exclude each other, or a file that holds no recipe.
     """
     found: dict[str, Any] = {
         name: given.pop(option.parameter)
         for name, option in OPTIONS.items()
         if option.parameter in given
     }
+    if str(found.get("recipe")).endswith(".json"):
+        found["recipe"] = read_recipe(Path(found["recipe"]))
     for name in ("adapters", "devices"):
         found[name] = found.get(name) or None  # an empty list where the option was not given
     return LoadOptions(**found)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a JSON file of its fields, or from the one beside saved weights.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no recipe.
+    """
+    values = read_json(path)
+    fields = values.get("recipe", values) if isinstance(values, dict) else None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} is not a JSON object with the fields of a recipe")
+    try:
+        return Recipe.from_dict(fields)
+    except TypeError as error:
+        raise ValueError(f"{path} is not a recipe: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def named(load: LoadOptions) -> list[str]:

@@ -71,6 +71,12 @@ _Choice = Annotated[
     Literal["random", "hardest"],
     typer.Option("--choice", help="Of those that fit.", rich_help_panel=_WHICH),
 ]
+_Scores = Annotated[
+    bool,
+    typer.Option(
+        "--scores", help="Also write the model's scores, for `train contrastive --distillation`."
+    ),
+]
 _Seed = Annotated[int, typer.Option(help="Of the random choice.", rich_help_panel=_WHICH)]
 
 
@@ -88,6 +94,7 @@ def mine_command(
     lowest: _Lowest = None,
     choice: _Choice = "random",
     seed: _Seed = 0,
+    scores: _Scores = False,
     *,
     load: LoadOptions,
 ) -> None:
@@ -100,6 +107,8 @@ def mine_command(
     needless = [*(["--model"] if model else []), *named(load)]
     if bm25 and needless:
         raise typer.BadParameter(f"--bm25 scores without a model: drop {', '.join(needless)}")
+    if bm25 and scores:
+        raise typer.BadParameter("--scores are those of a model: drop --bm25")
     options = Mining(
         negatives=negatives,
         ranks=_ranks(ranks),
@@ -117,7 +126,9 @@ def mine_command(
         def watch(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
 
-        mined = mine(data, output, encoder, options, corpus=corpus or (), watch=watch)
+        mined = mine(
+            data, output, encoder, options, corpus=corpus or (), scores=scores, watch=watch
+        )
     _tell(mined, negatives, told)
     told.print(f"{output} is for `train contrastive`, {output / REPORT} says how", markup=False)
 

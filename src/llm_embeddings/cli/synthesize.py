@@ -14,8 +14,9 @@ import typer
 
 from .console import load_encoder, remarks
 from .fields import merged, options_of
-from .loading import named, parameters, taken
+from .loading import keywords, named, parameters, taken
 from .synthesis_options import SynthesizeOptions
+from .wording import in_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +38,10 @@ def synthesize_command() -> Callable[..., None]:
     """The command's function, with a parameter for each field of `SynthesizeOptions`."""
 
     def synthesize(output: Path, **given: Any) -> None:
-        load = taken(given)
-        _synthesize(output, SynthesizeOptions(**merged(SynthesizeOptions, {}, given)), load)
+        flags = {option.keyword: option.flag for option in options_of(SynthesizeOptions)}
+        with in_options(keywords() | flags):
+            load = taken(given)
+            _synthesize(output, SynthesizeOptions(**merged(SynthesizeOptions, {}, given)), load)
 
     synthesize.__doc__ = inspect.getdoc(_synthesize)
     place = Annotated[

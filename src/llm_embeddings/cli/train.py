@@ -14,9 +14,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from ..recipe import Recipe
 from .console import remarks
 from .fields import from_json, merged, options_of
+from .loading import read_json, read_recipe
+from .wording import in_options
 
 STAGES = ("mntp", "simcse", "contrastive", "llara", "grit")
 _REQUIRED = ("model", "output", "data")
@@ -61,17 +62,23 @@ def stage_command(stage: str) -> Callable[..., None]:
     kind: Any = next(iter(get_type_hints(start).values()))
     presets: Mapping[str, Any] = getattr(module, "PRESETS", {})
 
+    spoken = {option.keyword: option.flag for option in options_of(kind)}
+
     def run(**given: Any) -> None:
+        with in_options(spoken):
+            train_as(given)
+
+    def train_as(given: dict[str, Any]) -> None:
         config, preset = given.pop("config"), given.pop("preset", None)
         only_print = given.pop("print_config")
         base = dict(_preset(presets, preset))
         if config is not None:
-            base |= from_json(kind, _read_json(config), str(config))
+            base |= from_json(kind, read_json(config), str(config))
         values = merged(kind, base, given)
         if missing := [f"--{name}" for name in _REQUIRED if not values.get(name)]:
             raise ValueError(f"{', '.join(missing)} missing: give it here or in a --config file")
         if str(values.get("recipe", "")).endswith(".json"):
-            values["recipe"] = _read_recipe(Path(values["recipe"]))
+            values["recipe"] = read_recipe(Path(values["recipe"]))
         options = kind(**values)
         if only_print:
             sys.stdout.write(json.dumps(options.to_dict(), indent=2) + "\n")
@@ -133,25 +140,6 @@ def _preset(presets: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
         raise ValueError(f"--preset {name!r} is not one of {', '.join(presets)}")
     values: Mapping[str, Any] = presets[name]
     return values
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
-def _read_recipe(path: Path) -> Recipe:
-    """A recipe from a JSON file of its fields, or from the one beside saved weights."""
-    values = _read_json(path)
-    fields = values.get("recipe", values) if isinstance(values, dict) else None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} is not a JSON object with the fields of a recipe")
-    try:
-        return Recipe.from_dict(fields)
-    except TypeError as error:
-        raise ValueError(f"{path} is not a recipe: {error}") from error
 
 
 def _start(stage: str, start: Callable[[Any], Path], options: Any) -> None:

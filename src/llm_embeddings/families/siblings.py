@@ -64,7 +64,8 @@ LAST_TOKEN = Recipe(
     pooling="last_token",
     bos=True,
     eos=True,
-    source="common practice: causal decoder, hidden state of a closing EOS (RepLLaMA, E5-Mistral)",
+    source="common practice: causal decoder, hidden state of a closing EOS (RepLLaMA, E5-Mistral); "
+    "BOS where the tokenizer itself puts one",
 )
 
 MEAN = Recipe(
@@ -73,7 +74,8 @@ MEAN = Recipe(
     causal=True,
     pooling="mean",
     bos=True,
-    source="common practice: causal decoder, mean over all tokens",
+    source="common practice: causal decoder, mean over all tokens; BOS where the tokenizer itself "
+    "puts one",
 )
 
 RECIPES = {

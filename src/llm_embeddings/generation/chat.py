@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoint.files import read_json
+from ..checkpoint.sidecar import ChatFormat
 from ..recipe import Recipe
 from ..tokens import special_id, without_lone_surrogates
 
@@ -16,6 +19,17 @@ ChatPrompt = str | Sequence[ChatMessage]
 
 USER, ASSISTANT = "<|user|>\n", "<|assistant|>\n"
 _ROLES = ("system", "user", "assistant")
+# `gritlm_prompt` in Jinja, without BOS; answers end with EOS. Names are as transformers gives them.
+_GRITLM = (
+    "{% set ns = namespace(system='', begun=false) %}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}"
+    "{% set ns.system = ns.system + message['content'] + '\n' %}{% else %}"
+    "{% if ns.begun %}{{ '\n' }}{% endif %}{% set ns.begun = true %}"
+    "{% if message['role'] == 'user' %}{{ '<|user|>\n' + ns.system + message['content'] }}"
+    "{% set ns.system = '' %}{% else %}"
+    "{{ '<|assistant|>\n' + message['content'] + eos_token }}{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n<|assistant|>\n' }}{% endif %}"
+)
 
 
 def check_messages(prompt: ChatPrompt) -> list[dict[str, str]]:
@@ -43,14 +57,23 @@ def check_messages(prompt: ChatPrompt) -> list[dict[str, str]]:
 
 
 def check_format(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, template: str | None
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    template: str | None,
+    trained: ChatFormat | None = None,
 ) -> str | None:
-    """The Jinja template of prompts: the given one, else the tokenizer's; None = GritLM's format.
+    """The Jinja template of prompts, or None for GritLM's format.
+
+    Args:
+        tokenizer: The checkpoint's tokenizer.
+        recipe: Its family says in which format a published checkpoint was trained.
+        template: What was asked for; None = nothing.
+        trained: The format in which this package trained it; None = it did not.
 
     Raises:
         ValueError: there is neither a template nor a known format.
     """
-    if template is None and recipe.family == "gritlm":
+    if template is None and (trained or recipe.family) == "gritlm":
         return None
     template = tokenizer.chat_template if template is None else template
     if not isinstance(template, str):
@@ -59,6 +82,19 @@ def check_format(
             "Jinja template as in transformers"
         )
     return template
+
+
+def gritlm_template(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> str:
+    """GritLM's format as a Jinja template, with the recipe's BOS, for other programs."""
+    bos = special_id(tokenizer, recipe.bos, "bos")
+    begin = "" if bos is None else str(tokenizer.convert_ids_to_tokens(bos))
+    return begin + _GRITLM
+
+
+def ends_of(directory: Path, eos: int | None) -> list[int]:
+    """Token ids that end an answer: by the checkpoint's generation_config.json, else EOS."""
+    found = read_json(directory / "generation_config.json").get("eos_token_id", eos)
+    return [found] if isinstance(found, int) else list(found or [])
 
 
 def prompt_ids(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from ..checkpoint.files import Source, find, read_json
+from ..checkpoint import sidecar
+from ..checkpoint.files import Source, find
 from .causal import causal_model
-from .chat import ChatPrompt, check_format, check_messages, prompt_ids
+from .chat import ChatPrompt, check_format, check_messages, ends_of, prompt_ids
 from .decoding import (
     Decoding,
     DecodingOptions,
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     import torch
 
     from ..encoder import Encoder
-
-
-def _ends(directory: Path, eos: int | None) -> list[int]:
-    """Token ids that end an answer: by the checkpoint's generation_config.json, else EOS."""
-    found = read_json(directory / "generation_config.json").get("eos_token_id", eos)
-    return [found] if isinstance(found, int) else list(found or [])
 
 
 class GenerateOptions(DecodingOptions, total=False):
@@ -92,8 +87,9 @@ class Generator:
             encoder: A loaded encoder.
             checkpoint: Directory or hub id that holds the head; None = where the encoder's weights
                 came from.
-            chat_template: Jinja template of prompts; None = GritLM's own format for its family,
-                else the tokenizer's template.
+            chat_template: Jinja template of prompts; None = the format it was trained in: GritLM's
+                own for its family, what `train grit` says beside its results, else the
+                tokenizer's template.
 
         Raises:
             FileNotFoundError: the checkpoint is not there.
@@ -106,8 +102,10 @@ class Generator:
             raise ValueError("this encoder was not loaded from a checkpoint: pass checkpoint=...")
         directory = find(origin, Source())
         self.model = causal_model(encoder.backbone, directory)
-        self.chat_template = check_format(encoder.tokenizer, encoder.recipe, chat_template)
-        self._ends = _ends(directory, encoder.tokenizer.eos_token_id)
+        saved = sidecar.read(directory)
+        trained = None if saved is None else saved.chat
+        self.chat_template = check_format(encoder.tokenizer, encoder.recipe, chat_template, trained)
+        self._ends = ends_of(directory, encoder.tokenizer.eos_token_id)
 
     @property
     def max_length(self) -> int:

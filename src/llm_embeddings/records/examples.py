@@ -5,8 +5,9 @@ Every reader streams one file, and every error says which line it is about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from .columns import Columns, columns_of, is_positive
@@ -17,6 +18,7 @@ Speaker = Literal["text", "user", "assistant"]
 # LLM2Vec's training data has "instruction; SEPARATOR text" in one string
 # (llm2vec/dataset/E5Data.py).
 _SEPARATOR = "!@#$%^&*()"
+_SCORES = ("pos_scores", "neg_scores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Example:
         document_instruction: What goes before positives and negatives; None in most tasks, the
             query's instruction in symmetric ones.
         source: Which data it is from: the column "source", or the file's name.
+        scores: What a teacher gives each of positives and negatives for the query; () = nothing.
     """
 
     query: str
@@ -39,6 +42,7 @@ class Example:
     instruction: str | None = None
     document_instruction: str | None = None
     source: str = ""
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,16 @@ class Conversation:
     source: str = ""
 
 
-def read_examples(source: Source, *, negatives: bool = False) -> Iterator[Example]:
+def read_examples(
+    source: Source, *, negatives: bool = False, scores: bool = False
+) -> Iterator[Example]:
     """Pairs and triplets.
 
     Args:
         source: The file; `llm_embeddings.records.columns` knows the names of its columns.
-        negatives: Whether every row needs one.
+        negatives: Whether every row needs one, none of which is a positive, too.
+        scores: Whether every row needs a teacher's scores, in FlagEmbedding's columns `pos_scores`
+            and `neg_scores`; without, they are passed over.
 
     Raises:
         OSError: the file cannot be read.
@@ -83,7 +91,12 @@ def read_examples(source: Source, *, negatives: bool = False) -> Iterator[Exampl
                     f"{row.place} has no negatives, which this stage needs: mine some, or train "
                     "without hard negatives"
                 )
-            yield example
+            if negatives and (both := set(example.positives) & set(example.negatives)):
+                raise ValueError(
+                    f"{row.place}: {min(both)!r:.60} is a positive and a negative of one query: "
+                    "drop one of them"
+                )
+            yield replace(example, scores=_scores(row, example)) if scores else example
 
 
 def read_texts(source: Source) -> Iterator[str]:
@@ -143,6 +156,22 @@ def _example(row: Row, columns: Columns, source: Source, index: int) -> Example:
     )
 
 
+def _scores(row: Row, example: Example) -> tuple[float, ...]:
+    """A teacher's scores of positives and negatives, in their order."""
+    found: list[float] = []
+    for column, texts in zip(_SCORES, (example.positives, example.negatives), strict=True):
+        values = row.values.get(column)
+        values = values if isinstance(values, list) else [values]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if not len(texts) == len(values) == len(numbers) or not all(map(math.isfinite, numbers)):
+            raise ValueError(
+                f"{row.place}: {column!r} is {row.values.get(column)!r:.60}, not a score for each "
+                f"of {len(texts)} texts: score every row, or train without a teacher"
+            )
+        found += map(float, numbers)
+    return tuple(found)
+
+
 def _instruction(row: Row, column: str | None) -> str | None:
     """The instruction in a row's own column; "" says that there is none."""
     value = row.values.get(column) if column else None
@@ -173,7 +202,7 @@ def _pair(entry: Any, row: Row, column: str) -> tuple[str, str]:
     instruction, separator, rest = text.partition(_SEPARATOR)
     if not separator:
         return "", text
-    return instruction.strip().removesuffix(";").strip(), _text(rest, row, column)
+    return instruction.strip(), _text(rest, row, column)
 
 
 def _value(row: Row, column: str) -> Any:

@@ -22,13 +22,22 @@ from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.lengths import within
 from .batches.mixture import Mixture
-from .batches.pairs import Lengths, Pair, choose, targets_of, text_numbers, tokenize_pairs
-from .losses import info_nce, matryoshka
-from .options import StageOptions, check_option
+from .batches.pairs import (
+    FalseNegatives,
+    Lengths,
+    Pair,
+    choose,
+    known_answers,
+    targets_of,
+    tokenize_pairs,
+)
+from .losses import Distillation, distillation, info_nce, matryoshka
+from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.loading import load_backbone_for_training
 from .weights.saving import save_result
@@ -61,7 +70,7 @@ def train_contrastive(options: Contrastive) -> Path:
 def contrastive_loss(
     options: Contrastive, vectors: torch.Tensor, batch: Sequence[Pair]
 ) -> torch.Tensor:
-    """The InfoNCE loss of a batch.
+    """The loss of a batch: InfoNCE, and how far its scores are from a teacher's.
 
     Args:
         options: Say the temperature, which negatives count, and the lengths of vectors.
@@ -71,18 +80,30 @@ def contrastive_loss(
     Returns:
         A float32 scalar.
     """
-    equal = None
-    if options.skip_duplicates:
-        numbers = torch.tensor(text_numbers(batch), device=vectors.device)
-        equal = numbers[:, None] == numbers
-    loss = partial(
+    known = known_answers(batch).to(vectors.device) if options.skip_duplicates else None
+    contrast = partial(
         info_nce,
         targets=torch.tensor(targets_of(batch), device=vectors.device),
         temperature=options.temperature,
         same_tower=options.same_tower,
         margin=options.margin,
-        equal=equal,
+        known=known,
     )
+
+    def loss(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), device=vectors.device)
+        if options.contrastive_weight:
+            total = total + options.contrastive_weight * contrast(queries, passages)
+        if options.distillation is None:
+            return total
+        groups = passages.unflatten(0, (len(batch), -1))  # each query's own passages
+        student = torch.einsum("qd,qpd->qp", queries.float(), groups.float()) / options.temperature
+        teacher = torch.tensor([pair.scores for pair in batch], device=vectors.device)
+        far = distillation(
+            student, teacher, options.distillation, temperature=options.teacher_temperature
+        )
+        return total + options.distillation_weight * far
+
     queries, passages = vectors[: len(batch)], vectors[len(batch) :]
     if options.matryoshka:
         return matryoshka(loss, queries, passages, options.matryoshka)
@@ -124,7 +145,22 @@ class Contrastive(StageOptions):
         metadata={"help": "ignore negatives whose cosine beats the positive's by more"},
     )
     skip_duplicates: bool = field(
-        default=False, metadata={"help": "ignore negatives equal to the positive"}
+        default=True,
+        metadata={"help": "leave out negatives that are known to answer the query"},
+    )
+    distillation: Distillation | None = field(
+        default=None,
+        metadata={
+            "help": "also learn a teacher's scores (pos_scores and neg_scores in the data): their "
+            "softmax over a query's passages, or the margins between positive and negatives"
+        },
+    )
+    teacher_temperature: float = field(
+        default=1.0, metadata={"help": "the teacher's scores are divided by it"}
+    )
+    distillation_weight: float = field(default=1.0, metadata={"help": "weight of that loss"})
+    contrastive_weight: float = field(
+        default=1.0, metadata={"help": "weight of InfoNCE; 0 = learn from the teacher alone"}
     )
     matryoshka: tuple[int, ...] = field(
         default=(), metadata={"help": "lengths to which vectors may later be cut; losses add up"}
@@ -138,6 +174,7 @@ class Contrastive(StageOptions):
         check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
         check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
         check_option("margin", self.margin, (self.margin or 0) >= 0, "must be 0 or more")
+        self._check_teacher()
         for name in ("query_length", "passage_length", "max_characters"):
             value = getattr(self, name)
             check_option(name, value, value is None or value >= 1, "must be 1 or more")
@@ -147,6 +184,22 @@ class Contrastive(StageOptions):
         if self.batch_size == 1 and not self.negatives:
             raise ValueError("batch_size=1 with negatives=0 has nothing to tell apart: raise one")
 
+    def _check_teacher(self) -> None:
+        """Check what is learnt from a teacher.
+
+        Raises:
+            ValueError: a weight or temperature is out of range, or nothing is learnt.
+        """
+        heat = self.teacher_temperature
+        check_option("teacher_temperature", heat, heat > 0, "must be above 0")
+        for name in ("contrastive_weight", "distillation_weight"):
+            check_option(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
+        if self.distillation is not None:
+            check_one_of("distillation", self.distillation, Distillation)
+            check_option("negatives", self.negatives, self.negatives >= 1, "leaves nothing to rank")
+        if not self.contrastive_weight and not (self.distillation and self.distillation_weight):
+            raise ValueError("contrastive_weight=0 without distillation: nothing is trained")
+
 
 class _Stage:
     """Contrastive training, as the loop asks for it."""
@@ -154,9 +207,13 @@ class _Stage:
     name = "contrastive"
 
     def __init__(self, options: Contrastive) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
-        read = partial(read_examples, negatives=options.negatives > 0)
+        read = partial(
+            read_examples,
+            negatives=options.negatives > 0,
+            scores=options.distillation is not None,
+        )
         self._mixture: Mixture[Example] = Mixture(
             sources_of(options.data),
             read,
@@ -178,6 +235,7 @@ class _Stage:
             self._trained.backbone, self._trained.recipe, head=self._trained.head
         )
         self.model: torch.nn.Module = self._encoding
+        self._false_negatives = FalseNegatives()
 
     def batches(self, start: int) -> Iterator[list[Pair]]:
         """Pairs of query and passages, drawn by the seed and the number of the batch."""
@@ -196,8 +254,11 @@ class _Stage:
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return {"loss": contrastive_loss(self._options, vectors, batch)}
 
-        budget = self._options.batch_tokens
-        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=self.budget)
+        if not self._options.skip_duplicates:
+            losses["false_negatives"] = self._false_negatives.share(
+                batch, warn=accelerator.is_main_process
+            )
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def _rows(self, batch: Sequence[Pair]) -> tuple[list[list[int]], list[int]]:
@@ -213,8 +274,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        budget = self._options.batch_tokens
-        return encode_texts(model, self._trained, texts, role, budget=budget)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

@@ -8,30 +8,35 @@ by the number of processes.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import normalize
 
+from ..checkpoint.sidecar import ChatFormat
 from ..families import gritlm
 from ..recipe import Role
-from ..records.examples import Conversation, Example, read_conversations, read_examples
-from ..records.sources import Source, sources_of
+from ..records.sources import sources_of
 from ..vectors import Vectors
-from .batches.conversations import tokenize_conversation
-from .batches.mixture import Mixture
-from .batches.pairs import Lengths, Pair, choose, targets_of, tokenize_pairs
+from .batches.both import Both, BothData
+from .batches.conversations import chat_for, tokenize_conversation
+from .batches.pairs import (
+    FalseNegatives,
+    Lengths,
+    known_answers,
+    targets_of,
+    tokenize_pairs,
+)
 from .losses import Aggregation, generative_weights, info_nce
 from .options import LoraOptions, StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, backward_vectors, plan
 from .passes.unified import UnifiedModel, learnt
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import load_backbone_for_training
@@ -42,7 +47,6 @@ if TYPE_CHECKING:
 
 _SOURCE = "GRIT, arXiv 2402.09906; training scripts of gritlm 9710681 (7B)"
 GRIT_RECIPE = gritlm.recipe("grit", _SOURCE).replace(bos=True)
-_STRIPPED = "\t\n :"  # what gritlm's training takes off both ends of an instruction
 
 
 def train_grit(options: GRIT) -> Path:
@@ -77,10 +81,21 @@ class GRIT(StageOptions):
     generative: tuple[str, ...] = field(
         default=(), metadata={"help": "files of conversations or texts"}
     )
+    chat_format: ChatFormat | None = field(
+        default=None,
+        metadata={
+            "help": "frame of conversations: GritLM's, or the tokenizer's own chat template; "
+            "default: that of the grit run before this one, else GritLM's"
+        },
+    )
     generative_batch_size: int = field(default=256, metadata={"help": "conversations per update"})
     temperature: float = field(default=0.02, metadata={"help": "cosines are divided by it"})
     negatives: int = field(
         default=1, metadata={"help": "hard negatives per query; 0 = only in-batch ones"}
+    )
+    skip_duplicates: bool = field(
+        default=True,
+        metadata={"help": "leave out negatives that are known to answer the query"},
     )
     query_length: int = field(default=256, metadata={"help": "tokens of a query with its frame"})
     passage_length: int = field(
@@ -99,6 +114,13 @@ class GRIT(StageOptions):
         default="mixed",
         metadata={"help": "how the language-model loss weighs tokens and conversations"},
     )
+    router_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "weight of the loss that spreads tokens over experts, in mixtures of experts; "
+            "default: the model's own"
+        },
+    )
     mixed_group: int = field(
         default=32, metadata={"help": "conversations whose tokens 'mixed' weighs the same"}
     )
@@ -109,10 +131,13 @@ class GRIT(StageOptions):
         check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
         check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
         check_one_of("aggregation", self.aggregation, Aggregation)
-        for name in _POSITIVE:
+        if self.chat_format is not None:
+            check_one_of("chat_format", self.chat_format, ChatFormat)
+        for name in ("generative_batch_size", "mixed_group", *_LENGTHS):
             check_option(name, getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
-        for name in ("embedding_weight", "generative_weight"):
-            check_option(name, getattr(self, name), getattr(self, name) >= 0, "must be 0 or more")
+        for name in ("embedding_weight", "generative_weight", "router_weight"):
+            value = getattr(self, name)
+            check_option(name, value, value is None or value >= 0, "must be 0 or more")
         if not self.embedding_weight and not self.generative_weight:
             raise ValueError(
                 "embedding_weight and generative_weight are both 0: nothing is trained"
@@ -126,21 +151,7 @@ class GRIT(StageOptions):
             raise ValueError("save='adapter' has no language-model head: use save='merged'")
 
 
-_POSITIVE = (
-    "generative_batch_size",
-    "query_length",
-    "passage_length",
-    "generative_length",
-    "mixed_group",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What one update learns from; either list may be empty."""
-
-    pairs: list[Pair]
-    conversations: list[Conversation]
+_LENGTHS = ("query_length", "passage_length", "generative_length")
 
 
 class _Stage:
@@ -149,26 +160,26 @@ class _Stage:
     name = "grit"
 
     def __init__(self, options: GRIT) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
-        self._examples = self._conversations = None
-        if options.embedding_weight:
-            self._examples = Mixture(sources_of(options.data), self._read, seed=options.seed)
-        if options.generative_weight:
-            self._conversations = Mixture(
-                sources_of(options.generative),
-                read_conversations,
-                seed=options.seed,
-                same_source=False,
-            )
-        self.updates = self._updates()
+        self._data = BothData(
+            sources_of(options.data) if options.embedding_weight else (),
+            sources_of(options.generative) if options.generative_weight else (),
+            sizes=(options.batch_size, options.generative_batch_size),
+            negatives=options.negatives,
+            instruction=options.instruction,
+            epochs=options.epochs,
+            seed=options.seed,
+        )
+        self.updates = self._data.updates
         self._trained = load_backbone_for_training(options, GRIT_RECIPE)
         most = self._trained.positions
-        for name in ("query_length", "passage_length", "generative_length"):
+        for name in _LENGTHS:
             length = getattr(options, name)
             check_option(
                 name, length, length <= most, f"exceeds the model's {most} positions: lower it"
             )
+        self._chat = chat_for(options.model, self._trained.tokenizer, options.chat_format)
         head = load_head(options, self._trained.backbone)
         if options.lora is None:
             head.weight.requires_grad_(bool(options.generative_weight))
@@ -177,42 +188,17 @@ class _Stage:
         )
         with torch.no_grad():  # a backbone whose direction is fixed is refused here
             self._encoding.hidden([[0]], causal=True)
-        self.model: torch.nn.Module = UnifiedModel(self._encoding, head)
+        self._model = UnifiedModel(self._encoding, head)
+        self.model: torch.nn.Module = self._model
+        own: float = getattr(self._trained.backbone.config, "router_aux_loss_coef", 0.0)
+        self._router_weight = own if options.router_weight is None else options.router_weight
+        self._false_negatives = FalseNegatives()
 
-    def _read(self, source: Source) -> Iterator[Example]:
-        """Examples of a file, without the colons and spaces around their instructions."""
-        for example in read_examples(source, negatives=self._options.negatives > 0):
-            yield replace(
-                example,
-                instruction=(example.instruction or "").strip(_STRIPPED) or None,
-                document_instruction=(example.document_instruction or "").strip(_STRIPPED) or None,
-            )
-
-    def _updates(self) -> int | None:
-        """Updates in `epochs` epochs of the embedding data, or if there is none, the other data."""
-        options = self._options
-        found = []
-        if self._examples is not None:
-            found.append(self._examples.updates(options.batch_size, options.epochs))
-        if self._conversations is not None:
-            size = options.generative_batch_size
-            found.append(self._conversations.updates(size, options.epochs))
-        return found[0]
-
-    def batches(self, start: int) -> Iterator[_Batch]:
+    def batches(self, start: int) -> Iterator[Both]:
         """Pairs and conversations, without end: the loop stops after `updates`."""
-        options = self._options
-        pairs: Iterator[list[Example]] = repeat([])
-        conversations: Iterator[list[Conversation]] = repeat([])
-        if self._examples is not None:
-            pairs = self._examples.batches(options.batch_size, start)
-        if self._conversations is not None:
-            conversations = self._conversations.batches(options.generative_batch_size, start)
-        for number, (examples, talks) in enumerate(zip(pairs, conversations, strict=True), start):
-            rng = random.Random(f"pairs {options.seed} {number}")
-            yield _Batch(choose(examples, options.negatives, options.instruction, rng), talks)
+        return self._data.batches(start)
 
-    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch) -> Progress:
+    def update(self, accelerator: Accelerator, model: torch.nn.Module, batch: Both) -> Progress:
         """Backward passes of both losses, the one that uses all weights (with the head) last."""
         losses, tokens = {"loss": 0.0}, 0
         for name, part in (("embedding", self._embed), ("generative", self._generate)):
@@ -220,21 +206,31 @@ class _Stage:
                 losses[name], count = part(accelerator, model, batch)
                 losses["loss"] += getattr(self._options, f"{name}_weight") * losses[name]
                 tokens += count
+        if batch.pairs and not self._options.skip_duplicates:
+            losses["false_negatives"] = self._false_negatives.share(
+                batch.pairs, warn=accelerator.is_main_process
+            )
         return Progress(losses, tokens, len(batch.pairs) + len(batch.conversations))
 
     def _embed(
-        self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: Both
     ) -> tuple[float, int]:
         """Backward pass of the contrastive loss; returns the loss and the number of tokens."""
         options = self._options
         rows = tokenize_pairs(self._trained, batch.pairs, self._lengths)
         targets = targets_of(batch.pairs)
+        known = known_answers(batch.pairs) if options.skip_duplicates else None
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             unit = normalize(vectors, dim=-1)
             queries, passages = unit[: len(targets)], unit[len(targets) :]
-            places = torch.tensor(targets, device=unit.device)
-            found = info_nce(queries, passages, places, temperature=options.temperature)
+            found = info_nce(
+                queries,
+                passages,
+                torch.tensor(targets, device=unit.device),
+                temperature=options.temperature,
+                known=None if known is None else known.to(unit.device),
+            )
             return {"loss": options.embedding_weight * found, "embedding": found}
 
         found = backward_vectors(
@@ -243,19 +239,21 @@ class _Stage:
             [row.ids for row in rows],
             [row.start for row in rows],
             loss,
-            budget=options.batch_tokens,
+            budget=self.budget,
             last=not batch.conversations,
         )
         return found["embedding"], sum(len(row.ids) for row in rows)
 
     def _generate(
-        self, accelerator: Accelerator, model: torch.nn.Module, batch: _Batch
+        self, accelerator: Accelerator, model: torch.nn.Module, batch: Both
     ) -> tuple[float, int]:
         """Backward pass of the language-model loss; returns it and the number of tokens."""
         options = self._options
         tokenizer, recipe = self._trained.tokenizer, self._trained.recipe
         found = [
-            tokenize_conversation(tokenizer, recipe, conversation, options.generative_length)
+            tokenize_conversation(
+                tokenizer, recipe, conversation, options.generative_length, self._chat
+            )
             for conversation in batch.conversations
         ]
         lengths = [len(ids) for ids, _ in found]
@@ -265,35 +263,36 @@ class _Stage:
         def loss(chunk: list[int]) -> torch.Tensor:
             rows, labels = zip(*(found[row] for row in chunk), strict=True)
             total: torch.Tensor = model(
-                rows, labels=labels, weights=[weights[row] for row in chunk]
+                rows, labels=labels, weights=[weights[row] for row in chunk], balance=balance
             )
             return options.generative_weight * total
 
-        chunks = plan(lengths, options.batch_tokens, accelerator.num_processes)
-        total = backward_sum(accelerator, model, chunks[accelerator.process_index], loss)
+        chunks = plan(lengths, self.budget, accelerator.num_processes)
+        own = chunks[accelerator.process_index]
+        balance = self._model.balance(
+            accelerator,
+            model,
+            [[found[row][0] for row in chunk] for chunk in own],
+            self._router_weight / options.generative_weight,
+        )
+        total = backward_sum(accelerator, model, own, loss)
         return total / options.generative_weight, sum(lengths)
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """Write the causal language model of backbone and head."""
         assert isinstance(model, UnifiedModel)
         trained = replace(self._trained, backbone=model.encoding.backbone)
-        save_result(self._options, trained, directory, head=model.head, generates=True)
+        chat = self._chat if self._options.generative_weight else None
+        save_result(self._options, trained, directory, head=model.head, generates=True, chat=chat)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        budget = self._options.batch_tokens
-        return encode_texts(model, self._trained, texts, role, budget=budget)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""
-        mixtures = {"embedding": self._examples, "generative": self._conversations}
         return {
             "source": _SOURCE,
             "batches": self._encoding.packing,
-            "data": [
-                {"loss": name, **entry}
-                for name, mixture in mixtures.items()
-                if mixture is not None
-                for entry in mixture.fingerprint()
-            ],
+            "data": self._data.fingerprint(),
         }

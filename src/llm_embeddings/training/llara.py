@@ -23,6 +23,7 @@ from ..families import llara, siblings
 from ..model import Model
 from ..recipe import Recipe, Role
 from ..records.sources import sources_of
+from ..tokens import without_foreign_bos
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.passages import WORDS, Passage, read_passages
@@ -32,6 +33,7 @@ from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
 from .passes.joint import Joint, JointModel, check_recipe, joint_prompts, tokenize_joint
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import load_backbone_for_training
@@ -133,7 +135,7 @@ class _Stage:
     name = "llara"
 
     def __init__(self, options: LLaRA) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         recipe = _recipe(options)
         check_recipe(recipe)
         self._mixture: Mixture[Passage] = Mixture(
@@ -150,6 +152,8 @@ class _Stage:
         backbone, tokenizer = loaded.backbone, loaded.tokenizer
         head = load_head(options, backbone)
         add_tokens(tokenizer, backbone, head, recipe.required_tokens, seed=options.seed)
+        if recipe is LLARA_RECIPE:
+            recipe = without_foreign_bos(recipe, tokenizer)
         self._trained = Model(backbone, tokenizer, recipe)
         prompts = joint_prompts(tokenizer, recipe)
         check_option(
@@ -197,7 +201,7 @@ class _Stage:
             parts.add_(weighted.detach())
             return weighted.sum()
 
-        chunks = plan(tokens, options.batch_tokens, accelerator.num_processes)
+        chunks = plan(tokens, self.budget, accelerator.num_processes)
         total = backward_sum(accelerator, model, chunks[accelerator.process_index], loss)
         reduced: Any = accelerator.reduce(parts, "sum")
         losses = dict(zip(("language", "summary", "following"), reduced.tolist(), strict=True))
@@ -211,7 +215,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        return encode_texts(model, self._trained, texts, role, budget=self._options.batch_tokens)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, mse_loss, normalize
 from torch.utils.checkpoint import checkpoint
 
 Aggregation = Literal["token", "sample", "mixed"]
+Distillation = Literal["kl", "margin-mse"]
 ContrastiveLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 IGNORED = -100  # the label of a position that predicts nothing, as in torch and transformers
@@ -29,7 +30,7 @@ def info_nce(
     temperature: float,
     same_tower: bool = False,
     margin: float | None = None,
-    equal: torch.Tensor | None = None,
+    known: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over queries of -log softmax of the positive's score among all passages' scores.
 
@@ -40,7 +41,7 @@ def info_nce(
     With `same_tower` and `margin` it is the loss of Qwen3-Embedding (arXiv 2506.05176, section 3):
     other queries, scored against the query, and other queries' positives, scored against the own
     positive, are negatives too; a negative that scores higher than the positive by more than
-    `margin`, or has the positive's text, does not count.
+    `margin`, or is an answer itself (`known`), does not count.
 
     Args:
         queries: `[queries, dim]`, of unit length if scores are to be cosines.
@@ -49,8 +50,9 @@ def info_nce(
         temperature: What scores are divided by.
         same_tower: Also take queries and positives of other pairs as negatives of their own kind.
         margin: Leave out negatives that beat the positive by more than this; None = none.
-        equal: `[passages, passages]`, bool: which passages have the same text, and so are no
-            negatives of each other's queries; None = no two of them.
+        known: `[queries, passages]`, bool: which passages are known to answer a query, and so are
+            no negatives of it; None = only its positive. With `same_tower` it says so of pairs,
+            too: one whose positive answers another's query is no negative of that.
 
     Returns:
         The loss, a float32 scalar.
@@ -59,16 +61,48 @@ def info_nce(
     scores = queries @ passages.T
     found = scores.gather(1, targets[:, None])
     positive = torch.zeros_like(scores, dtype=torch.bool).scatter(1, targets[:, None], True)
-    dropped = torch.zeros_like(positive) if equal is None else equal[targets] & ~positive
+    dropped = torch.zeros_like(positive) if known is None else known & ~positive
     if same_tower:
         positives = passages[targets]
         own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
-        twins = own if equal is None else equal[targets][:, targets] | own
+        twins = own if known is None else known[:, targets] | known[:, targets].T | own
         scores = torch.cat([scores, queries @ queries.T, positives @ positives.T], 1)
         dropped = torch.cat([dropped, twins, twins], 1)
     if margin is not None:
         dropped = dropped | (scores.detach() > found.detach() + margin)
     return cross_entropy((scores / temperature).masked_fill(dropped, float("-inf")), targets)
+
+
+def distillation(
+    student: torch.Tensor, teacher: torch.Tensor, kind: Distillation, *, temperature: float = 1.0
+) -> torch.Tensor:
+    """How far a student's scores of each query's own passages are from a teacher's.
+
+    - "kl": Kullback-Leibler divergence of the student's softmax from the teacher's, mean over
+      queries (FlagEmbedding's `kl_div`, which leaves out the teacher's entropy, a constant);
+    - "margin-mse": mean squared difference of the margins between positive and negatives
+      (Hofstätter et al. 2020, arXiv 2010.02666).
+
+    Args:
+        student: `[queries, passages]`: scores of the positive, then of the negatives.
+        teacher: The same.
+        kind: Which.
+        temperature: What the teacher's scores are divided by.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    student, teacher = student.float(), teacher.float() / temperature
+    if kind == "kl":
+        wanted = teacher.log_softmax(-1)
+        return (wanted.exp() * (wanted - student.log_softmax(-1))).sum(-1).mean()
+    if kind != "margin-mse":
+        raise ValueError(f"kind={kind!r} is not one of {get_args(Distillation)}")
+    own, wanted = (scores[:, :1] - scores[:, 1:] for scores in (student, teacher))
+    return mse_loss(own, wanted)
 
 
 def matryoshka(
@@ -203,6 +237,22 @@ def generative_weights(
     return [
         1 / (sum(members) * full) if any(members) else 0.0 for members in groups for _ in members
     ]
+
+
+def balance_factors(chosen: torch.Tensor, rows: int, weight: float) -> torch.Tensor:
+    """The factor of each expert's routing probabilities in the load-balancing loss of a batch.
+
+    The loss (Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6; Mixtral's in transformers, with
+    all layers together) is `weight` x experts x the sum over experts of how often one is chosen
+    times its mean probability. How often has no gradient, so the loss of a batch is the sum of its
+    tokens' probabilities times these factors.
+
+    Args:
+        chosen: `[experts]`: how often each is chosen, over tokens and layers of the batch.
+        rows: Tokens of the batch times layers.
+        weight: Weight of the loss.
+    """
+    return weight * len(chosen) * chosen / rows**2
 
 
 def bag_of_words_nll(

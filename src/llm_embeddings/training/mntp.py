@@ -29,6 +29,7 @@ from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.head import load_head
 from .weights.loading import load_backbone_for_training
@@ -130,14 +131,17 @@ class _Stage:
     name = "mntp"
 
     def __init__(self, options: MNTP) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._trained = load_backbone_for_training(options, MNTP_RECIPE)
         trained = self._trained
         backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
         if recipe.causal:
+            own = (
+                "leave it out, for mntp's own recipe" if options.recipe else "it is the model's own"
+            )
             raise ValueError(
                 f"mntp trains attention in both directions, and recipe {recipe.name!r} is causal: "
-                "pass another recipe, such as 'mean'"
+                f"{own}, or pass recipe=Recipe(...) with causal=False"
             )
         if options.block_length > trained.positions:
             raise ValueError(
@@ -211,7 +215,7 @@ class _Stage:
             total: torch.Tensor = model(rows, labels=[batch.labels[row] for row in chunk])
             return total / max(count, 1)
 
-        shares = plan(lengths, self._options.batch_tokens, accelerator.num_processes)
+        shares = plan(lengths, self.budget, accelerator.num_processes)
         loss = backward_sum(accelerator, model, shares[accelerator.process_index], compute)
         return Progress({"loss": loss}, sum(lengths), len(lengths))
 
@@ -224,7 +228,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        return encode_texts(model, self._trained, texts, role, budget=self._options.batch_tokens)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

@@ -15,8 +15,6 @@ Schedule = Literal["linear", "cosine", "constant"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Saved = Literal["adapter", "merged"]
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 def check_option(name: str, value: object, accepted: bool, remedy: str) -> None:
     """Check an option.
@@ -45,14 +43,17 @@ class LoraOptions:
     alpha: float = field(default=32.0, metadata={"help": "updates are scaled by alpha / rank"})
     dropout: float = field(default=0.05, metadata={"help": "dropout on what enters an adapter"})
     targets: tuple[str, ...] = field(
-        default=LINEAR_LAYERS, metadata={"help": "names of the linear layers that get an adapter"}
+        default=(),
+        metadata={
+            "help": "names of the linear layers that get an adapter; default: all of the decoder"
+        },
     )
 
     def __post_init__(self) -> None:
         check_option("lora rank", self.rank, self.rank >= 1, "must be 1 or more")
         check_option("lora alpha", self.alpha, self.alpha > 0, "must be above 0")
         check_option("lora dropout", self.dropout, 0 <= self.dropout < 1, "must be in [0, 1)")
-        check_option("lora targets", self.targets, bool(self.targets), "names no layer")
+        object.__setattr__(self, "targets", tuple(self.targets))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,11 @@ class StageOptions:
     batch_size: int = field(
         default=32, metadata={"help": "examples per update, all processes together"}
     )
-    batch_tokens: int = field(
-        default=8192,
+    batch_tokens: int | None = field(
+        default=None,
         metadata={
-            "help": "tokens per pass of one process; lower it if memory runs out, results stay"
+            "help": "tokens per pass of one process, which change no result; "
+            "default: what the free memory holds, 8192 at most"
         },
     )
     learning_rate: float = field(default=5e-5, metadata={"help": "peak learning rate"})

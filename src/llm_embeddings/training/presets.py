@@ -1,6 +1,8 @@
 """Published hyper-parameters of contrastive stages, as values of the options' fields.
 
-What a source does not say is left to the defaults; model, data and output are the user's.
+What a source does not say is left to the defaults; model, data and output are the user's. The
+sources of all but Qwen3-Embedding take answers of other queries as negatives even where they answer
+this one, too.
 `batch_size` is that of all processes together.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .options import LINEAR_LAYERS, LoraOptions
+from .options import LoraOptions
 
 # llm2vec 0.2.3, train_configs/supervised/*.json and run_supervised.py: 64 on each of 8 GPUs, scale
 # 50, stopped after 1000 of the updates that 3 epochs of 1.5 million examples have. The recipe comes
@@ -24,6 +26,7 @@ _LLM2VEC = {
     "negatives": 1,
     "query_length": 512,
     "passage_length": 512,
+    "skip_duplicates": False,
     "lora": LoraOptions(rank=16, alpha=32.0, dropout=0.05),
     "gradient_checkpointing": True,
 }
@@ -41,6 +44,7 @@ _E5_MISTRAL = {
     "negatives": 1,
     "query_length": 512,
     "passage_length": 512,
+    "skip_duplicates": False,
     "lora": LoraOptions(rank=16, alpha=32.0, dropout=0.1),
     "gradient_checkpointing": True,
 }
@@ -58,11 +62,12 @@ _REPLLAMA = {
     "negatives": 15,
     "query_length": 32,
     "passage_length": 196,
+    "skip_duplicates": False,
     "lora": LoraOptions(
         rank=32,
         alpha=64.0,
         dropout=0.1,
-        targets=tuple(name for name in LINEAR_LAYERS if name != "k_proj"),
+        targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     ),
     "gradient_checkpointing": True,
 }
@@ -79,6 +84,7 @@ _LLARA = {
     "negatives": 15,
     "query_length": 44,
     "passage_length": 139,
+    "skip_duplicates": False,
     "lora": LoraOptions(rank=64, alpha=16.0, dropout=0.1),
     "gradient_checkpointing": True,
 }

@@ -2,8 +2,8 @@
 
 LLM2Vec (BehnamGhader et al. 2024, arXiv 2404.05961), step 3, after Gao et al. 2021 (arXiv
 2104.08821); hyper-parameters as in its train_configs/simcse (llm2vec 0.2.3). The other texts of the
-batch are negatives. LLMs are trained without dropout, so it is switched on here. Texts are pooled
-as the recipe says; the reference pools BOS and padding too while it trains.
+batch are negatives, equal ones left out. LLMs are trained without dropout, so it is switched on
+here. Texts are pooled as the recipe says; the reference pools BOS and padding too while it trains.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .run.loop import run_stage
+from .run.memory import MOST
 from .run.stage import Progress
 from .weights.loading import load_backbone_for_training
 from .weights.saving import save_result
@@ -61,6 +62,9 @@ class SimCSE(StageOptions):
     learning_rate: float = field(default=3e-5, metadata={"help": "peak learning rate"})
     max_length: int = field(default=128, metadata={"help": "longest text in tokens; cut there"})
     temperature: float = field(default=0.05, metadata={"help": "cosines are divided by it"})
+    skip_duplicates: bool = field(
+        default=True, metadata={"help": "leave out negatives that are the same text"}
+    )
     attention_dropout: float = field(
         default=0.3, metadata={"help": "dropout on attention weights while training"}
     )
@@ -89,7 +93,7 @@ class _Stage:
     name = "simcse"
 
     def __init__(self, options: SimCSE) -> None:
-        self._options = options
+        self._options, self.budget = options, options.batch_tokens or MOST
         self._trained = load_backbone_for_training(options, MNTP_RECIPE)
         self._encoding = Encoding(
             self._trained.backbone,
@@ -115,14 +119,18 @@ class _Stage:
         options = self._options
         found = self._trained.rows(batch, "document", None, options.max_length) * 2
         rows, starts = [row.ids for row in found], [row.start for row in found]
+        seen: dict[tuple[int, ...], int] = {}
+        texts = [seen.setdefault(tuple(ids), len(seen)) for ids in rows[: len(batch)]]
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             first, second = normalize(vectors, dim=-1).chunk(2)
             targets = torch.arange(len(first), device=vectors.device)
-            return {"loss": info_nce(first, second, targets, temperature=options.temperature)}
+            numbers = torch.tensor(texts, device=vectors.device)
+            equal = numbers[:, None] == numbers if options.skip_duplicates else None
+            found = info_nce(first, second, targets, temperature=options.temperature, known=equal)
+            return {"loss": found}
 
-        budget = options.batch_tokens
-        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=budget)
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=self.budget)
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
@@ -133,8 +141,7 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        options = self._options
-        return encode_texts(model, self._trained, texts, role, budget=options.batch_tokens)
+        return encode_texts(model, self._trained, texts, role, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from ...records.sources import Source, sources_of
 from ..filters.consistency import embed_queries
 from .candidates import Candidates, WatchMining, dense, lexical
 from .pool import Pool, read_corpus
+from .scores import teacher_scores
 
 if TYPE_CHECKING:
     from ...encoder import Encoder
@@ -107,6 +109,7 @@ def mine(
     options: Mining | None = None,
     *,
     corpus: Sequence[Path] = (),
+    scores: bool = False,
     watch: WatchMining = lambda what, done, total: None,
 ) -> Mined:
     """Write pairs with negatives, one file per source, for the contrastive stage.
@@ -119,6 +122,8 @@ def mine(
         options: Which negatives are mined.
         corpus: Files of passages, or directories in BEIR's form. The positives of all pairs are
             candidates too, and the only ones if there is no corpus.
+        scores: Whether rows get the encoder's cosines, in `pos_scores` and `neg_scores`, from which
+            another model learns (`Contrastive.distillation`).
         watch: Told how far it is.
 
     Returns:
@@ -126,8 +131,11 @@ def mine(
 
     Raises:
         OSError: a file is missing, or the output cannot be written.
-        ValueError: rows that do not fit, an output that holds files, or a corpus too small.
+        ValueError: rows that do not fit, an output that holds files, a corpus too small, or scores
+            without an encoder.
     """
+    if scores and encoder is None:
+        raise ValueError("scores=True needs an encoder: BM25's scores are no teacher")
     started = time.monotonic()
     options = options or Mining()
     sources = sources_of(data)
@@ -150,7 +158,13 @@ def mine(
     full, none = sizes[options.negatives], sizes[0]
     short, seconds = len(pairs) - full - none, time.monotonic() - started
     mined = Mined(len(pairs), len(pool.texts), full, short, none, refused, seconds)
-    rows = [(name, pair, found) for (name, pair), found in zip(named, chosen, strict=True)]
+    taught: Iterable[Any] = repeat(())
+    if scores and encoder is not None:
+        taught = teacher_scores(encoder, pairs, chosen)
+    rows = [
+        (name, pair, negatives, given)
+        for (name, pair), negatives, given in zip(named, chosen, taught, strict=False)
+    ]
     _write(output, rows, _about(mined, options, encoder))
     return mined
 
@@ -245,7 +259,7 @@ def _highest(positive: float, options: Mining) -> float:
     return highest
 
 
-def _line(example: Example, negatives: list[str]) -> str:
+def _line(example: Example, negatives: list[str], scores: Sequence[list[float]]) -> str:
     """A row as a line of training data; a document's instruction stands beside its text."""
     inner = example.document_instruction
 
@@ -260,6 +274,7 @@ def _line(example: Example, negatives: list[str]) -> str:
         "source": example.source,
     }
     given = {name: value for name, value in row.items() if value is not None}
+    given |= dict(zip(("pos_scores", "neg_scores"), scores, strict=False))
     return json.dumps(given, ensure_ascii=False) + "\n"
 
 
@@ -270,13 +285,13 @@ def _about(mined: Mined, options: Mining, encoder: Encoder | None) -> dict[str, 
 
 
 def _write(
-    output: Path, rows: Iterable[tuple[str, Example, list[str]]], about: Mapping[str, Any]
+    output: Path, rows: Iterable[tuple[str, Example, list[str], Any]], about: Mapping[str, Any]
 ) -> None:
     """Write rows that have negatives, one file per source, and mining.json."""
     lines: dict[str, list[str]] = {}
-    for name, example, negatives in rows:
+    for name, example, negatives, scores in rows:
         if negatives:
-            lines.setdefault(name, []).append(_line(example, negatives))
+            lines.setdefault(name, []).append(_line(example, negatives, scores))
     output.mkdir(parents=True, exist_ok=True)
     for name, found in lines.items():
         (output / f"{name}.jsonl").write_text("".join(found), encoding="utf-8")

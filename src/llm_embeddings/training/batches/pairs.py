@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from ...model import Model
 from ...recipe import Role
@@ -31,16 +34,24 @@ def choose(
     """
     pairs = []
     for example in examples:
-        drawn: list[str] = []
+        count, drawn = len(example.positives), list[int]()
         while example.negatives and len(drawn) < negatives:
             missing = min(negatives - len(drawn), len(example.negatives))
-            drawn += rng.sample(example.negatives, missing)
+            drawn += rng.sample(range(len(example.negatives)), missing)
+        positive = rng.choice(range(count))
+        scores = (
+            [example.scores[place] for place in (positive, *(count + n for n in drawn))]
+            if example.scores
+            else []
+        )
         pairs.append(
             Pair(
                 example.query,
-                (rng.choice(example.positives), *drawn),
+                (example.positives[positive], *(example.negatives[place] for place in drawn)),
                 instruction if example.instruction is None else example.instruction,
                 example.document_instruction or "",
+                example.positives,
+                tuple(scores),
             )
         )
     return pairs
@@ -70,10 +81,27 @@ def targets_of(pairs: Sequence[Pair]) -> list[int]:
     return found
 
 
-def text_numbers(pairs: Sequence[Pair]) -> list[int]:
-    """A number for each passage of all pairs; passages with equal texts have equal numbers."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(text, len(numbers)) for pair in pairs for text in pair.passages]
+def known_answers(pairs: Sequence[Pair]) -> torch.Tensor:
+    """Which passages are known to answer which queries, by their texts alone.
+
+    A query is answered by all positives of its row of data, and by those of all rows of the batch
+    with the same query and instruction. Its own positive is among them.
+
+    Returns:
+        `[queries, passages]`, bool, on the CPU.
+    """
+    answers: dict[tuple[str, str | None], set[str]] = {}
+    for pair in pairs:
+        found = answers.setdefault((pair.query, pair.instruction), set())
+        found.update(pair.positives, pair.passages[:1])
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(text for pair in pairs for text in pair.passages):
+        places.setdefault(text, []).append(place)
+    known = torch.zeros(len(pairs), sum(len(pair.passages) for pair in pairs), dtype=torch.bool)
+    for row, pair in enumerate(pairs):
+        for text in answers[pair.query, pair.instruction]:
+            known[row, places.get(text, [])] = True
+    return known
 
 
 def _rows(
@@ -103,12 +131,16 @@ class Pair:
         passages: Texts: the positive, then the hard negatives.
         instruction: Instruction of the query; None = the recipe's default, "" = none.
         document_instruction: Instruction of the passages; "" = none.
+        positives: All texts that the data have as answers to the query.
+        scores: What a teacher gives each of the passages; () = there is none.
     """
 
     query: str
     passages: tuple[str, ...]
     instruction: str | None
     document_instruction: str
+    positives: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +149,28 @@ class Lengths:
 
     query: int | None = None
     passage: int | None = None
+
+
+class FalseNegatives:
+    """Measures negatives that are answers, for runs that train them as their source did."""
+
+    def __init__(self) -> None:
+        """Nothing is measured yet."""
+        self._warned = False
+
+    def share(self, pairs: Sequence[Pair], *, warn: bool = True) -> float:
+        """The share of a batch's negatives that answer the query they are set against.
+
+        The first time that there are any, it is warned of, unless `warn` is off.
+        """
+        known = known_answers(pairs)
+        found = int(known.sum() - len(known)) / max(known.numel() - len(known), 1)
+        if found and warn and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{found:.2%} of the negatives of a batch answer the query that they are set "
+                "against (equal queries or positives), and are trained as negatives as the "
+                "preset's source did: skip_duplicates=True leaves them out",
+                stacklevel=2,
+            )
+        return found

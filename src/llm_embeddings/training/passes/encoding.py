@@ -89,7 +89,10 @@ class Encoding(torch.nn.Module):
         self.backbone, self.recipe, self.head = backbone, recipe, head
         self._kernel, self._dropout = kernel, attention_dropout
         for module in backbone.modules():
-            if hasattr(module, "attention_dropout"):
+            found = getattr(module, "attention_dropout", None)
+            if isinstance(found, torch.nn.Dropout):  # Falcon, Bloom
+                found.p = attention_dropout
+            elif found is not None:
                 setattr(module, "attention_dropout", attention_dropout)  # noqa: B010
 
     def forward(

@@ -26,6 +26,7 @@ def write_card(
     *,
     updates: int,
     output: Path,
+    adapters: str | None = None,
 ) -> None:
     """Write README.md and provenance.json.
 
@@ -35,6 +36,7 @@ def write_card(
         options: The stage's options.
         updates: How many updates the run had.
         output: The run's folder, which holds its metrics.
+        adapters: What has an adapter and what has none, in words; None = there are none.
     """
     saved = sidecar.read(directory)
     assert saved is not None, "a stage saves its recipe"
@@ -42,7 +44,7 @@ def write_card(
         "stage": stage.name,
         "model": options.model,
         "updates": updates,
-        "facts": dict(stage.facts()),
+        "facts": {**stage.facts(), **({} if adapters is None else {"adapters": adapters})},
         "options": options.to_dict(),
         "versions": versions(),
         "metrics": _last_metrics(output / METRICS),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...checkpoint.files import read_json
 from ...storage.files import sync, sync_directory
+from ..options import StageOptions
 from .stage import TrainingError
 
+_Options = TypeVar("_Options", bound=StageOptions)
 FOLDER = "checkpoints"
 STATE = "checkpoint.json"
 METRICS = "metrics.jsonl"
@@ -34,6 +37,18 @@ _FREE = frozenset(
         "show_progress",
     }
 )
+# What runs of versions without the option did.
+_ABSENT: Mapping[str, Any] = {
+    "skip_duplicates": False,
+    "router_weight": 0.0,
+    "chat_format": None,
+    "distillation": None,
+    "teacher_temperature": 1.0,
+    "distillation_weight": 1.0,
+    "contrastive_weight": 1.0,
+}
+# The layers that got adapters by default before all did.
+_NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Files without which nothing loads the folder as a model.
 _MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
 
@@ -66,18 +81,51 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
             )
         return None
     options = json.loads(json.dumps(options))  # tuples are lists there
-    before = read_json(found / STATE)["options"]
+    before = options_of(found)
+    before = {name: options[name] for name in _ABSENT.keys() & options} | {**before}
+    free = _FREE | _end_of_run(options, step_of(found))
     other = [
         f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
-        for name in sorted({*before, *options} - _FREE)
+        for name in sorted({*before, *options} - free)
         if before.get(name) != options.get(name)
     ]
     if other:
         raise ValueError(
             f"cannot resume {found}: {'; '.join(other)}. Resume with the options it was started "
-            "with, or start anew in another folder"
+            "with (max_steps may be raised where schedule_steps or a constant schedule leave the "
+            "learning rates as they were), or start anew in another folder"
         )
     return found
+
+
+def _end_of_run(options: Mapping[str, Any], done: int) -> frozenset[str]:
+    """The options that say when a run ends, where nothing else depends on them."""
+    planned = options["schedule_steps"] is not None
+    steady = options["schedule"] == "constant" and not 0 < options["warmup"] < 1
+    longer = options["max_steps"] is None or options["max_steps"] >= done
+    return frozenset({"max_steps", "epochs"} if longer and (planned or steady) else ())
+
+
+def options_of(checkpoint: Path) -> Mapping[str, Any]:
+    """The options of the run that wrote a checkpoint, as JSON-ready values."""
+    options: Mapping[str, Any] = read_json(checkpoint / STATE)["options"]
+    return options
+
+
+def as_begun(options: _Options) -> _Options:
+    """The options of a run, where it goes on as it was begun by a version that lacked some."""
+    checkpoint = newest(options.output) if options.resume else None
+    before = {} if checkpoint is None else options_of(checkpoint)
+    named = tuple((before.get("lora") or {}).get("targets", ()))
+    if options.lora is not None and not options.lora.targets and named == _NAMED_LAYERS:
+        lora = dataclasses.replace(options.lora, targets=named)
+        options = dataclasses.replace(options, lora=lora)
+    absent: dict[str, Any] = {
+        name: value
+        for name, value in _ABSENT.items()
+        if before and name not in before and hasattr(options, name)
+    }
+    return dataclasses.replace(options, **absent)
 
 
 def newest(output: Path) -> Path | None:

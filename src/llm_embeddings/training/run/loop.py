@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
-from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...evaluation.own import evaluate
-from ...faces import require
 from ..options import StageOptions
-from . import checkpoints, state
+from ..weights.lora import coverage
+from . import checkpoints, memory, processes, state
 from .card import write_card
 from .metrics import MetricsWriter
 from .stage import Batch, Stage, TrainingError
@@ -44,26 +44,62 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
         ValueError: the output folder is not empty, or another run's; options that do not fit.
     """
     output = options.output
+    options = checkpoints.as_begun(options)
     resumed = checkpoints.check_output(output, options.to_dict(), resume=options.resume)
     stage = make_stage(options)
     total = updates_of(options, stage.updates)
-    accelerator = _accelerator(options)
+    accelerator = processes.make_accelerator(options)
+    processes.check_strategy(accelerator, stage.model, options)
     accelerator.wait_for_everyone()
     output.mkdir(parents=True, exist_ok=True)
     skeleton = state.skeleton_of(accelerator, stage.model)
+    encoding: Any = getattr(stage.model, "encoding", stage.model)
+    adapters = None if options.lora is None else coverage(encoding.backbone)
+    remarks = [adapters or ""]
+    if options.batch_tokens is None:
+        stage.budget, note = _budget(stage, options, accelerator, resumed)
+        remarks.append(note)
+        options = dataclasses.replace(options, batch_tokens=stage.budget)
     model, optimizer = accelerator.prepare(stage.model, _optimizer(stage.model, options))
     trainer = _Trainer(stage, options, accelerator, model, optimizer, total)
     first = trainer.resume(resumed)
     with MetricsWriter(options, total, first, visible=accelerator.is_main_process) as metrics:
+        for remark in remarks:
+            metrics.tell(remark)
         last = trainer.train(first, metrics)
     with state.whole(accelerator, model, skeleton) as trained:
         if accelerator.is_main_process:
             checkpoints.check_space(output, state.result_bytes(trained))
             with checkpoints.result_folder(output) as partial:
                 stage.save(trained, partial)
-                write_card(partial, stage, options, updates=last, output=output)
+                write_card(partial, stage, options, updates=last, output=output, adapters=adapters)
     accelerator.wait_for_everyone()
     return output
+
+
+def _budget(
+    stage: Stage[Batch], options: StageOptions, accelerator: Accelerator, resumed: Path | None
+) -> tuple[int, str]:
+    """Tokens per pass, the same on every process, and a remark about them.
+
+    A run that goes on keeps those it had, as dropout depends on what shares a pass.
+    """
+    before = None if resumed is None else checkpoints.options_of(resumed).get("batch_tokens")
+    if before is not None:
+        return int(before), ""
+    free = memory.free_bytes(accelerator.device)
+    if free is None:
+        return memory.MOST, ""
+    if accelerator.device.type == "cpu":
+        free //= accelerator.num_processes
+    stage.model.train()
+    with accelerator.autocast():
+        fitting = memory.fitting_tokens(
+            stage.model, free=free, checkpointing=options.gradient_checkpointing
+        )
+    each: Any = accelerator.gather(torch.tensor([fitting], device=accelerator.device))
+    chosen = int(each.min())
+    return chosen, f"{chosen:,} tokens per pass, by {free / 1e9:.1f} GB of free memory"
 
 
 def updates_of(options: StageOptions, available: int | None) -> int | None:
@@ -152,8 +188,10 @@ class _Trainer(Generic[Batch]):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         progress = self.stage.update(self.accelerator, self.model, batch)
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        norm = self.accelerator.clip_grad_norm_(trained, options.max_grad_norm or math.inf)
+        # All parameters: by these, and no others, accelerate knows a model of FSDP, and asks it for
+        # the norm over all shards.
+        weights = list(self.model.parameters())
+        norm = self.accelerator.clip_grad_norm_(weights, options.max_grad_norm or math.inf)
         size = 0.0 if norm is None else float(norm)  # DeepSpeed clips by itself
         for name, value in {**progress.losses, "gradient norm": size}.items():
             if not math.isfinite(value):
@@ -203,32 +241,13 @@ class _Trainer(Generic[Batch]):
             if main
             else nullcontext(partial) as partial
         ):
+            self.accelerator.wait_for_everyone()  # none writes before the folder is there
             if main or state.is_sharded(self.accelerator):
                 state.save_state(self.accelerator, self.model, self.optimizer, partial)
             self.accelerator.wait_for_everyone()
         if main:
             checkpoints.prune(output, self.options.keep)
         self.accelerator.wait_for_everyone()
-
-
-def _compute_dtype(options: StageOptions, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: the one asked for; by "auto", bfloat16 where it pays."""
-    if options.dtype != "auto":
-        return torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
-    fast = bfloat16_pays() if device.type == "cpu" else device.type == "cuda"
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _accelerator(options: StageOptions) -> Accelerator:
-    """The processes of the run, with the dtype of its matrix products."""
-    accelerate = require("accelerate", "training needs accelerate", extra="train")
-    from accelerate.state import AcceleratorState
-
-    half = _compute_dtype(options, torch.device(default_device())) == torch.bfloat16
-    # A stage before this one in the same process may have had another precision.
-    AcceleratorState._reset_state()
-    accelerator: Accelerator = accelerate.Accelerator(mixed_precision="bf16" if half else "no")
-    return accelerator
 
 
 def _optimizer(model: torch.nn.Module, options: StageOptions) -> torch.optim.Optimizer:

@@ -67,6 +67,11 @@ class MetricsWriter:
             if thing is not None:
                 thing.close()
 
+    def tell(self, remark: str) -> None:
+        """Print a remark, if there is one and a bar is shown."""
+        if remark and self._bar is not None:
+            self._bar.write(remark)
+
     def update(self, step: int, progress: Progress, *, rate: float, norm: float) -> None:
         """Count in update number `step`, from 1, with its learning rate and gradient norm."""
         self._waiting.append((progress, norm))

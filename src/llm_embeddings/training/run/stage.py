@@ -41,11 +41,13 @@ class Stage(Protocol[Batch]):
         name: The stage's name: "mntp", "simcse", "contrastive", "llara" or "grit".
         model: The module that the loop prepares; its parameters with `requires_grad` are trained.
         updates: How many batches the data has; None = without end.
+        budget: Tokens per pass of one process; the loop sets it where the options do not.
     """
 
     name: str
     model: torch.nn.Module
     updates: int | None
+    budget: int
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Global batches from update number `start` on (the first is 0).

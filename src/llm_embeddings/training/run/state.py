@@ -33,15 +33,20 @@ def result_bytes(model: torch.nn.Module) -> int:
 
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether no process holds all weights (FSDP, DeepSpeed)."""
-    return str(accelerator.distributed_type).rsplit(".", 1)[-1] in {"FSDP", "DEEPSPEED"}
+    return _kind(accelerator) in {"FSDP", "DEEPSPEED"}
 
 
 def save_state(
     accelerator: Accelerator, model: torch.nn.Module, optimizer: Any, directory: Path
 ) -> None:
     """Write weights and optimizer into a folder; called by every process if weights are sharded."""
-    if is_sharded(accelerator):
+    if _kind(accelerator) == "DEEPSPEED":
         accelerator.save_state(str(directory / _SHARDED))
+        return
+    if is_sharded(accelerator):
+        from torch.distributed.checkpoint.state_dict_saver import save
+
+        save(_shards(model, optimizer), checkpoint_id=directory / _SHARDED)
         return
     from safetensors.torch import save_file
 
@@ -57,10 +62,13 @@ def load_state(
     """Read what `save_state` wrote, on every process.
 
     Raises:
-        ValueError: the weights are not those of this model.
+        ValueError: the weights are not those of this model, or an earlier version wrote them.
     """
-    if is_sharded(accelerator):
+    if _kind(accelerator) == "DEEPSPEED":
         accelerator.load_state(str(directory / _SHARDED))
+        return
+    if is_sharded(accelerator):
+        _load_shards(model, optimizer, directory / _SHARDED)
         return
     from safetensors.torch import load_file
 
@@ -75,6 +83,48 @@ def load_state(
             weight.copy_(tensors[name])
     stored = torch.load(directory / _OPTIMIZER, map_location="cpu", weights_only=True)
     optimizer.load_state_dict(stored)
+
+
+def _shards(model: torch.nn.Module, optimizer: Any) -> dict[str, Any]:
+    """What each process has of the trained weights, and of the optimizer's moments.
+
+    By torch's own functions: accelerate brings back no moments of FSDP1.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+    options = StateDictOptions(ignore_frozen_params=True)
+    weights, moments = get_state_dict(model, optimizer.optimizer, options=options)
+    return {"model": weights, "optimizer": moments}
+
+
+def _load_shards(model: torch.nn.Module, optimizer: Any, directory: Path) -> None:
+    """Read what `_shards` gave.
+
+    Raises:
+        ValueError: the folder was written by another version, or is one of another model.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    if not (directory / ".metadata").is_file():
+        raise ValueError(
+            f"{directory} was written by an earlier version: go on with that one, or start anew"
+        )
+    shards = _shards(model, optimizer)
+    try:
+        load(shards, checkpoint_id=directory)
+    except CheckpointException as error:
+        raise ValueError(
+            f"{directory} is a checkpoint of another model: resume with that one"
+        ) from error
+    set_state_dict(
+        model,
+        optimizer.optimizer,
+        model_state_dict=shards["model"],
+        optim_state_dict=shards["optimizer"],
+        options=StateDictOptions(ignore_frozen_params=True, strict=False),
+    )
 
 
 def skeleton_of(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module | None:
@@ -104,7 +154,25 @@ def whole(
     if skeleton is None:
         yield accelerator.unwrap_model(model)
         return
-    state = accelerator.get_state_dict(model)
+    state = _gathered(accelerator, model)
     if accelerator.is_main_process:
         skeleton.load_state_dict(state, assign=True)
     yield skeleton
+
+
+def _gathered(accelerator: Accelerator, model: torch.nn.Module) -> Any:
+    """All weights of a sharded model by name, on the main process."""
+    if _kind(accelerator) == "DEEPSPEED":
+        return accelerator.get_state_dict(model)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    # On a CPU, weights that were moved there would share the memory that is freed after.
+    moved = accelerator.device.type != "cpu"
+    return get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=moved)
+    )
+
+
+def _kind(accelerator: Accelerator) -> str:
+    """The name of the strategy for several processes, as accelerate spells it."""
+    return str(accelerator.distributed_type).rsplit(".", 1)[-1]

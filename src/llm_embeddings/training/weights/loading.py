@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,7 @@ from ...checkpoint.loading import load
 from ...checkpoint.options import LoadOptions
 from ...model import Model
 from ...recipe import Recipe
+from ...tokens import without_foreign_bos
 from ..options import StageOptions
 from .lora import add_adapter
 
@@ -33,6 +35,9 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
     weights = "float32" if options.lora is None else options.dtype
     recipe = recipe_for(options, default)
     model, _ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
+    if recipe is default and recipe is not None:
+        fitted = without_foreign_bos(model.recipe, model.tokenizer)
+        model = replace(model, recipe=fitted)
     prepare(model)
     backbone = model.backbone
     if options.lora is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ADAPTER = "default"  # the adapter's name inside the backbone
+# Where experts lie in one matrix, PEFT takes these names for theirs, whatever else bears them.
+_EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 _PREFIX = "base_model.model."  # before every name in a file that PEFT writes
 
 
@@ -22,15 +25,32 @@ def add_adapter(backbone: PreTrainedModel, lora: LoraOptions, base: str) -> None
     """Put a new LoRA adapter on a backbone; only it is trained, in float32.
 
     Raises:
-        ValueError: none of the target layers is in the model.
+        ValueError: the backbone has no linear layer, or a target is none of them.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
 
+    layers = _linear_layers(backbone)
+    if any(weight.ndim == 3 for weight in backbone.parameters()):
+        layers = {n: each for n, each in layers.items() if n.rpartition(".")[2] not in _EXPERTS}
+    names = {name.rpartition(".")[2] for name in layers}
+    if missing := [name for name in lora.targets if name not in {*names, *layers}]:
+        raise ValueError(
+            f"lora targets={missing} names no linear layer of {type(backbone).__name__} that can "
+            f"have an adapter: {', '.join(sorted(names))}"
+        )
+    if not layers:
+        raise ValueError(
+            f"{type(backbone).__name__} has no linear layer that an adapter could be put on: train "
+            "all weights, lora=None"
+        )
+    transposed = [isinstance(layer, Conv1D) for layer in layers.values()]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works as well
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
+        target_modules=list(lora.targets) or sorted(names),
+        fan_in_fan_out=all(transposed),
         bias="none",
         base_model_name_or_path=_absolute(base),
     )
@@ -39,6 +59,36 @@ def add_adapter(backbone: PreTrainedModel, lora: LoraOptions, base: str) -> None
         weight.requires_grad_("lora_" in name)
         if "lora_" in name:
             weight.data = weight.data.float()
+
+
+def coverage(backbone: torch.nn.Module) -> str:
+    """On how many linear layers an adapter lies, and which other matrices have none, in words."""
+    from peft.tuners.lora import LoraLayer
+
+    modules = dict(backbone.named_modules())
+    adapted = {name for name, module in modules.items() if isinstance(module, LoraLayer)}
+    inside = tuple(f"{name}." for name in adapted)
+    linear = [name for name in _linear_layers(backbone) if not name.startswith(inside)]
+    left = {f"{name}.weight" for name in linear}
+    for name, weight in backbone.named_parameters():
+        module = modules[name.rpartition(".")[0]]
+        other = weight.ndim > 1 and not isinstance(module, torch.nn.Embedding)
+        if other and not name.startswith(inside):
+            left.add(name)
+    kinds = sorted({re.sub(r"\d+", "*", name).removesuffix(".weight") for name in left})
+    said = f"adapters on {len(adapted)} of {len(adapted) + len(linear)} linear layers"
+    return f"{said}; left out: {', '.join(kinds)}" if kinds else said
+
+
+def _linear_layers(backbone: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The linear layers of a backbone by name, GPT-2's `Conv1D` among them."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    }
 
 
 def merged_state(backbone: torch.nn.Module, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:

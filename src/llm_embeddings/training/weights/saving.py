@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from ...arithmetic.dtype import resolve_dtype
 from ...checkpoint import sidecar
 from ...checkpoint.files import Source, find, read_json, resolve
 from ...checkpoint.head_files import save_head
+from ...generation.chat import gritlm_template
 from ...model import Model
+from ..batches.conversations import Chat
 from ..options import StageOptions
 from .lora import merged_state, save_adapter
 
@@ -28,6 +30,7 @@ def save_result(
     *,
     head: torch.nn.Linear | None = None,
     generates: bool = False,
+    chat: Chat | None = None,
 ) -> None:
     """Write what was trained: an adapter, or whole weights with it merged; the recipe last.
 
@@ -40,6 +43,7 @@ def save_result(
         head: A language-model head to save with the weights.
         generates: Whether the result is also to generate: transformers' `AutoModelForCausalLM`
             then loads it as it loads `options.model`.
+        chat: How it was trained to converse; None = it was not.
     """
     directory.mkdir(parents=True, exist_ok=True)
     backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
@@ -50,10 +54,13 @@ def save_result(
         _save_weights(backbone, head, directory, _stored_dtype(backbone.config, root))
         if generates:
             _look_back(directory / "config.json", read_json(root / "config.json"))
+            _set_generation(directory, root, () if chat is None else chat.ends)
+    if chat is not None and chat.format == "gritlm":
+        tokenizer.chat_template = gritlm_template(tokenizer, recipe)
     tokenizer.save_pretrained(directory)
     save_head(trained.head, directory)
     named_so = recipe.replace(name=options.output.resolve().name, base=None)
-    sidecar.write(directory, sidecar.Sidecar(named_so))
+    sidecar.write(directory, sidecar.Sidecar(named_so, None if chat is None else chat.format))
 
 
 def _save_weights(
@@ -93,6 +100,23 @@ def _look_back(path: Path, before: Mapping[str, Any]) -> None:
     config = {name: value for name, value in read_json(path).items() if name not in own}
     config |= {name: before[name] for name in own[1:] if name in before}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _set_generation(directory: Path, root: Path, ends: Sequence[int]) -> None:
+    """Give a result the generation settings of the language model before training.
+
+    What transformers derives from an encoder's config has no cache, which generates many times
+    slower, and may not know all ids at which an answer ends.
+    """
+    name = "generation_config.json"
+    values = {**(read_json(root / name) or read_json(directory / name))}
+    if not read_json(root / name):
+        values.pop("use_cache", None)
+    known = values.get("eos_token_id")
+    known = [known] if isinstance(known, int) else list(known or [])
+    if wanted := [*known, *(end for end in ends if end not in known)]:
+        values["eos_token_id"] = wanted[0] if len(wanted) == 1 else wanted
+    (directory / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _stored_dtype(config: PretrainedConfig, root: Path) -> torch.dtype:

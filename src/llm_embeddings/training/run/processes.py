@@ -1,0 +1,68 @@
+"""The processes of a run: their precision, and what accelerate's configuration may ask of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...arithmetic.dtype import bfloat16_pays, default_device
+from ...faces import require
+from ..options import StageOptions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def _compute_dtype(options: StageOptions, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: the one asked for; by "auto", bfloat16 where it pays."""
+    if options.dtype != "auto":
+        return torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
+    fast = bfloat16_pays() if device.type == "cpu" else device.type == "cuda"
+    return torch.bfloat16 if fast else torch.float32
+
+
+def make_accelerator(options: StageOptions) -> Accelerator:
+    """The processes of the run, with the dtype of its matrix products."""
+    accelerate = require("accelerate", "training needs accelerate", extra="train")
+    from accelerate.state import AcceleratorState
+
+    half = _compute_dtype(options, torch.device(default_device())) == torch.bfloat16
+    # A stage before this one in the same process may have had another precision.
+    AcceleratorState._reset_state()
+    # `batch_size` says what an update is: a number of steps in the environment would only divide
+    # its gradients.
+    once = accelerate.utils.GradientAccumulationPlugin(num_steps=1)
+    accelerator: Accelerator = accelerate.Accelerator(
+        mixed_precision="bf16" if half else "no", gradient_accumulation_plugin=once
+    )
+    return accelerator
+
+
+def check_strategy(accelerator: Accelerator, model: torch.nn.Module, options: StageOptions) -> None:
+    """Make a strategy of accelerate's configuration do what the options say.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    plugin: Any = accelerator.state
+    fsdp = getattr(plugin, "fsdp_plugin", None)
+    frozen = any(not weight.requires_grad for weight in model.parameters())
+    if fsdp is not None and fsdp.fsdp_version == 1 and frozen and not fsdp.use_orig_params:
+        raise ValueError(
+            "FSDP 1 mixes trained and frozen weights only with fsdp_use_orig_params: true in "
+            "accelerate's configuration: set it, or take fsdp_version: 2"
+        )
+    deepspeed = getattr(plugin, "deepspeed_plugin", None)
+    if deepspeed is not None:
+        config = deepspeed.deepspeed_config
+        steps = config.get("gradient_accumulation_steps", 1)
+        if steps not in (1, "auto"):
+            raise ValueError(
+                f"DeepSpeed's gradient_accumulation_steps is {steps}, and batch_size says what an "
+                "update is: set it to 1 in accelerate's configuration"
+            )
+        # There is no data loader from which accelerate could read them.
+        config["train_micro_batch_size_per_gpu"] = config["gradient_accumulation_steps"] = 1
+        config["train_batch_size"] = accelerator.num_processes
+        config["gradient_clipping"] = options.max_grad_norm
