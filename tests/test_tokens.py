@@ -10,9 +10,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder, Recipe, Template, get_recipe
+from llm_embeddings.checkpoint.ends import without_foreign_bos
 from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.recipe import Role
-from llm_embeddings.tokens import tokenize, without_foreign_bos
+from llm_embeddings.tokens import tokenize
 
 ROLES: tuple[Role, ...] = ("query", "document")
 

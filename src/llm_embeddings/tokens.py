@@ -159,20 +159,6 @@ def special_id(
     return int(token_id)
 
 
-def without_foreign_bos(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recipe:
-    """A recipe for any decoder, fitted: no BOS where the tokenizer itself puts none.
-
-    Some tokenizers name a BOS that their model has never seen first (SmolLM2's `<|im_start|>`,
-    GPT-2's `<|endoftext|>`).
-    """
-    if recipe.bos is not True:
-        return recipe
-    bos = special_id(tokenizer, True, "bos")
-    backend: Any = tokenizer.backend_tokenizer
-    puts = backend.encode("x").ids[0] == bos or tokenizer.init_kwargs.get("add_bos_token") is True
-    return recipe if puts else recipe.replace(bos=False)
-
-
 def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
     """Prefix, text and suffix tokenised as one string.
 

@@ -7,11 +7,13 @@ overrules one by another in ways that change with its version. What comes out is
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ..families import e5_mistral
 from ..recipe import Recipe
+from ..tokens import special_id
 from .files import read_json
 
 _TEXT = "text"
@@ -91,6 +93,20 @@ def with_ends(recipe: Recipe, directory: Path, tokenizer: PreTrainedTokenizerFas
             "prompt's. Name it among the special tokens, or pass recipe=Recipe(...)"
         )
     return recipe.replace(bos=bos, eos=eos)
+
+
+def without_foreign_bos(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recipe:
+    """A recipe for any decoder, fitted: no BOS where the tokenizer itself puts none.
+
+    Some tokenizers name a BOS that their model has never seen first (SmolLM2's `<|im_start|>`,
+    GPT-2's `<|endoftext|>`).
+    """
+    if recipe.bos is not True:
+        return recipe
+    bos = special_id(tokenizer, True, "bos")
+    backend: Any = tokenizer.backend_tokenizer
+    puts = backend.encode("x").ids[0] == bos or tokenizer.init_kwargs.get("add_bos_token") is True
+    return recipe if puts else recipe.replace(bos=False)
 
 
 def _closes_like_e5(recipe: Recipe) -> bool:

@@ -22,13 +22,12 @@ from ..arithmetic.memory import check_memory
 from ..families import siblings
 from ..model import Model, vector_length
 from ..recipe import Recipe
-from ..tokens import without_foreign_bos
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import apply_adapters
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
-from .ends import stock_tokenizer, with_ends
+from .ends import stock_tokenizer, with_ends, without_foreign_bos
 from .files import Checkpoint, Source, check_weights, find, resolve
 from .head_files import load_head
 from .module_files import (

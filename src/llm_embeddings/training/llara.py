@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checkpoint.detect import named
+from ..checkpoint.ends import without_foreign_bos
 from ..families import llara, siblings
 from ..model import Model
 from ..recipe import Recipe, Role
 from ..records.sources import sources_of
-from ..tokens import without_foreign_bos
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.passages import WORDS, Passage, read_passages

@@ -172,8 +172,6 @@ def _by_template(
         ValueError: there is no template, it refuses the conversation, or a prompt in it is not how
             the whole conversation begins.
     """
-    from jinja2 import TemplateError
-
     if not isinstance(tokenizer.chat_template, str):
         raise ValueError(
             "the tokenizer has no chat template of its own: train in GritLM's format, "
@@ -190,7 +188,7 @@ def _by_template(
                     messages[:count], tokenize=False, add_generation_prompt=prompt
                 )
             )
-        except TemplateError as error:
+        except Exception as error:  # whatever a template raises
             raise ValueError(f"the chat template refuses a conversation: {error}") from error
 
     string = written(len(messages), prompt=False)

@@ -11,12 +11,12 @@ from ...arithmetic.dtype import default_device
 from ...checkpoint import sidecar
 from ...checkpoint.checks import prepare
 from ...checkpoint.detect import named
+from ...checkpoint.ends import without_foreign_bos
 from ...checkpoint.files import Source, find, is_adapter, read_json
 from ...checkpoint.loading import load
 from ...checkpoint.options import LoadOptions
 from ...model import Model
 from ...recipe import Recipe
-from ...tokens import without_foreign_bos
 from ..options import StageOptions
 from .lora import add_adapter
 
