@@ -37,8 +37,8 @@ def cli(tmp_path: Path, folder: Path, load_once: None, monkeypatch: pytest.Monke
 def test_command_answers_and_reuses_its_index(cli: Any) -> None:
     first = cli("notes", "when do I trim my hedge", "--top", "2")
     assert first.exit_code == 0, first.output
-    assert first.stdout.startswith("1. 0.")
-    assert "notes/garden.txt:1\n" in first.stdout
+    assert first.stdout.startswith("1. ")
+    assert "notes/garden.txt:3\n" in first.stdout  # the line, not the passage's first
     assert "2 files read" in first.stderr
     assert str(default_directory([Path("notes")])) in first.stderr
     second = cli("notes", "when do I trim my hedge", "--top", "2")

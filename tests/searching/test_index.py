@@ -14,10 +14,12 @@ from helpers import child_environment
 from helpers.searching import STORY, dump, refresh, words_to_vectors
 from numpy.typing import NDArray
 
+from llm_embeddings.ranking.fusion import SearchMode
+from llm_embeddings.searching.hits import Query
 from llm_embeddings.searching.index import Index
 from llm_embeddings.searching.places import FILE
 from llm_embeddings.searching.sources import scan
-from llm_embeddings.searching.updating import update
+from llm_embeddings.searching.updating import Changes, update
 
 
 def test_only_what_changes_is_embedded(folder: Path, directory: Path) -> None:
@@ -135,7 +137,7 @@ def test_best_is_exact_and_joins_copies(folder: Path, directory: Path) -> None:
     changes = refresh(folder, directory)
     query = words_to_vectors(["Oven heat it well."])[0]
     with Index(directory, "m", "m") as index:
-        hits, compared = index.best(query, 3, changes.files)
+        hits, compared = index.best(Query("", query, "vector"), 3, changes.files)
     texts = [text for *_, text in dump(directory) if text]
     passages = {text: words_to_vectors([text])[0] @ query for text in texts}
     assert compared == 40 + 3 + 1
@@ -143,6 +145,46 @@ def test_best_is_exact_and_joins_copies(folder: Path, directory: Path) -> None:
     assert [Path(path).name for path in sorted(hits[0].paths)] == ["copy.md", "kitchen.md"]
     assert hits[0].score >= max(passages.values())
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def found(directory: Path, changes: Changes, query: str, mode: SearchMode = "words") -> list[str]:
+    """Texts of hits."""
+    vector = words_to_vectors([query])[0]
+    with Index(directory, "m", "m") as index:
+        return [
+            hit.chunk.text for hit in index.best(Query(query, vector, mode), 9, changes.files)[0]
+        ]
+
+
+def test_words_find_names_and_are_in_step_with_the_files(folder: Path, directory: Path) -> None:
+    (folder / "codes.txt").write_text("QX-7741 is the lock.\n\n猫が好きです")
+    changes = refresh(folder, directory)
+    codes = "QX-7741 is the lock.\n\n猫が好きです"
+    assert found(directory, changes, "what is qx-7741") == [codes]
+    assert found(directory, changes, "猫") == found(directory, changes, "好き") == [codes]
+    assert found(directory, changes, "baking") == ["We bake bread."]  # by its stem
+    assert found(directory, changes, "zebra") == []
+    assert found(directory, changes, "what is qx-7741", "hybrid")[0] == codes
+    (folder / "codes.txt").write_text("A zebra.")
+    (folder / "kitchen.md").unlink()
+    changes = refresh(folder, directory)
+    assert found(directory, changes, "qx-7741") == found(directory, changes, "bread") == []
+    assert found(directory, changes, "zebra") == ["A zebra."]
+
+
+def test_a_hit_has_the_scores_of_both(folder: Path, directory: Path) -> None:
+    changes = refresh(folder, directory)
+    vector = words_to_vectors(["bread"])[0]
+    with Index(directory, "m", "m") as index:
+        hits = {
+            mode: index.best(Query("bread", vector, mode), 9, changes.files)[0]
+            for mode in ("hybrid", "vector", "words")
+        }
+    cosines = {hit.chunk.text: hit.score for hit in hits["vector"]}
+    assert {hit.chunk.text: hit.cosine for hit in hits["hybrid"]} == cosines
+    (bread,) = hits["words"]
+    assert [hit.words for hit in hits["hybrid"]] == [bread.score, 0, 0, 0]
+    assert (bread.cosine, hits["vector"][0].words) == (None, None)
 
 
 def test_another_model_is_refused_and_rebuild_obeyed(folder: Path, directory: Path) -> None:
@@ -161,7 +203,7 @@ def test_a_rebuild_meanwhile_is_noticed(folder: Path, directory: Path) -> None:
         with pytest.raises(ValueError, match="made by other"):
             index.drop([])
         with pytest.raises(ValueError, match="made by other"):
-            index.best(np.ones(64, np.float32), 1, {})
+            index.best(Query("bread", np.ones(64, np.float32)), 1, {})
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
