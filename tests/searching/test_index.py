@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +225,50 @@ def test_a_damaged_index_can_be_rebuilt(folder: Path, directory: Path) -> None:
     assert refresh(folder, directory, rebuild=True).read == 2
 
 
+def quick_vectors(texts: list[str]) -> NDArray[np.float32]:
+    return np.eye(64, dtype=np.float32)[[zlib.crc32(text.encode()) % 64 for text in texts]]
+
+
+class Interrupting:
+    """An encoder that is interrupted before a batch, and knows what it has embedded."""
+
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+        self.left = 0
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.embedded += texts
+        return quick_vectors(texts)
+
+
+def test_a_large_file_goes_on_where_it_was_interrupted(folder: Path, directory: Path) -> None:
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(1000)]
+    (folder / "large.txt").write_text("\n\n".join(paragraphs))
+    encode, draw = Interrupting(), random.Random(3)
+    interrupts, resumed = 0, []
+    while True:
+        encode.left = draw.randrange(3)
+        try:
+            changes = refresh(folder, directory, encode=encode, max_bytes=10**7)
+            break
+        except KeyboardInterrupt:
+            interrupts += 1
+            resumed.append(len(encode.embedded))
+    assert interrupts > 1
+    assert resumed == sorted(resumed)
+    assert changes.resumed > 500
+    assert len(encode.embedded) == len(set(encode.embedded)) == 1004
+    fresh = directory.with_name("fresh")
+    refresh(folder, fresh, encode=quick_vectors, max_bytes=10**7)
+    assert dump(directory) == dump(fresh)
+    with sqlite3.connect(directory / FILE) as connection:
+        assert connection.execute("SELECT count(*) FROM unfinished").fetchone() == (0,)
+    connection.close()
+
+
 INDEXER = """
 import sys, time
 from pathlib import Path
@@ -232,12 +279,12 @@ def encode(texts):
     time.sleep(0.02)
     return words_to_vectors(texts)
 
-refresh(Path(sys.argv[1]), Path(sys.argv[2]), encode=encode)
+refresh(Path(sys.argv[1]), Path(sys.argv[2]), encode=encode, max_bytes=int(sys.argv[3]))
 """
 
 
-def start(folder: Path, directory: Path) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", INDEXER, folder, directory]
+def start(folder: Path, directory: Path, most: str = "100000") -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", INDEXER, folder, directory, most]
     return subprocess.Popen(arguments, env=child_environment(), stdout=subprocess.PIPE, text=True)
 
 
@@ -266,6 +313,29 @@ def test_a_kill_keeps_what_is_finished(many: Path, directory: Path) -> None:
     fresh = directory.with_name("fresh")
     refresh(many, fresh)
     assert dump(directory) == dump(fresh)
+
+
+@pytest.mark.slow
+def test_kills_within_a_large_file_lose_a_batch_at_most(folder: Path, directory: Path) -> None:
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(1500)]
+    (folder / "large.txt").write_text("\n\n".join(paragraphs))
+    kept = 0
+    for batches in (3, 2):
+        process = start(folder, directory, "10000000")
+        assert process.stdout
+        sizes = [int(process.stdout.readline()) for _ in range(batches)]
+        process.kill()
+        sizes += map(int, process.stdout.read().split())
+        process.stdout.close()
+        process.wait()
+        with sqlite3.connect(directory / FILE) as connection:
+            (now,) = connection.execute("SELECT sum(passages) FROM unfinished").fetchone()
+        connection.close()
+        assert sum(sizes[:-1]) <= now + 4 - kept <= sum(sizes) + 4
+        kept = now
+    changes = refresh(folder, directory, max_bytes=10**7)
+    assert (changes.resumed, changes.resumed + changes.embedded) == (kept, 1500)
+    assert len(dump(directory)) == 1504
 
 
 @pytest.mark.slow

@@ -27,11 +27,12 @@ from .indexing import (
     update_index,
 )
 from .loading import with_load_options
+from .page import Served, serve_page
 
 if TYPE_CHECKING:
     from ..searching.hits import Found
 
-_INDEXES_PANEL = "Indexes"
+_INDEXES_PANEL, _PAGE_PANEL = "Indexes", "Page"
 
 _Paths = Annotated[
     list[Path] | None,
@@ -60,6 +61,17 @@ _Forget = Annotated[
         rich_help_panel=_INDEXES_PANEL,
     ),
 ]
+_Serve = Annotated[
+    bool,
+    typer.Option(
+        "--serve",
+        help="Search PATHS on a page in your browser, instead of one QUERY.",
+        rich_help_panel=_PAGE_PANEL,
+    ),
+]
+_Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="0 = any free.", rich_help_panel=_PAGE_PANEL)
+]
 
 
 @with_load_options()
@@ -80,6 +92,8 @@ def search(
     max_file_size: Megabytes = 20,
     listed: _List = False,
     forgotten: _Forget = False,
+    served: _Serve = False,
+    port: _Port = 8321,
     *,
     load: LoadOptions,
 ) -> None:
@@ -93,19 +107,26 @@ def search(
     if listed:
         _list()
         return
+    given = [*(paths or []), *([Path(query)] if query else [])]
     if forgotten:
-        _forget([*(paths or []), *([Path(query)] if query else [])], index)
+        _forget(given, index)
         return
     from ..searching.hits import Query
 
-    paths, told = searched_paths(paths or [], query), remarks()
+    told = remarks()
+    paths = given or [Path()] if served else searched_paths(paths or [], query)
     directory, found = find_files(paths, index, glob or (), max_file_size, told)
     encoder = load_encoder(model, load)
+    names = {file.path: file.shown for file in found.files}
     vector = encoder.encode_query(query, instruction, normalize=True)
     try:
         with open_index(directory, encoder, model, rebuild) as kept:
             changes = update_index(kept, found, encoder, told, column or ())
             report(changes, directory, told)
+            if served:
+                page = Served(paths, names, encoder, instruction, mode, port)
+                serve_page(kept, changes.files, page)
+                return
             hits, compared = kept.best(Query(query, vector, mode), top, changes.files)
     except KeyboardInterrupt:
         told.print("interrupted: what is finished is kept, the same command goes on from there")
@@ -114,7 +135,7 @@ def search(
         reason = f"no passage has a word of {query!r}" if compared else "there is no text to search"
         told.print(f"nothing found: {reason}", markup=False)
         raise typer.Exit(1)
-    _show(hits, {file.path: file.shown for file in found.files}, query, as_lines, context)
+    _show(hits, names, query, as_lines, context)
     if not as_lines:
         sizes = f"{count(compared, 'passage')} of {count(len(changes.files), 'file')}"
         told.print(f"{sizes} compared", style="dim")

@@ -22,8 +22,12 @@ _TOKEN = re.compile(rf"[\w{_MARKS}{_PAIRED}]+")
 
 def words(text: str) -> list[str]:
     """Tokens of a text: words in lower case, pairs of characters in scripts without spaces."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    tokens: list[str] = _TOKEN.findall(folded)
+    if not UNSPACED.search(folded):
+        return tokens
     found = []
-    for token in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()):
+    for token in tokens:
         if UNSPACED.search(token):
             found += [token[start : start + 2] for start in range(max(1, len(token) - 1))]
         else:

@@ -14,8 +14,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Control characters that text files do not have (but for tab, newlines, form feed, escape).
-_CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\b\x1b"})
+# Control characters that text files do not have; tab, newlines and a terminal's they may.
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\a\b\x1b"})
 # How the encodings of Japanese, Korean and Chinese mail begin to leave ASCII.
 _SHIFTS = re.compile(rb"\x1b\$[@AB]|\x1b\$\([CD]|\x1b\([JI]|\x1b\$\)[ACG]")
 _SHIFTING = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr")
