@@ -245,11 +245,11 @@ class Interrupting:
 
 
 def test_a_large_file_goes_on_where_it_was_interrupted(folder: Path, directory: Path) -> None:
-    paragraphs = [f"part {number} " + "word " * 150 for number in range(1000)]
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(600)]
     (folder / "large.txt").write_text("\n\n".join(paragraphs))
     encode, draw = Interrupting(), random.Random(3)
     interrupts, resumed = 0, []
-    while True:
+    for _ in range(15):
         encode.left = draw.randrange(3)
         try:
             changes = refresh(folder, directory, encode=encode, max_bytes=10**7)
@@ -259,8 +259,8 @@ def test_a_large_file_goes_on_where_it_was_interrupted(folder: Path, directory: 
             resumed.append(len(encode.embedded))
     assert interrupts > 1
     assert resumed == sorted(resumed)
-    assert changes.resumed > 500
-    assert len(encode.embedded) == len(set(encode.embedded)) == 1004
+    assert changes.resumed > 200
+    assert len(encode.embedded) == len(set(encode.embedded)) == 604
     fresh = directory.with_name("fresh")
     refresh(folder, fresh, encode=quick_vectors, max_bytes=10**7)
     assert dump(directory) == dump(fresh)
