@@ -107,9 +107,9 @@ def test_lines_around_the_best_are_shown_as_they_are(cli: Any, folder: Path) -> 
     ("editor", "wanted"),
     [
         ("vim -R", ["vim", "-R", "+3", "{}"]),
-        ("code", ["code", "--goto", "{}:3"]),
-        ("hx", ["hx", "{}:3"]),
-        ("ed", ["ed", "{}"]),
+        pytest.param("code", ["code", "--goto", "{}:3"], marks=pytest.mark.slow),
+        pytest.param("hx", ["hx", "{}:3"], marks=pytest.mark.slow),
+        pytest.param("ed", ["ed", "{}"], marks=pytest.mark.slow),
     ],
 )
 def test_the_first_hit_opens_in_an_editor(
@@ -153,6 +153,7 @@ def test_a_folder_that_has_moved_keeps_its_index(
     assert str(folder.with_name("papers")) in cli("--list").stdout
 
 
+@pytest.mark.slow
 def test_an_index_in_the_folder_is_not_searched(cli: Any) -> None:
     cli("notes", "bread", "--index", "notes/mine")
     result = cli("notes", "bread", "--json")
@@ -163,6 +164,7 @@ def test_an_index_in_the_folder_is_not_searched(cli: Any) -> None:
     }
 
 
+@pytest.mark.slow
 def test_columns_of_jsonl_are_chosen(cli: Any, folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"body": "a yak", "note": "a gnu", "url": "http://x"}\n')
     whole = cli("notes", "gnu", "--mode", "words", "--json")

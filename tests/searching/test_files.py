@@ -12,6 +12,7 @@ from llm_embeddings.searching.chunks import LIMIT, OVERLAP, chunk
 from llm_embeddings.searching.decoding import Unreadable, decode
 from llm_embeddings.searching.excerpts import excerpt, pattern, printable
 from llm_embeddings.searching.outline import Line, Section
+from llm_embeddings.searching.places import claim
 from llm_embeddings.searching.readers import Reading, read_content
 from llm_embeddings.searching.sources import scan
 
@@ -262,6 +263,11 @@ def test_the_index_is_not_searched(folder: Path) -> None:
     (folder / "idx" / "skipped.txt").write_text("text")
     found = scan([folder], max_bytes=999, index=folder / "idx")
     assert len(found.files) == 2
+    claim(folder / "another")
+    (folder / "another" / "skipped.txt").write_text("text")
+    found = scan([folder], max_bytes=999, index=folder / "idx")
+    assert len(found.files) == 2
+    assert [skip.reason for skip in found.skipped] == ["a search index: its files are not searched"]
 
 
 def test_excerpts_show_where_the_words_are() -> None:

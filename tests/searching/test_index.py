@@ -244,6 +244,7 @@ class Interrupting:
         return quick_vectors(texts)
 
 
+@pytest.mark.slow
 def test_a_large_file_goes_on_where_it_was_interrupted(folder: Path, directory: Path) -> None:
     paragraphs = [f"part {number} " + "word " * 150 for number in range(600)]
     (folder / "large.txt").write_text("\n\n".join(paragraphs))
