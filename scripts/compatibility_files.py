@@ -121,7 +121,8 @@ def write_search() -> dict[str, Any]:
     Path("notes").mkdir()
     for name, text in NOTES.items():
         Path("notes", name).write_text(text, encoding="utf-8", newline="\n")
-    arguments = ("search", "notes", QUERIES[1], "--model", "model", "--index", "search", "--json")
+    options = ("--model", "model", "--index", "search", "--json", "--mode", "vector")
+    arguments = ("search", "notes", QUERIES[1], *options)
     hits = [json.loads(line) for line in _run(*arguments).splitlines()]
     with contextlib.closing(sqlite3.connect("search/index.sqlite")) as connection, connection:
         for (path,) in connection.execute("SELECT path FROM files").fetchall():
@@ -138,7 +139,8 @@ def write_documents() -> dict[str, Any]:
     index = DocumentIndex(encoder, "documents.sqlite")
     index.add(PASSAGES[:6], ids=[f"p{number}" for number in range(6)], metadata=[{"of": "six"}] * 6)
     index.add_chunked([" ".join(PASSAGES[6:])], 60, ids=["long"], late=True)
-    hits = [[hit.id, hit.score, hit.metadata] for hit in index.search(QUERIES[0], k=20)]
+    found = index.search(QUERIES[0], k=20, mode="vector")
+    hits = [[hit.id, hit.score, hit.metadata] for hit in found]
     index.close()
     encoder.close()
     return {"hits": hits}

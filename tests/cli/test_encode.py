@@ -186,7 +186,16 @@ def test_odd_rows_come_through(encode: Encode) -> None:
         ("in.jsonl", '{"text": "a"}\n[1]\n', "line 2 is not a JSON object"),
         ("in.jsonl", '{"text": "a"}\n{"text\n', "line 2 is not JSON"),
         ("in.csv", "text,id\na,1\nb\n", "line 3 has 1 fields, the first line 2"),
-        ("in.csv", "text,text\na,1\n", "stands twice"),
+        ("in.csv", "text,text\na,1\n", "the column 'text' stands twice among text, text"),
+        ("in.csv", " text,id\na,1\n", "no column 'text'. It has: ' text', id."),
+        ("in.jsonl", '{"text": "a", "text": "b"}\n', "line 1 is not JSON: the key 'text' stands"),
+        (
+            "in.jsonl",
+            '{"text": "a"}\n' + "[" * 100_000,
+            "line 2 is not JSON that can be read: nest",
+        ),
+        ("in.jsonl", '{"text": "a"}\n{"text": "b", "x": NaN}\n', "line 2: NaN or an infinite"),
+        ("in.txt", b"one\rtwo\rthree", "in carriage returns alone"),
         ("in.txt", b"good\nbad \xe9t\xe9\n", "line 2: byte 0xe9 is not UTF-8"),
         ("in.txt", "text".encode("utf-16"), "--encoding utf-16"),
         ("in.parquet", "text", "in.parquet is not a parquet file"),
@@ -203,6 +212,51 @@ def test_mistakes_in_the_input(
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert [path.name for path in Path().iterdir()] == [name]
+
+
+def test_columns_of_parquet_keep_what_rows_hold(encode: Encode) -> None:
+    rows = [
+        '{"text": "a \\ud800", "id": 123456789012345678901234567890, "of": {"x": ["\\udc00"]}}',
+        '{"text": "b", "id": "two", "of": null, "n": NaN}',
+    ]
+    Path("in.jsonl").write_text("\n".join(rows))
+    result = encode("in.jsonl", "-o", "out.parquet")
+    assert result.exit_code == 0, result.output
+    assert "kept as text, since values are of several types: id" in result.stderr
+    first, second = read(Path("out.parquet"))[1]
+    large = "123456789012345678901234567890"
+    assert first == {"text": "a \ufffd", "id": large, "of": {"x": ["\ufffd"]}, "n": None}
+    assert (second["id"], second["of"], np.isnan(second["n"])) == ("two", None, True)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "b", "id": "two"}', "in.jsonl, line 6: column 'id' is 'two', not int64"),
+        ('{"text": "b", "id": 9999999999999999999}', "is 9999999999999999999, not int64"),
+        ('{"text": "b", "new": 1}', "line 6: the column 'new' comes only here"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(encode: Encode, row: str, message: str) -> None:
+    Path("in.jsonl").write_text("\n".join(['{"text": "a", "id": 1}'] * 4 + ["", row]))
+    result = encode("in.jsonl", "-o", "out.parquet")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "write .jsonl, or make the column text in every row" in result.stderr
+
+
+def test_a_header_without_rows_keeps_its_columns(encode: Encode) -> None:
+    Path("in.csv").write_text("id,text\n")
+    assert encode("in.csv", "-o", "out.parquet").exit_code == 0
+    assert pq.read_schema("out.parquet").names == ["id", "text", "embedding"]
+
+
+def test_a_column_that_is_there_twice_is_named(encode: Encode) -> None:
+    table = pa.table([["a"], ["b"], ["c"]], names=["text", "id", "text"])
+    pq.write_table(table, "in.parquet")
+    result = encode("in.parquet", "-o", "out.npy")
+    assert result.exit_code == 1
+    assert "the column 'text' stands twice among text, id, text: rename one" in result.stderr
 
 
 def test_other_encodings(encode: Encode, e5: Encoder) -> None:

@@ -37,8 +37,8 @@ def cli(tmp_path: Path, folder: Path, load_once: None, monkeypatch: pytest.Monke
 def test_command_answers_and_reuses_its_index(cli: Any) -> None:
     first = cli("notes", "when do I trim my hedge", "--top", "2")
     assert first.exit_code == 0, first.output
-    assert first.stdout.startswith("1. 0.")
-    assert "notes/garden.txt:1\n" in first.stdout
+    assert first.stdout.startswith("1. ")
+    assert "notes/garden.txt:3\n" in first.stdout  # the line, not the passage's first
     assert "2 files read" in first.stderr
     assert str(default_directory([Path("notes")])) in first.stderr
     second = cli("notes", "when do I trim my hedge", "--top", "2")
@@ -74,6 +74,105 @@ def test_command_speaks_json(cli: Any) -> None:
             "same_in": [],
         }.items()
     )
+
+
+def test_words_and_vectors_can_rank_alone(cli: Any) -> None:
+    def found(mode: str) -> list[Any]:
+        result = cli("notes", "hedge", "--json", "--top", "9", "--mode", mode)
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    (words,) = found("words")
+    assert (words["cosine"], words["bm25"], words["best_line"]) == (None, words["score"], 3)
+    vector, hybrid = found("vector"), found("hybrid")
+    assert [hit["cosine"] for hit in vector] == [hit["score"] for hit in vector]
+    assert {hit["path"]: hit["bm25"] for hit in vector} == dict.fromkeys(
+        ["notes/garden.txt", "notes/kitchen.md"]
+    )
+    assert hybrid[0]["text"] == words["text"]
+    assert [hit["bm25"] for hit in hybrid] == [words["bm25"], 0, 0, 0]
+    result = cli("notes", "zebra", "--mode", "words")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no passage has a word of 'zebra'" in result.stderr
+
+
+def test_lines_around_the_best_are_shown_as_they_are(cli: Any, folder: Path) -> None:
+    (folder / "code.txt").write_text("one\n\ttwo\n\n\nthe yak\nfive\nsix\n")
+    result = cli("notes", "yak", "--top", "1", "--mode", "words", "--context", "1")
+    assert result.stdout.splitlines()[1:] == ["      4  ", " >    5  the yak", "      6  five"]
+    first = cli("notes", "one two", "--top", "1", "--mode", "words", "--context", "1")
+    assert first.stdout.splitlines()[1:] == [" >    1  one", "      2      two"]
+
+
+@pytest.mark.parametrize(
+    ("editor", "wanted"),
+    [
+        ("vim -R", ["vim", "-R", "+3", "{}"]),
+        pytest.param("code", ["code", "--goto", "{}:3"], marks=pytest.mark.slow),
+        pytest.param("hx", ["hx", "{}:3"], marks=pytest.mark.slow),
+        pytest.param("ed", ["ed", "{}"], marks=pytest.mark.slow),
+    ],
+)
+def test_the_first_hit_opens_in_an_editor(
+    cli: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, editor: str, wanted: list[str]
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setenv("VISUAL", editor)
+    monkeypatch.setattr("subprocess.run", lambda command, check: ran.append(command))
+    assert cli("notes", "hedge", "--open").exit_code == 0
+    assert ran == [[part.replace("{}", str(folder / "garden.txt")) for part in wanted]]
+
+
+def test_indexes_are_listed_and_forgotten(cli: Any) -> None:
+    assert "there are no indexes" in cli("--list").stderr
+    cli("notes", "bread")
+    listed = cli("--list").stdout
+    directory = default_directory([Path("notes")])
+    assert str(Path("notes").absolute()) in listed
+    assert "2 files, 4 passages" in listed
+    assert str(directory) in listed
+    assert cli("notes", "--forget").exit_code == 0
+    assert not directory.exists()
+    again = cli("notes", "--forget")
+    assert (again.exit_code, "there is no index in" in again.stderr) == (1, True)
+    assert cli("--forget").exit_code == 2
+    outside = cli("--forget", "--index", "notes")
+    assert (outside.exit_code, Path("notes/garden.txt").exists()) == (1, True)
+
+
+def test_a_folder_that_has_moved_keeps_its_index(
+    cli: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cli("notes", "hedge", "--json")
+    folder.rename(folder.with_name("papers"))
+    monkeypatch.setattr("llm_embeddings.Encoder.encode_document", None)
+    moved = cli("papers", "hedge", "--json")
+    assert moved.exit_code == 0, moved.output
+    assert f"the index of {folder} is kept for papers" in moved.stderr
+    assert "read" not in moved.stderr
+    assert moved.stdout == first.stdout.replace("notes/", "papers/")
+    assert str(folder.with_name("papers")) in cli("--list").stdout
+
+
+@pytest.mark.slow
+def test_an_index_in_the_folder_is_not_searched(cli: Any) -> None:
+    cli("notes", "bread", "--index", "notes/mine")
+    result = cli("notes", "bread", "--json")
+    assert "skipped: notes/mine: a search index" in result.stderr
+    assert {json.loads(line)["path"] for line in result.stdout.splitlines()} == {
+        "notes/garden.txt",
+        "notes/kitchen.md",
+    }
+
+
+@pytest.mark.slow
+def test_columns_of_jsonl_are_chosen(cli: Any, folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"body": "a yak", "note": "a gnu", "url": "http://x"}\n')
+    whole = cli("notes", "gnu", "--mode", "words", "--json")
+    assert json.loads(whole.stdout)["text"] == "body: a yak\nnote: a gnu"
+    assert "fields left out: url (--column names those to read)" in whole.stderr
+    part = cli("notes", "yak", "--mode", "words", "--json", "--column", "body")
+    assert json.loads(part.stdout)["text"] == "a yak"
+    assert "1 file read, 1 passage embedded" in part.stderr
 
 
 def test_command_fits_a_narrow_terminal(cli: Any, folder: Path) -> None:

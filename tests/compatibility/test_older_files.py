@@ -60,7 +60,8 @@ def test_a_search_index(older: Older, embedded: list[str], moved: bool) -> None:
     if not moved:
         lay_out(older.folder)
     query = older.queries[1]
-    done = run("search", "notes", query, "--model", "model", "--index", "search", "--json")
+    command = ("search", "notes", query, "--model", "model", "--index", "search", "--json")
+    done = run(*command, "--mode", "vector")
     assert embedded == [query]
     assert ("2 files read, 0 passages embedded" in done.stderr) == moved, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -68,7 +69,10 @@ def test_a_search_index(older: Older, embedded: list[str], moved: bool) -> None:
     assert [hit.pop("score") for hit in found] == pytest.approx(
         [hit.pop("score") for hit in wanted], abs=2e-4
     )
-    assert found == wanted
+    assert [{name: hit[name] for name in wanted[0]} for hit in found] == wanted
+    words = run(*command, "--mode", "words")
+    assert embedded == [query] * 2
+    assert "hedge" in json.loads(words.stdout.splitlines()[0])["text"]
 
 
 def lay_out(folder: Path) -> None:
@@ -87,11 +91,13 @@ def test_a_document_index(older: Older, encoder: Encoder, embedded: list[str]) -
     index.add(older.passages[:6], ids=names, metadata=[{"of": "six"}] * 6)
     index.add_chunked([" ".join(older.passages[6:])], 60, ids=["long"], late=True)
     assert embedded == []
-    hits = index.search(older.queries[0], k=20)
+    hits = index.search(older.queries[0], k=20, mode="vector")
     assert embedded == older.queries[:1]
     wanted = older.expected["documents"]["hits"]
     assert [[hit.id, hit.metadata] for hit in hits] == [[one, facts] for one, _, facts in wanted]
     assert_close([hit.score for hit in hits], [score for _, score, _ in wanted])
+    (hit,) = index.search(older.passages[2], k=1, mode="words")
+    assert hit.text == older.passages[2]
     index.close()
 
 

@@ -17,6 +17,7 @@ from llm_embeddings.corpus import load_corpus
 from llm_embeddings.generation import Generator
 from llm_embeddings.generation.decoding import Decoding
 from llm_embeddings.rag import MODES, DocumentIndex, Reader, StateStore, late_vectors, spans_of
+from llm_embeddings.ranking.fusion import fuse
 
 TEXTS = ["Paris is the capital of France.", "Cats purr when happy.", "Rust never sleeps."]
 LENGTHS = (1, 7, 40, 150)
@@ -183,8 +184,41 @@ def test_hits_have_all_that_was_added(index: DocumentIndex) -> None:
 
 def test_scores_are_those_of_the_encoder(index: DocumentIndex, small: Encoder) -> None:
     scores = small.similarity(small.encode_query("music"), small.encode_document(TEXTS))[0]
-    found = {hit.text: hit.score for hit in index.search("music", k=3)}
+    found = {hit.text: hit.score for hit in index.search("music", k=3, mode="vector")}
     assert_close([found[text] for text in TEXTS], scores)
+
+
+def test_words_and_vectors_rank_together(index: DocumentIndex) -> None:
+    index.add(["Error QX-7741: the lock is held.", "Error QX-7742: the lock is free."], ["a", "b"])
+    query = "what does qx-7742 mean"
+    (words,) = index.search(query, k=1, mode="words")
+    assert (words.id, words.cosine, words.score) == ("b", None, words.words)
+    both = index.search(query, k=9)
+    assert both[0].id == "b"
+    cosines = {hit.id: hit.score for hit in index.search(query, k=9, mode="vector")}
+    assert {hit.id: hit.cosine for hit in both} == pytest.approx(cosines, abs=1e-6)
+    scores = fuse(*(np.array([getattr(hit, leg) for hit in both]) for leg in ("cosine", "words")))
+    assert_close([hit.score for hit in both], scores)
+
+
+def test_words_are_in_step_with_the_documents(index: DocumentIndex) -> None:
+    def found(word: str) -> list[str]:
+        return [hit.id for hit in index.search(word, k=9, mode="words")]
+
+    index.add(["A zebra is striped."], ids=["paris"])
+    assert (found("zebra"), found("capital")) == (["paris"], [])
+    index.add_chunked(["one zebra. two okapi."], 11, ids=["long"])
+    assert (found("okapi"), sorted(found("zebra"))) == (["long#1"], ["long#0", "paris"])
+    index.add_chunked(["one quagga."], 11, ids=["long"])
+    index.delete(["paris"])
+    assert (found("zebra"), found("okapi"), found("quagga")) == ([], [], ["long#0"])
+
+
+def test_modes_that_cannot_be_are_named(index: DocumentIndex, small: Encoder) -> None:
+    with pytest.raises(ValueError, match="'both' is none of"):
+        index.search("x", mode="both")
+    with pytest.raises(ValueError, match="an index without faiss"):
+        DocumentIndex(small, faiss="Flat").search("x", mode="hybrid")
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW32"])
@@ -194,7 +228,7 @@ def test_faiss_finds_the_same(small: Encoder, index: DocumentIndex, factory: str
     other = DocumentIndex(small, faiss=factory)
     other.add([*TEXTS, *texts])
     for query in ("capital of France", "How do cells divide?"):
-        exact = [hit.text for hit in index.search(query, k=5)]
+        exact = [hit.text for hit in index.search(query, k=5, mode="vector")]
         assert [hit.text for hit in other.search(query, k=5)] == exact
 
 

@@ -12,7 +12,8 @@ from llm_embeddings.searching.chunks import LIMIT, OVERLAP, chunk
 from llm_embeddings.searching.decoding import Unreadable, decode
 from llm_embeddings.searching.excerpts import excerpt, pattern, printable
 from llm_embeddings.searching.outline import Line, Section
-from llm_embeddings.searching.readers import read_content
+from llm_embeddings.searching.places import claim
+from llm_embeddings.searching.readers import Reading, read_content
 from llm_embeddings.searching.sources import scan
 
 
@@ -110,17 +111,30 @@ def test_broken_html_is_read_as_far_as_it_goes() -> None:
     assert lines == ["onetwothree", "four", "five & \ufffd"]
 
 
-def test_jsonl_takes_text_or_the_longest_string() -> None:
+def test_jsonl_loses_no_text() -> None:
     data = (
-        b'{"text": "one", "note": "longer"}\n\nbad\n{"id": "7", "body": "two"}\n"three"\n{"n": 1}'
+        b'{"title": "T", "note": "more", "text": "one"}\n\nbad\n{"id": "7", "body": "two"}\n'
+        b'"three"\n{"n": 1}\n{"turns": [{"role": "user", "of": {"x": "y"}}, {"role": "bot"}], "u": "http://a"}'
     )
     document = read_content(data, "jsonl")
-    assert [(part.number, part.lines[0].text) for part in document.sections] == [
-        (1, "one"),
-        (4, "two"),
-        (5, "three"),
+    assert [(part.number, part.heading, text_of(part)) for part in document.sections] == [
+        (1, "T", "one\nnote: more"),
+        (4, "", "two"),
+        (5, "", "three"),
+        (7, "", "turns.role: user\nturns.of.x: y\nturns.role: bot"),
     ]
-    assert document.note == "2 of 5 lines without JSON text left out: 3, 6"
+    assert document.note == (
+        "2 of 6 lines without JSON text left out: 3, 6; "
+        "fields left out: id, n, u (--column names those to read)"
+    )
+    named = read_content(data, "jsonl", Reading(("u", "turns.of")))
+    assert [text_of(part) for part in named.sections] == ["turns.of.x: y\nu: http://a"]
+    with pytest.raises(Unreadable, match="with text in gone"):
+        read_content(data, "jsonl", Reading(("gone",)))
+
+
+def text_of(section: Section) -> str:
+    return "\n".join(line.text for line in section.lines)
 
 
 def pdf(*pages: str) -> bytes:
@@ -249,6 +263,11 @@ def test_the_index_is_not_searched(folder: Path) -> None:
     (folder / "idx" / "skipped.txt").write_text("text")
     found = scan([folder], max_bytes=999, index=folder / "idx")
     assert len(found.files) == 2
+    claim(folder / "another")
+    (folder / "another" / "skipped.txt").write_text("text")
+    found = scan([folder], max_bytes=999, index=folder / "idx")
+    assert len(found.files) == 2
+    assert [skip.reason for skip in found.skipped] == ["a search index: its files are not searched"]
 
 
 def test_excerpts_show_where_the_words_are() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,12 @@ from helpers import child_environment
 from helpers.searching import STORY, dump, refresh, words_to_vectors
 from numpy.typing import NDArray
 
+from llm_embeddings.ranking.fusion import SearchMode
+from llm_embeddings.searching.hits import Query
 from llm_embeddings.searching.index import Index
 from llm_embeddings.searching.places import FILE
 from llm_embeddings.searching.sources import scan
-from llm_embeddings.searching.updating import update
+from llm_embeddings.searching.updating import Changes, update
 
 
 def test_only_what_changes_is_embedded(folder: Path, directory: Path) -> None:
@@ -135,7 +140,7 @@ def test_best_is_exact_and_joins_copies(folder: Path, directory: Path) -> None:
     changes = refresh(folder, directory)
     query = words_to_vectors(["Oven heat it well."])[0]
     with Index(directory, "m", "m") as index:
-        hits, compared = index.best(query, 3, changes.files)
+        hits, compared = index.best(Query("", query, "vector"), 3, changes.files)
     texts = [text for *_, text in dump(directory) if text]
     passages = {text: words_to_vectors([text])[0] @ query for text in texts}
     assert compared == 40 + 3 + 1
@@ -143,6 +148,46 @@ def test_best_is_exact_and_joins_copies(folder: Path, directory: Path) -> None:
     assert [Path(path).name for path in sorted(hits[0].paths)] == ["copy.md", "kitchen.md"]
     assert hits[0].score >= max(passages.values())
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def found(directory: Path, changes: Changes, query: str, mode: SearchMode = "words") -> list[str]:
+    """Texts of hits."""
+    vector = words_to_vectors([query])[0]
+    with Index(directory, "m", "m") as index:
+        return [
+            hit.chunk.text for hit in index.best(Query(query, vector, mode), 9, changes.files)[0]
+        ]
+
+
+def test_words_find_names_and_are_in_step_with_the_files(folder: Path, directory: Path) -> None:
+    (folder / "codes.txt").write_text("QX-7741 is the lock.\n\n猫が好きです")
+    changes = refresh(folder, directory)
+    codes = "QX-7741 is the lock.\n\n猫が好きです"
+    assert found(directory, changes, "what is qx-7741") == [codes]
+    assert found(directory, changes, "猫") == found(directory, changes, "好き") == [codes]
+    assert found(directory, changes, "baking") == ["We bake bread."]  # by its stem
+    assert found(directory, changes, "zebra") == []
+    assert found(directory, changes, "what is qx-7741", "hybrid")[0] == codes
+    (folder / "codes.txt").write_text("A zebra.")
+    (folder / "kitchen.md").unlink()
+    changes = refresh(folder, directory)
+    assert found(directory, changes, "qx-7741") == found(directory, changes, "bread") == []
+    assert found(directory, changes, "zebra") == ["A zebra."]
+
+
+def test_a_hit_has_the_scores_of_both(folder: Path, directory: Path) -> None:
+    changes = refresh(folder, directory)
+    vector = words_to_vectors(["bread"])[0]
+    with Index(directory, "m", "m") as index:
+        hits = {
+            mode: index.best(Query("bread", vector, mode), 9, changes.files)[0]
+            for mode in ("hybrid", "vector", "words")
+        }
+    cosines = {hit.chunk.text: hit.score for hit in hits["vector"]}
+    assert {hit.chunk.text: hit.cosine for hit in hits["hybrid"]} == cosines
+    (bread,) = hits["words"]
+    assert [hit.words for hit in hits["hybrid"]] == [bread.score, 0, 0, 0]
+    assert (bread.cosine, hits["vector"][0].words) == (None, None)
 
 
 def test_another_model_is_refused_and_rebuild_obeyed(folder: Path, directory: Path) -> None:
@@ -161,7 +206,7 @@ def test_a_rebuild_meanwhile_is_noticed(folder: Path, directory: Path) -> None:
         with pytest.raises(ValueError, match="made by other"):
             index.drop([])
         with pytest.raises(ValueError, match="made by other"):
-            index.best(np.ones(64, np.float32), 1, {})
+            index.best(Query("bread", np.ones(64, np.float32)), 1, {})
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
@@ -180,6 +225,51 @@ def test_a_damaged_index_can_be_rebuilt(folder: Path, directory: Path) -> None:
     assert refresh(folder, directory, rebuild=True).read == 2
 
 
+def quick_vectors(texts: list[str]) -> NDArray[np.float32]:
+    return np.eye(64, dtype=np.float32)[[zlib.crc32(text.encode()) % 64 for text in texts]]
+
+
+class Interrupting:
+    """An encoder that is interrupted before a batch, and knows what it has embedded."""
+
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+        self.left = 0
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.embedded += texts
+        return quick_vectors(texts)
+
+
+@pytest.mark.slow
+def test_a_large_file_goes_on_where_it_was_interrupted(folder: Path, directory: Path) -> None:
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(600)]
+    (folder / "large.txt").write_text("\n\n".join(paragraphs))
+    encode, draw = Interrupting(), random.Random(3)
+    interrupts, resumed = 0, []
+    for _ in range(15):
+        encode.left = draw.randrange(3)
+        try:
+            changes = refresh(folder, directory, encode=encode, max_bytes=10**7)
+            break
+        except KeyboardInterrupt:
+            interrupts += 1
+            resumed.append(len(encode.embedded))
+    assert interrupts > 1
+    assert resumed == sorted(resumed)
+    assert changes.resumed > 200
+    assert len(encode.embedded) == len(set(encode.embedded)) == 604
+    fresh = directory.with_name("fresh")
+    refresh(folder, fresh, encode=quick_vectors, max_bytes=10**7)
+    assert dump(directory) == dump(fresh)
+    with sqlite3.connect(directory / FILE) as connection:
+        assert connection.execute("SELECT count(*) FROM unfinished").fetchone() == (0,)
+    connection.close()
+
+
 INDEXER = """
 import sys, time
 from pathlib import Path
@@ -190,12 +280,12 @@ def encode(texts):
     time.sleep(0.02)
     return words_to_vectors(texts)
 
-refresh(Path(sys.argv[1]), Path(sys.argv[2]), encode=encode)
+refresh(Path(sys.argv[1]), Path(sys.argv[2]), encode=encode, max_bytes=int(sys.argv[3]))
 """
 
 
-def start(folder: Path, directory: Path) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", INDEXER, folder, directory]
+def start(folder: Path, directory: Path, most: str = "100000") -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", INDEXER, folder, directory, most]
     return subprocess.Popen(arguments, env=child_environment(), stdout=subprocess.PIPE, text=True)
 
 
@@ -224,6 +314,29 @@ def test_a_kill_keeps_what_is_finished(many: Path, directory: Path) -> None:
     fresh = directory.with_name("fresh")
     refresh(many, fresh)
     assert dump(directory) == dump(fresh)
+
+
+@pytest.mark.slow
+def test_kills_within_a_large_file_lose_a_batch_at_most(folder: Path, directory: Path) -> None:
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(1500)]
+    (folder / "large.txt").write_text("\n\n".join(paragraphs))
+    kept = 0
+    for batches in (3, 2):
+        process = start(folder, directory, "10000000")
+        assert process.stdout
+        sizes = [int(process.stdout.readline()) for _ in range(batches)]
+        process.kill()
+        sizes += map(int, process.stdout.read().split())
+        process.stdout.close()
+        process.wait()
+        with sqlite3.connect(directory / FILE) as connection:
+            (now,) = connection.execute("SELECT sum(passages) FROM unfinished").fetchone()
+        connection.close()
+        assert sum(sizes[:-1]) <= now + 4 - kept <= sum(sizes) + 4
+        kept = now
+    changes = refresh(folder, directory, max_bytes=10**7)
+    assert (changes.resumed, changes.resumed + changes.embedded) == (kept, 1500)
+    assert len(dump(directory)) == 1504
 
 
 @pytest.mark.slow

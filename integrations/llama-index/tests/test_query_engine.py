@@ -43,6 +43,10 @@ def test_retriever_ranks_as_the_core_does(llm: GritLM, index: DocumentIndex) -> 
     found = DocumentRetriever(index, similarity_top_k=2).retrieve(QUESTION)
     hits = index.search(QUESTION, 2)
     assert [(one.node.node_id, one.score) for one in found] == [(hit.id, hit.score) for hit in hits]
+    words = DocumentRetriever(index, mode="words").retrieve(QUESTION)
+    assert [one.score for one in words] == [
+        hit.score for hit in index.search(QUESTION, 2, mode="words")
+    ]
     assert [one.node.metadata for one in found] == [hit.metadata for hit in hits]
     assert found[0].node.get_content(metadata_mode=MetadataMode.LLM) == hits[0].text
     with pytest.raises(ValueError, match="similarity_top_k=0"):

@@ -11,25 +11,28 @@ import typer
 
 from ..checkpoint.options import LoadOptions
 from .console import ModelOption, load_encoder, output, remarks
-from .loading import with_load_options
-from .search import (
+from .indexing import (
+    Columns,
     Directory,
     Glob,
     Megabytes,
+    ModeOption,
     QueryInstruction,
     Rebuild,
+    find_files,
     open_index,
     report,
     searched_paths,
     update_index,
 )
+from .loading import with_load_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..encoder import Encoder
     from ..generation import Generator
-    from ..searching.index import Found
+    from ..searching.hits import Found
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _READER_PANEL = "Answer"
@@ -76,7 +79,9 @@ def ask(
     rule: _CacheRule = "exact",
     cache_size: _CacheSize = 2.0,
     max_tokens: _MaxTokens = 256,
+    mode: ModeOption = "hybrid",
     glob: Glob = None,
+    column: Columns = None,
     model: ModelOption = None,
     instruction: QueryInstruction = None,
     index: Directory = None,
@@ -92,16 +97,12 @@ def ask(
     Example: llm-embeddings ask notes "how do I restore a backup" --model GritLM/GritLM-7B
     """
     from ..rag import Reader, StateStore
-    from ..searching.places import claim, default_directory
-    from ..searching.sources import scan
+    from ..searching.hits import Query
 
-    paths = searched_paths(paths or [], question)
-    directory = index or default_directory(paths)
+    paths, told = searched_paths(paths or [], question), remarks()
     encoder = load_encoder(model, load)
     generator = _generator(encoder)
-    size = round(max_file_size * 1e6)
-    found = scan(paths, globs=glob or (), max_bytes=size, index=directory)
-    claim(directory)
+    directory, found = find_files(paths, index, glob or (), max_file_size, told)
     store = None
     if cache != "none":
         store = StateStore(directory / "states", max_bytes=round(cache_size * 1e9))
@@ -109,18 +110,18 @@ def ask(
     vector = encoder.encode_query(question, instruction, normalize=True)
     try:
         with open_index(directory, encoder, model, rebuild) as opened:
-            changes = update_index(opened, found, encoder, remarks())
-            report(changes, directory, remarks())
-            hits, _ = opened.best(vector, top, changes.files)
+            changes = update_index(opened, found, encoder, told, column or ())
+            report(changes, directory, told)
+            hits, _ = opened.best(Query(question, vector, mode), top, changes.files)
         if not hits:
-            remarks().print("nothing found: there is no text to answer from")
+            told.print("nothing found: there is no text to answer from")
             raise typer.Exit(1)
         passages = [hit.chunk.passage for hit in hits]
         _show(reader.stream(question, passages, max_new_tokens=max_tokens))
     except KeyboardInterrupt:
-        remarks().print("interrupted: what is finished is kept")
+        told.print("interrupted: what is finished is kept")
         raise typer.Exit(130) from None
-    _cite(hits, {file.path: file.shown for file in found.files})
+    _cite(hits, {file.path: file.shown for file in found.files}, question)
 
 
 def _generator(encoder: Encoder) -> Generator:
@@ -143,16 +144,16 @@ def _show(pieces: Iterable[str]) -> None:
     sys.stdout.write("\n")
 
 
-def _cite(hits: Iterable[Found], names: dict[str, str]) -> None:
+def _cite(hits: Iterable[Found], names: dict[str, str], question: str) -> None:
     """List the passages that the answer is based on, the nearest first, by the names of files."""
     from rich.text import Text
 
-    from ..searching.excerpts import printable
+    from ..searching.excerpts import pattern, printable
+    from ..searching.lines import place_of
 
     console = output()
     console.print()
     for number, hit in enumerate(hits, 1):
-        unit = " page " if hit.kind == "pdf" else ":"
-        place = f"{printable(names[hit.paths[0]])}{unit}{hit.chunk.first}"
+        place = place_of(hit, pattern(question)).after(printable(names[hit.paths[0]]))
         heading = f"  {printable(hit.chunk.heading)}" if hit.chunk.heading else ""
         console.print(Text.assemble(f"[{number}] ", (place, "cyan"), (heading, "dim")))

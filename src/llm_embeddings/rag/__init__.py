@@ -3,11 +3,13 @@
 The reader keeps the states of documents, so that it need not read a document twice.
 """
 
+from ..ranking.fusion import SearchMode
+from .finding import Hit
 from .late import late_vectors, spans_of
 from .modes import MODES, Mode, Rule
 from .reader import Cost, Reader
 from .states import StateStore
-from .store import DocumentIndex, Hit
+from .store import DocumentIndex
 from .table import Document
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Mode",
     "Reader",
     "Rule",
+    "SearchMode",
     "StateStore",
     "late_vectors",
     "spans_of",

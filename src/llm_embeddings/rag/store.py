@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ranking.fusion import SearchMode
 from ..ranking.nearest import Nearest, check_faiss
-from .late import Span, Split, check_late, late_vectors, spans_of
-from .table import Document, Row, Table, digest_of, documents_of
+from .finding import Hit, Snapshot, check_mode
+from .late import Split, check_late, late_vectors, spans_of
+from .table import VERSION, Document, Row, Table, chunk_rows, digest_of, documents_of, span_of
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..vectors import Vectors
 
-_VERSION = "1"
 _BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Hit(Document):
-    """A document that was found.
-
-    Attributes:
-        score: Cosine similarity with the query.
-    """
-
-    score: float = 0.0
-
-
 class DocumentIndex:
-    """An index that finds documents by meaning, with any embedding model.
+    """An index that finds documents by meaning and by words, with any embedding model.
 
     With a path, each batch is committed once it is embedded, so the same call resumes an
     interrupted one. Threads may share an index.
@@ -77,7 +67,7 @@ class DocumentIndex:
         """
         check_faiss(faiss)
         facts = {
-            "version": _VERSION,
+            "version": VERSION,
             "model": encoder.fingerprint("document", document_instruction),
             "max_length": str(max_length or encoder.max_length),
         }
@@ -87,7 +77,7 @@ class DocumentIndex:
         self._document_instruction = document_instruction
         self._max_length, self._faiss = max_length, faiss
         self._lock = threading.Lock()
-        self._nearest: tuple[list[str], Nearest] | None = None
+        self._snapshot: Snapshot | None = None
 
     def __len__(self) -> int:
         """How many documents, or chunks of documents, there are."""
@@ -156,7 +146,7 @@ class DocumentIndex:
             check_late(self.encoder.recipe)
         found: list[str] = []
         for whole in documents_of(texts, ids, metadata)[1]:
-            rows = _chunks(whole, spans_of(whole.text, split), late=late)
+            rows = chunk_rows(whole, spans_of(whole.text, split), late=late)
             self._put(rows, whole if late else None, parent=whole.id)
             found.extend(row.document.id for row in rows)
         return found
@@ -185,16 +175,28 @@ class DocumentIndex:
                 raise KeyError(f"there is no document {name!r} in {self._table.name}")
         return [found[name] for name in ids]
 
-    def search(self, query: str, k: int = 4) -> list[Hit]:
-        """The `k` documents nearest to a query, best first; all, if there are fewer.
+    def search(self, query: str, k: int = 4, *, mode: SearchMode | None = None) -> list[Hit]:
+        """The `k` documents that fit a query best, best first; all, if there are fewer.
+
+        Args:
+            query: The query.
+            k: How many, at least 1.
+            mode: "vector" ranks by cosine similarity; "words" by BM25, and finds only documents
+                that share a word with the query; "hybrid" by both. None = "hybrid", or "vector"
+                in an index with `faiss`.
 
         Raises:
-            ValueError: `k` is not positive.
+            ValueError: `k` is not positive, or the mode cannot be.
         """
         if k < 1:
             raise ValueError(f"k={k} must be 1 or more")
+        mode = check_mode(mode, approximate=self._faiss is not None)
+        if mode == "words":
+            return self._current().by_words(self._table, query, None, k)
         vector = self.encoder.encode_query(query, self._query_instruction, normalize=True)
-        return self.search_vectors(vector[None], k)[0]
+        if mode == "vector":
+            return self.search_vectors(vector[None], k)[0]
+        return self._current().by_words(self._table, query, vector, k)
 
     def search_vectors(self, vectors: Vectors, k: int = 4) -> list[list[Hit]]:
         """The `k` documents nearest to each query.
@@ -214,18 +216,8 @@ class DocumentIndex:
                 f"k={k} must be 1 or more, and vectors of shape {np.shape(vectors)} [n, "
                 f"{self.encoder.dimension}]"
             )
-        with self._lock:
-            if self._nearest is None:
-                names, matrix = self._table.vectors(self.encoder.dimension)
-                self._nearest = names, Nearest(matrix, self._faiss)
-            names, nearest = self._nearest
-        found: list[list[Hit]] = []
-        for scores, places in nearest(np.asarray(vectors, np.float32), k):
-            best = [names[place] for place in places]
-            there = self._table.get(best)  # lacks those that another thread has just deleted
-            hits = [(there[i], s) for i, s in zip(best, scores.tolist(), strict=True) if i in there]
-            found.append([Hit(one.id, one.text, one.metadata, score) for one, score in hits])
-        return found
+        queries = np.asarray(vectors, np.float32)
+        return list(self._current().by_vectors(self._table, queries, k))
 
     def save(self, path: str | Path) -> None:
         """Write the whole index to a new file, which `DocumentIndex(encoder, path)` opens."""
@@ -247,7 +239,7 @@ class DocumentIndex:
         new = [row for row in rows if known.get(row.document.id) != row.digest]
         instruction = self._document_instruction
         if new and whole is not None:
-            spans = [_span(row) for row in new]
+            spans = [span_of(row) for row in new]
             vectors = late_vectors(self.encoder, whole.text, spans, instruction=instruction)
         else:
             texts = [row.document.text for row in new]
@@ -262,24 +254,15 @@ class DocumentIndex:
         self._table.put([made.get(row.document.id, row) for row in rows], parents)
         self._changed()
 
+    def _current(self) -> Snapshot:
+        """The documents as they are, their vectors in memory."""
+        with self._lock:
+            if self._snapshot is None:
+                names, numbers, matrix = self._table.vectors(self.encoder.dimension)
+                self._snapshot = Snapshot(names, numbers, matrix, Nearest(matrix, self._faiss))
+            return self._snapshot
+
     def _changed(self) -> None:
         """Drop the vectors in memory, which the next search reads again."""
         with self._lock:
-            self._nearest = None
-
-
-def _chunks(whole: Document, spans: Sequence[Span], *, late: bool) -> list[Row]:
-    """Rows of a document's chunks; with `late`, their digests depend on the whole document."""
-    context = digest_of(whole.text) if late else ""
-    rows = []
-    for number, (start, end) in enumerate(spans):
-        text = whole.text[start:end]
-        metadata = {**whole.metadata, "parent": whole.id, "start": start, "end": end}
-        digest = digest_of(f"{context} {start} {end}\n{text}") if late else digest_of(text)
-        rows.append(Row(Document(f"{whole.id}#{number}", text, metadata), whole.id, digest))
-    return rows
-
-
-def _span(row: Row) -> Span:
-    """Begin and end of a chunk in its document, in characters."""
-    return row.document.metadata["start"], row.document.metadata["end"]
+            self._snapshot = None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..inputs import check_texts
+from ..ranking import fulltext
 from ..storage.sqlite import Database, Kind, transaction
 from ..tokens import without_lone_surrogates
 from ..vectors import Vectors
@@ -27,8 +29,11 @@ _KIND = Kind(
             id TEXT PRIMARY KEY, parent TEXT NOT NULL, digest TEXT NOT NULL,
             text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL)""",
         "CREATE INDEX IF NOT EXISTS parents ON documents (parent)",
+        fulltext.SCHEMA,
     ),
 )
+# Version 1 has no index of words, and would not keep one in step.
+VERSION, _OLDER = "2", "1"
 _COLUMNS = "SELECT id, text, metadata FROM documents"
 
 
@@ -102,9 +107,39 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def chunk_rows(whole: Document, spans: Sequence[tuple[int, int]], *, late: bool) -> list[Row]:
+    """Rows of a document's chunks; with `late`, their digests depend on the whole document."""
+    context = digest_of(whole.text) if late else ""
+    rows = []
+    for number, (start, end) in enumerate(spans):
+        text = whole.text[start:end]
+        metadata = {**whole.metadata, "parent": whole.id, "start": start, "end": end}
+        digest = digest_of(f"{context} {start} {end}\n{text}") if late else digest_of(text)
+        rows.append(Row(Document(f"{whole.id}#{number}", text, metadata), whole.id, digest))
+    return rows
+
+
+def span_of(row: Row) -> tuple[int, int]:
+    """Begin and end of a chunk in its document, in characters."""
+    return row.document.metadata["start"], row.document.metadata["end"]
+
+
 def _document(row: tuple[str, str, str]) -> Document:
     name, text, metadata = row
     return Document(name, text, json.loads(metadata))
+
+
+def _remove(sql: sqlite3.Connection, numbers: Collection[int]) -> None:
+    fulltext.remove(sql, numbers)
+    sql.executemany("DELETE FROM documents WHERE rowid = ?", ((number,) for number in numbers))
+
+
+def _upgrade(sql: sqlite3.Connection, facts: Mapping[str, str]) -> dict[str, str]:
+    """Index the words of the texts that a file of version 1 holds; what it says of itself then."""
+    sql.execute(fulltext.SCHEMA)
+    fulltext.add(sql, sql.execute("SELECT rowid, text FROM documents").fetchall())
+    sql.execute("UPDATE facts SET value = ? WHERE name = 'version'", (facts["version"],))
+    return dict(facts)
 
 
 class Table:
@@ -115,7 +150,8 @@ class Table:
 
         Args:
             path: The file; None = in memory.
-            facts: What decides vectors; the same for all that are in the file.
+            facts: What decides vectors; the same for all that are in the file. "version" is
+                `VERSION`.
 
         Raises:
             ValueError: the file is no index, cannot be used, or was made with other facts.
@@ -125,6 +161,8 @@ class Table:
         with self._file.used() as sql, transaction(sql):
             sql.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
             known = dict(sql.execute("SELECT name, value FROM facts"))
+            if known == {**facts, "version": _OLDER}:
+                known = _upgrade(sql, facts)
         for name, value in facts.items():
             if known[name] != value:
                 self.close()
@@ -153,10 +191,9 @@ class Table:
         """
         with self._file.used() as sql, transaction(sql):
             names = {row.document.id for row in rows}
-            query = "SELECT id FROM documents WHERE parent = ?"
+            query = "SELECT rowid, id FROM documents WHERE parent = ?"
             old = [row for parent in parents for row in sql.execute(query, (parent,))]
-            gone = [row for row in old if row[0] not in names]
-            sql.executemany("DELETE FROM documents WHERE id = ?", gone)
+            _remove(sql, [number for number, name in old if name not in names])
             for row in rows:
                 one, facts = row.document, json.dumps(row.document.metadata)
                 if row.vector is None:
@@ -164,18 +201,22 @@ class Table:
                     sql.execute(change, (facts, one.id))
                     continue
                 vector = np.asarray(row.vector, "<f4").tobytes()
-                sql.execute(
-                    "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
+                replaced = sql.execute("SELECT rowid FROM documents WHERE id = ?", (one.id,))
+                _remove(sql, [number for (number,) in replaced.fetchall()])
+                added = sql.execute(
+                    "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                     (one.id, row.parent, row.digest, one.text, facts, vector),
                 )
+                fulltext.add(sql, [(added.lastrowid or 0, one.text)])
 
     def delete(self, ids: Iterable[str]) -> int:
         """Remove documents and chunks of documents; returns how many."""
         pairs = [(name, name) for name in ids]
         with self._file.used() as sql, transaction(sql):
-            before = sql.total_changes
-            sql.executemany("DELETE FROM documents WHERE id = ? OR parent = ?", pairs)
-            return sql.total_changes - before
+            query = "SELECT rowid FROM documents WHERE id = ? OR parent = ?"
+            gone = {number for pair in pairs for (number,) in sql.execute(query, pair)}
+            _remove(sql, gone)
+        return len(gone)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         """Documents that are there, by id."""
@@ -189,12 +230,17 @@ class Table:
             rows = sql.execute(f"{_COLUMNS} ORDER BY rowid").fetchall()
         return list(map(_document, rows))
 
-    def vectors(self, dimension: int) -> tuple[list[str], Vectors]:
-        """All ids and their vectors, `[n, dimension]`, in the order they came."""
+    def vectors(self, dimension: int) -> tuple[list[str], NDArray[np.int64], Vectors]:
+        """All ids, numbers `[n]` and vectors `[n, dimension]`, in the order they came."""
         with self._file.used() as sql:
-            rows = sql.execute("SELECT id, vector FROM documents ORDER BY rowid").fetchall()
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(-1, dimension)
-        return [row[0] for row in rows], matrix
+            rows = sql.execute("SELECT id, rowid, vector FROM documents ORDER BY rowid").fetchall()
+        matrix = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(-1, dimension)
+        return [row[0] for row in rows], np.array([row[1] for row in rows], np.int64), matrix
+
+    def words(self, query: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """BM25 of the documents with some numbers, ascending, `[n]`; 0 where no word is shared."""
+        with self._file.used() as sql:
+            return fulltext.scores(sql, query, numbers)
 
     def save(self, path: Path) -> None:
         """Copy the file; the copy is there whole or not at all."""

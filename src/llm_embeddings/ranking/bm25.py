@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +12,23 @@ from numpy.typing import NDArray
 
 from ..faces import require
 
-_TOKEN = re.compile(r"\w+")
 # Scripts without spaces between words: their tokens are pairs of characters.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+_PAIRED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+UNSPACED = re.compile(f"[{_PAIRED}]+")
+# `\w` lacks vowel signs and other marks, at which words of many scripts would break.
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
+_TOKEN = re.compile(rf"[\w{_MARKS}{_PAIRED}]+")
 
 
 def words(text: str) -> list[str]:
     """Tokens of a text: words in lower case, pairs of characters in scripts without spaces."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    tokens: list[str] = _TOKEN.findall(folded)
+    if not UNSPACED.search(folded):
+        return tokens
     found = []
-    for token in _TOKEN.findall(text.casefold()):
-        if _UNSPACED.search(token):
+    for token in tokens:
+        if UNSPACED.search(token):
             found += [token[start : start + 2] for start in range(max(1, len(token) - 1))]
         else:
             found.append(token)

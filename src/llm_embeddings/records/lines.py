@@ -80,9 +80,15 @@ def numbered_lines(
         remedy: What to do about bytes of another encoding; "{likely}" in it is that encoding.
 
     Raises:
-        ValueError: a byte that is none of the stream's encoding.
+        ValueError: a byte that is none of the stream's encoding, or a file of several lines
+            without any line feed.
     """
     for number, line in enumerate(stream, 1):
+        if number == 1 and not line.endswith("\n") and "\r" in line.rstrip("\r"):
+            raise ValueError(
+                f"{name}: its lines end in carriage returns alone, as on old Macs: convert it "
+                "(tr '\\r' '\\n' < FILE)"
+            )
         try:
             line.encode()
         except UnicodeEncodeError as error:
@@ -96,18 +102,35 @@ def numbered_lines(
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def json_object(line: str | bytes, place: str) -> dict[str, Any]:
+def json_object(line: str | bytes, place: str, *, unique: bool = False) -> dict[str, Any]:
     """What stands in a line of a file of JSON lines.
 
+    Args:
+        line: The line.
+        place: What it is called in errors.
+        unique: Refuse an object that has a key twice, of which Python keeps the last.
+
     Raises:
-        ValueError: it is not an object; `place` is named.
+        ValueError: it is not an object.
     """
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_unique if unique else None)
+    except RecursionError as error:
+        raise ValueError(f"{place} is not JSON that can be read: nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"{place} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{place} is not a JSON object but {line.strip()!r:.60}")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its keys and values, each key once."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in an object")
     return values
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from ..faces import require
+
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, with whose mark this one begins
@@ -12,8 +14,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Control characters that text files do not have (but for tab, newlines, form feed, escape).
-_CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\b\x1b"})
+# Control characters that text files do not have; tab, newlines and a terminal's they may.
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\a\b\x1b"})
+# How the encodings of Japanese, Korean and Chinese mail begin to leave ASCII.
+_SHIFTS = re.compile(rb"\x1b\$[@AB]|\x1b\$\([CD]|\x1b\([JI]|\x1b\$\)[ACG]")
+_SHIFTING = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr")
 _SAMPLE = 65536  # bytes that a guess looks at
 _ENOUGH = 32  # bytes that are not ASCII; a guess from fewer is not worth much
 
@@ -39,13 +44,21 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
         declared: The encoding that the file itself names; None = it names none.
 
     Raises:
-        Unreadable: it is not text.
+        Unreadable: it is not text, or its encoding cannot be told.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _replacing(data, encoding)
     if (position := data.find(b"\0")) >= 0:
+        if wide := _two_bytes(data):
+            return data.decode(wide), f"read as {wide}"
         raise Unreadable(f"binary (a NUL at byte {position})")
+    if _SHIFTS.search(data):
+        for encoding in _SHIFTING:
+            try:
+                return data.decode(encoding), f"read as {encoding}"
+            except UnicodeDecodeError:
+                continue
     sample = data[:_SAMPLE]
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     if controls * 50 > len(sample):
@@ -67,29 +80,65 @@ def _replacing(data: bytes, encoding: str) -> tuple[str, str]:
         return text, f"not all {name} (first at byte {error.start}): bad bytes replaced"
 
 
+def _two_bytes(data: bytes) -> str | None:
+    """UTF-16 without a mark, told by its line feeds and spaces; None = it is something else."""
+    if len(data) % 2:
+        return None
+    for encoding, zero in (("utf-16-le", 1), ("utf-16-be", 0)):
+        blanks = sum(
+            data.count(bytes([0, blank]) if zero == 0 else bytes([blank, 0])) for blank in b"\n "
+        )
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        odd = sum(not (character.isprintable() or character.isspace()) for character in text)
+        if blanks and not odd:
+            return encoding
+    return None
+
+
 def _guess(data: bytes, declared: str | None) -> tuple[str, str]:
-    """Text that is not UTF-8, and a note: read as declared, as detected, or as cp1252."""
-    for encoding in (declared, _detect(data)):
+    """Text that is not UTF-8, and a note: read as declared, as detected, or as cp1252.
+
+    Raises:
+        Unreadable: it is of a script that is not Latin, and nothing says which.
+    """
+    encodings = [declared]
+    if _is_latin(data):
+        encodings.append("cp1252")
+    else:
+        encodings.append(_detect(data))
+    for encoding in encodings:
         try:
             if encoding:
                 return data.decode(encoding), f"read as {encoding}"
         except (LookupError, UnicodeDecodeError):
             continue
-    return data.decode("cp1252", "replace"), "read as cp1252"
+    if _is_latin(data):
+        return data.decode("cp1252", "replace"), "read as cp1252"
+    raise Unreadable("its encoding cannot be told: convert it to UTF-8 (iconv)")
+
+
+def _is_latin(data: bytes) -> bool:
+    """Whether so few bytes are not ASCII that the script is Latin.
+
+    In Cyrillic or Japanese text most bytes are not ASCII.
+    """
+    high = len(data) - len(data.translate(None, bytes(range(128, 256))))
+    return high < _ENOUGH or high * 5 < len(data)
 
 
 def _detect(data: bytes) -> str | None:
-    """The encoding that charset-normalizer finds; None = there is too little to tell by.
+    """The encoding that charset-normalizer finds; None = it finds none.
 
-    In Cyrillic or Japanese text most bytes are not ASCII; where few are, the script is Latin, and
-    cp1252 is the better guess.
+    Raises:
+        Unreadable: it is not installed.
     """
-    high = len(data) - len(data.translate(None, bytes(range(128, 256))))
-    if high < _ENOUGH or high * 5 < len(data):
-        return None
     try:
-        from charset_normalizer import from_bytes
-    except ImportError:
-        return None
-    found = from_bytes(data[:_SAMPLE]).best()
+        need = "its encoding can be told by charset-normalizer"
+        normalizer = require("charset_normalizer", need, extra="search")
+    except ImportError as error:
+        raise Unreadable(str(error), passing=True) from error
+    found = normalizer.from_bytes(data[:_SAMPLE]).best()
     return found.encoding if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Words of a query that say nothing about what is looked for.
 _COMMON = frozenset(
@@ -18,6 +19,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
 
 
+def shown_line(line: str) -> str:
+    """A line as it stands, with U+FFFD for what disturbs a terminal and spaces for tabs."""
+    return _UNPRINTABLE.sub("\ufffd", line.expandtabs(4))
+
+
 def pattern(query: str) -> re.Pattern[str] | None:
     """A pattern for words that begin with a word of the query; None = the query has no words."""
     words = {word.lower() for word in re.findall(r"\w+", query)}
@@ -26,6 +32,14 @@ def pattern(query: str) -> re.Pattern[str] | None:
         return None
     stems = sorted(map(_stem, telling), key=len, reverse=True)
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, stems))})\w*", re.IGNORECASE)
+
+
+def best_line(lines: Sequence[str], words: re.Pattern[str] | None) -> int:
+    """Which of some lines has most different words of the query; the first of those that do."""
+    if words is None:
+        return 0
+    found = [len({match[0].lower() for match in words.finditer(line)}) for line in lines]
+    return found.index(max(found)) if found else 0
 
 
 def excerpt(text: str, words: re.Pattern[str] | None, length: int) -> str:

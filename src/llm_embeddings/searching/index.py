@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,50 +13,32 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.sqlite import Database, Kind, transaction
-from .chunks import LIMIT, OVERLAP, Chunk
+from ..storage.sqlite import Database, transaction
+from .chunks import Chunk
+from .hits import Found, Query, forget_words, index_words, rank
 from .places import FILE, claim
+from .schema import KIND, begin
 from .sources import File
 
-# Passages that were read or cut otherwise do not mix: raise the number when that changes.
-_FORMAT = f"1:{LIMIT}:{OVERLAP}"
 _BLOCK = 16384
-_KIND = Kind(
-    name="a search index",
-    remedy="--rebuild makes it anew",
-    tables=frozenset({"facts", "contents", "chunks", "files"}),
-    schema=(
-        "CREATE TABLE facts (key TEXT NOT NULL, maker TEXT NOT NULL)",
-        """CREATE TABLE contents (
-            id INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT NULL,
-            vectors BLOB NOT NULL, UNIQUE (hash, kind))""",
-        """CREATE TABLE chunks (
-            content INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL,
-            last INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL,
-            PRIMARY KEY (content, number)) WITHOUT ROWID""",
-        """CREATE TABLE files (
-            path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-            content INTEGER, skipped TEXT NOT NULL)""",
-    ),
-    pragmas=("auto_vacuum = FULL",),  # the file shrinks when something is dropped
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the index remembers of a file: its content's id, or why it has none."""
+    """What the index remembers of a file: its content's id, or why it has none, and its reader."""
 
     size: int
     mtime_ns: int
     content: int | None
     skipped: str
+    reader: str
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file to keep, with the vectors `[n, dim]` of its passages."""
+    """A content to keep, the files that hold it, and the vectors `[n, dim]` of its passages."""
 
-    file: File
+    files: list[File]
     digest: bytes
     kind: str
     chunks: list[Chunk]
@@ -64,13 +46,13 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A passage and its cosine with the query; `paths` are the files that hold it."""
+class Part:
+    """Vectors `[m, dim]` of passages `first` to `first + m` of a content that is not complete."""
 
-    score: float
-    paths: list[str]
+    digest: bytes
     kind: str
-    chunk: Chunk
+    first: int
+    vectors: NDArray[np.float32]
 
 
 class Index:
@@ -96,11 +78,12 @@ class Index:
             OSError: the directory cannot be written.
         """
         self._directory = directory
-        self._facts = (f"{_FORMAT}:{fingerprint}", maker)
         claim(directory)
-        self._file = Database(directory / FILE, _KIND, rebuild=rebuild)
+        self._file = Database(directory / FILE, KIND, rebuild=rebuild)
         try:
-            self._begin()
+            with self._file.used() as sql, transaction(sql):
+                self._facts = begin(sql, fingerprint, maker)
+                self._check(sql)
         except BaseException:
             self.close()
             raise
@@ -117,7 +100,7 @@ class Index:
 
     def files(self) -> dict[str, Known]:
         """All files by absolute path."""
-        query = "SELECT path, size, mtime_ns, content, skipped FROM files"
+        query = "SELECT path, size, mtime_ns, content, skipped, reader FROM files"
         with self._file.used() as sql:
             return {os.fsdecode(path): Known(*row) for path, *row in sql.execute(query)}
 
@@ -126,26 +109,60 @@ class Index:
         with self._transaction() as sql:
             content = _content(sql, digest, kind)
             if content is not None:
-                _put(sql, file, content, "")
+                _put(sql, file, content, "", kind)
             return content is not None
 
-    def add(self, entries: Iterable[Entry]) -> None:
-        """Keep files with their passages: all of them or, when something fails, none."""
+    def begun(self, digest: bytes, kind: str) -> list[NDArray[np.float32]]:
+        """Vectors `[m, dim]` of the first passages of a content that was interrupted, in parts."""
+        query = (
+            "SELECT first, passages, vectors FROM unfinished WHERE hash = ? AND kind = ? "
+            "ORDER BY first"
+        )
+        found: list[NDArray[np.float32]] = []
+        end = 0
+        with self._transaction("DEFERRED") as sql:
+            for first, passages, blob in sql.execute(query, (digest, kind)):
+                # Another process may have cut the same content elsewhere.
+                if first == end:
+                    found.append(np.frombuffer(blob, "<f2").reshape(passages, -1).astype("<f4"))
+                    end += passages
+        return found
+
+    def add(self, entries: Iterable[Entry], part: Part | None = None) -> None:
+        """Keep files with their passages: all of them or, when something fails, none.
+
+        Args:
+            entries: Contents and the files that hold them.
+            part: The vectors of some passages of a content that is not complete yet.
+        """
         with self._transaction() as sql:
             for entry in entries:
                 content = _content(sql, entry.digest, entry.kind)
-                _put(sql, entry.file, _insert(sql, entry) if content is None else content, "")
+                if content is None:
+                    content = _insert(sql, entry)
+                for file in entry.files:
+                    _put(sql, file, content, "", entry.kind)
+            if part is not None:
+                vectors = part.vectors.astype("<f2").tobytes()
+                row = (part.digest, part.kind, part.first, len(part.vectors), vectors)
+                sql.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)", row)
 
-    def skip(self, file: File, reason: str) -> None:
+    def skip(self, file: File, reason: str, kind: str) -> None:
         """Remember that a file cannot be read as it is now, and why."""
         with self._transaction() as sql:
-            _put(sql, file, None, reason)
+            _put(sql, file, None, reason, kind)
+
+    def searches(self, roots: Iterable[str]) -> None:
+        """Remember what is searched with this index."""
+        with self._transaction() as sql:
+            rows = [(os.fsencode(root),) for root in roots]
+            sql.executemany("INSERT OR IGNORE INTO roots VALUES (?)", rows)
 
     def leave_out(self, files: Iterable[tuple[File, str]]) -> None:
         """Remember files that were not looked into, and why; what is known of them stays."""
         with self._transaction() as sql:
             sql.executemany(
-                "INSERT INTO files VALUES (?, ?, -1, NULL, ?) ON CONFLICT (path) DO UPDATE SET "
+                "INSERT INTO files VALUES (?, ?, -1, NULL, ?, '') ON CONFLICT (path) DO UPDATE SET "
                 "skipped = excluded.skipped, mtime_ns = iif(content IS NULL, -1, mtime_ns)",
                 ((os.fsencode(file.path), file.size, reason) for file, reason in files),
             )
@@ -160,32 +177,26 @@ class Index:
                 "DELETE FROM contents WHERE id NOT IN "
                 "(SELECT content FROM files WHERE content IS NOT NULL)"
             )
+            forget_words(sql)
             sql.execute("DELETE FROM chunks WHERE content NOT IN (SELECT id FROM contents)")
+            # An update that comes here is complete: what was begun and is still there is of
+            # contents that no file has any more, or of another process, which has it in memory.
+            sql.execute("DELETE FROM unfinished")
 
-    def best(
-        self, query: NDArray[np.float32], top: int, files: dict[str, int]
-    ) -> tuple[list[Found], int]:
-        """The passages nearest to a query, best first, and how many were compared.
+    def best(self, query: Query, top: int, files: Mapping[str, int]) -> tuple[list[Found], int]:
+        """The passages that fit a query best, best first, and how many were compared.
 
         Args:
-            query: `[dim]`, of length 1.
+            query: The query.
             top: How many hits are wanted.
             files: Paths to search, with the ids of their contents.
         """
         paths: dict[int, list[str]] = {}
         for path, content in files.items():
             paths.setdefault(content, []).append(path)
-        compared = 0
-        best: list[tuple[float, int, int]] = []
         with self._transaction("DEFERRED") as sql:
-            for contents, numbers, vectors in _blocks(sql, paths.keys(), len(query)):
-                scores = vectors.astype(np.float32) @ query
-                compared += len(scores)
-                places = np.argsort(-scores, kind="stable")[:top]
-                rows = zip(scores[places], contents[places], numbers[places], strict=True)
-                best += [(-float(score), int(content), int(n)) for score, content, n in rows]
-                best = sorted(best)[:top]
-            return [_found(sql, *hit, paths) for hit in best], compared
+            blocks = _blocks(sql, paths.keys(), len(query.vector))
+            return rank(sql, query, blocks, top, paths)
 
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -197,13 +208,6 @@ class Index:
         with self._file.used() as sql, transaction(sql, kind):
             self._check(sql)
             yield sql
-
-    def _begin(self) -> None:
-        """Say in a new index what decides its vectors, or compare with what an old one says."""
-        with self._file.used() as sql, transaction(sql):
-            note = "INSERT INTO facts SELECT ?, ? WHERE NOT EXISTS (SELECT * FROM facts)"
-            sql.execute(note, self._facts)
-            self._check(sql)
 
     def _check(self, sql: sqlite3.Connection) -> None:
         nobody = ("", "a process that is rebuilding it")
@@ -224,7 +228,7 @@ def _blocks(
     contents: list[int] = []
     blobs: list[NDArray[np.float16]] = []
     size = 0
-    for content, blob in sql.execute("SELECT id, vectors FROM contents"):
+    for content, blob in sql.execute("SELECT id, vectors FROM contents ORDER BY id"):
         if content not in wanted:
             continue
         contents.append(content)
@@ -235,21 +239,6 @@ def _blocks(
             contents, blobs, size = [], [], 0
     if blobs:
         yield _joined(contents, blobs)
-
-
-def _found(
-    sql: sqlite3.Connection,
-    distance: float,
-    content: int,
-    number: int,
-    paths: dict[int, list[str]],
-) -> Found:
-    query = (
-        "SELECT kind, first, last, heading, text FROM chunks JOIN contents ON content = id "
-        "WHERE content = ? AND number = ?"
-    )
-    kind, *chunk = sql.execute(query, (content, number)).fetchone()
-    return Found(-distance, paths[content], kind, Chunk(*chunk))
 
 
 def _content(sql: sqlite3.Connection, digest: bytes, kind: str) -> int | None:
@@ -271,13 +260,18 @@ def _insert(sql: sqlite3.Connection, entry: Entry) -> int:
             for number, chunk in enumerate(entry.chunks)
         ),
     )
+    index_words(sql, content, entry.chunks)
+    gone = "DELETE FROM unfinished WHERE hash = ? AND kind = ?"
+    sql.execute(gone, (entry.digest, entry.kind))
     return content
 
 
-def _put(sql: sqlite3.Connection, file: File, content: int | None, skipped: str) -> None:
+def _put(
+    sql: sqlite3.Connection, file: File, content: int | None, skipped: str, reader: str
+) -> None:
     sql.execute(
-        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-        (os.fsencode(file.path), file.size, file.mtime_ns, content, skipped),
+        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+        (os.fsencode(file.path), file.size, file.mtime_ns, content, skipped, reader),
     )
 
 

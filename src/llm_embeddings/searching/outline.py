@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+_LONGEST_HEAD = 200  # characters of a table's first row that stand above each of its passages
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +16,8 @@ class Line:
     """One line of text.
 
     Attributes:
-        number: Number of the line in the file, from 1; of the page in a PDF. Several may share one.
+        number: Number of the line in the file, from 1, or of its page, slide, row, ... (see
+            `readers.UNITS`). Several may share one.
         text: The line.
     """
 
@@ -31,6 +38,34 @@ class Section:
     heading: str
     number: int
     lines: list[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """The text of one file.
+
+    Attributes:
+        sections: Its sections.
+        note: What the user should know about how it was read; may be "".
+    """
+
+    sections: list[Section]
+    note: str = ""
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text as editors count them; `str.splitlines` ends lines at more characters."""
+    return _NEWLINE.split(text)
+
+
+def notes(*parts: str) -> str:
+    """Several notes as one."""
+    return "; ".join(filter(None, parts))
+
+
+def some(numbers: Sequence[int | str], most: int = 5) -> str:
+    """The first of some numbers or names, for a note."""
+    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
 
 
 @dataclass(slots=True)
@@ -66,6 +101,25 @@ class Outline:
         if not self.sections:
             self.sections.append(Section("", number, []))
         self.sections[-1].lines.append(Line(number, text))
+
+    def table(self, title: str, rows: Iterable[tuple[int, Sequence[str]]]) -> None:
+        """Add a table, one line a row; its first row, the names of columns, heads every passage.
+
+        Args:
+            title: What stands above it; may be "".
+            rows: Numbers of rows and their cells.
+        """
+        head = ""
+        for number, cells in rows:
+            text = " | ".join(filter(None, (" ".join(cell.split()) for cell in cells)))
+            if text and not head:
+                head = textwrap.shorten(text, _LONGEST_HEAD, placeholder=" ...")
+                section = Section(" > ".join(filter(None, (title, head))), number, [])
+                self.sections.append(section)
+                if head != text:
+                    section.lines.append(Line(number, text))
+            elif text:
+                self.sections[-1].lines.append(Line(number, text))
 
     def _ends_with_text(self) -> bool:
         lines = self.sections[-1].lines

@@ -25,7 +25,7 @@ def default_directory(paths: Sequence[Path]) -> Path:
     resolved = sorted({os.path.realpath(path) for path in paths})
     digest = hashlib.sha256(b"\0".join(map(os.fsencode, resolved))).hexdigest()[:10]
     name = re.sub(r"[^\w.-]+", "-", Path(resolved[0]).name).strip("-.")[:40] or "root"
-    return _cache() / "llm-embeddings" / "search" / f"{name}-{digest}"
+    return shelf() / f"{name}-{digest}"
 
 
 def claim(directory: Path) -> None:
@@ -38,17 +38,29 @@ def claim(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     inside = sorted(path.name for path in directory.iterdir())
     tag = directory / TAG
-    found = tag.read_text(encoding="utf-8", errors="replace") if tag.is_file() else None
-    if found == _TAG_TEXT:
+    if is_index(directory):
         return
     # An empty tag is one that a process of ours is about to write, or was killed writing.
-    if inside and found != "":
+    if inside and not (tag.is_file() and not tag.stat().st_size):
         names = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
         raise ValueError(
             f"{directory} is not an index of llm-embeddings (it holds {names}): "
             "give --index a new or empty directory"
         )
     tag.write_text(_TAG_TEXT, encoding="utf-8")
+
+
+def is_index(directory: Path) -> bool:
+    """Whether a directory is marked as ours."""
+    try:
+        return (directory / TAG).read_text(encoding="utf-8", errors="replace") == _TAG_TEXT
+    except OSError:
+        return False
+
+
+def shelf() -> Path:
+    """The directory in the user's cache that holds the default indexes."""
+    return _cache() / "llm-embeddings" / "search"
 
 
 def _cache() -> Path:

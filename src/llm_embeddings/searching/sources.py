@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
+from .places import is_index
 from .readers import FORMATS
 
 # Directories without documents of the user; hidden directories are left out too.
@@ -100,6 +101,10 @@ def _walk(root: Path, index: str, skipped: list[Skipped]) -> Iterator[tuple[str,
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
+        if is_index(Path(folder)):
+            reason = "a search index: its files are not searched"
+            skipped.append(Skipped(File(_absolute(folder), folder, 0, 0), reason))
+            continue
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)

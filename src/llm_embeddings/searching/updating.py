@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from .chunks import Chunk, chunk
 from .decoding import Unreadable
-from .index import Entry, Index, Known
-from .readers import content_format, read_content
+from .index import Entry, Index, Known, Part
+from .readers import ALL, Reading, content_format, read_content
 from .sources import File, Scan, Skipped
 
-# Passages per call of the encoder and per transaction: at most these are lost by a kill.
+# Passages per call of the encoder and per transaction: at most these are lost by a kill, however
+# long the file is that they stand in.
 _BATCH = 256
 
 EncodePassages = Callable[[list[str]], NDArray[np.float32]]
@@ -28,13 +29,16 @@ class WatchUpdate:
     """Functions that are called while an update goes on, to show how far it is.
 
     Attributes:
-        done: Called with each file that has been dealt with: it is in the index, or left out.
+        done: Called with the bytes of files that have been dealt with since it was called last:
+            their text is in the index, or left out.
+        embedded: Called with the passages of a batch that is in the index.
         skipped: Called with each file that cannot be read, unless it could not last time, for the
             same reason.
         note: Called with each file that was read, but perhaps in another way than was meant.
     """
 
-    done: Callable[[File], None] = lambda file: None
+    done: Callable[[float], None] = lambda size: None
+    embedded: Callable[[list[str]], None] = lambda passages: None
     skipped: Callable[[Skipped], None] = lambda skip: None
     note: Callable[[File, str], None] = lambda file, note: None
 
@@ -50,6 +54,7 @@ class Changes:
         files: Ids of contents by path, of the files of the scan that can be searched.
         read: How many files were new or changed.
         embedded: How many passages were new.
+        resumed: How many passages an interrupted update had embedded already.
         dropped: How many files had vanished.
         skipped: All files that are left out.
         news: Those of the scan's `skipped` that were not left out for the same reason last time.
@@ -58,23 +63,35 @@ class Changes:
     files: dict[str, int] = field(default_factory=dict)
     read: int = 0
     embedded: int = 0
+    resumed: int = 0
     dropped: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     news: list[Skipped] = field(default_factory=list)
 
 
-def changed(scan: Scan, known: dict[str, Known]) -> list[File]:
-    """The files of a scan that are new or have changed since the index read them."""
+def changed(scan: Scan, known: Mapping[str, Known], reading: Reading = ALL) -> list[File]:
+    """The files of a scan that are new, or have changed since the index read them, or their reader.
+
+    Args:
+        scan: The files on disk.
+        known: What the index remembers.
+        reading: How files are read.
+    """
     return [
         file
         for file in scan.files
         if (row := known.get(file.path)) is None
         or (row.size, row.mtime_ns) != (file.size, file.mtime_ns)
+        or row.reader != reading.key(content_format(file.path))
     ]
 
 
 def update(
-    index: Index, scan: Scan, encode: EncodePassages, watch: WatchUpdate = _NOBODY
+    index: Index,
+    scan: Scan,
+    encode: EncodePassages,
+    watch: WatchUpdate = _NOBODY,
+    reading: Reading = ALL,
 ) -> Changes:
     """Embed what is new, and drop what is gone.
 
@@ -85,67 +102,120 @@ def update(
         scan: The files on disk.
         encode: Passages -> unit vectors `[n, dim]`, float32.
         watch: Told how far it is.
+        reading: How files are read.
 
     Returns:
         What was done.
     """
+    index.searches(scan.roots)
     before = index.files()
     changes = Changes(skipped=list(scan.skipped))
-    waiting = _Batch(index, encode, changes, watch.done)
-    for file in changed(scan, before):
+    waiting = _Batch(index, encode, changes, watch)
+    for file in changed(scan, before, reading):
         changes.read += 1
+        kind = content_format(file.path)
+        key = reading.key(kind)
         try:
             data = _bytes(file)
-            digest, kind = hashlib.sha256(data).digest(), content_format(file.path)
-            if index.link(file, digest, kind):
-                watch.done(file)
+            digest = hashlib.sha256(data).digest()
+            if index.link(file, digest, key):
+                watch.done(file.size)
                 continue
-            content = read_content(data, kind)
+            content = read_content(data, kind, reading)
             if content.note:
                 watch.note(file, content.note)
-            waiting.put(file, digest, kind, chunk(content.sections))
+            waiting.put(file, digest, key, chunk(content.sections))
         except Unreadable as reason:
             if file.path not in before or before[file.path].skipped != str(reason):
                 watch.skipped(Skipped(file, str(reason)))
-            index.skip(replace(file, mtime_ns=-1) if reason.passing else file, str(reason))
-            watch.done(file)
+            there = replace(file, mtime_ns=-1) if reason.passing else file
+            index.skip(there, str(reason), key)
+            watch.done(file.size)
     waiting.flush()
     _forget(index, scan, before, changes)
     _sum_up(index, scan, before, changes)
     return changes
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A content on its way into the index, and the vectors of its first passages."""
+
+    files: list[File]
+    digest: bytes
+    kind: str
+    chunks: list[Chunk]
+    vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    done: int = 0
+
+
 class _Batch:
-    """Files whose passages wait to be embedded together."""
+    """Contents whose passages wait to be embedded together."""
 
     def __init__(
-        self, index: Index, encode: EncodePassages, changes: Changes, done: Callable[[File], None]
+        self, index: Index, encode: EncodePassages, changes: Changes, watch: WatchUpdate
     ) -> None:
         self._index = index
         self._encode = encode
         self._changes = changes
-        self._done = done
-        self._files: list[tuple[File, bytes, str, list[Chunk]]] = []
+        self._watch = watch
+        self._waiting: dict[tuple[bytes, str], _Waiting] = {}
+        self._passages = 0
 
     def put(self, file: File, digest: bytes, kind: str, chunks: list[Chunk]) -> None:
-        """Add a file; embed all that wait once there are enough passages."""
-        self._files.append((file, digest, kind, chunks))
-        if sum(len(chunks) for *_, chunks in self._files) >= _BATCH:
-            self.flush()
+        """Add a file; embed as many passages as make full batches."""
+        if (same := self._waiting.get((digest, kind))) is not None:
+            same.files.append(file)
+            return
+        new = _Waiting([file], digest, kind, chunks)
+        begun = self._index.begun(digest, kind)
+        if (done := sum(map(len, begun))) <= len(chunks):
+            new.vectors, new.done = begun, done
+            self._changes.resumed += done
+        self._waiting[digest, kind] = new
+        self._passages += len(chunks) - new.done
+        while self._passages >= _BATCH:
+            self._embed()
 
     def flush(self) -> None:
-        """Embed the passages of all waiting files, and add them to the index."""
-        passages = [part.passage for *_, chunks in self._files for part in chunks]
-        if not passages:
-            return
-        vectors = self._encode(passages)
-        ends = np.cumsum([len(chunks) for *_, chunks in self._files])[:-1]
-        parts = np.split(vectors, ends)
-        self._index.add(Entry(*file, part) for file, part in zip(self._files, parts, strict=True))
+        """Embed the passages of all that wait."""
+        while self._waiting:
+            self._embed()
+
+    def _embed(self) -> None:
+        """Embed the next passages, and commit them."""
+        room, taken, passages = _BATCH, [], []
+        for content in self._waiting.values():
+            chosen = content.chunks[content.done : content.done + room]
+            taken.append((content, len(chosen)))
+            passages += [chunk.passage for chunk in chosen]
+            room -= len(chosen)
+            if content.done + len(chosen) < len(content.chunks):
+                break
+        vectors = self._encode(passages) if passages else np.empty((0, 0), np.float32)
+        ends = np.cumsum([count for _, count in taken])[:-1]
+        complete, begun, size = [], None, 0.0
+        for (content, count), part in zip(taken, np.split(vectors, ends), strict=True):
+            first, content.done = content.done, content.done + count
+            if count:
+                content.vectors.append(part)
+            size += sum(file.size for file in content.files) * count / max(1, len(content.chunks))
+            if content.done == len(content.chunks):
+                complete.append(content)
+            else:
+                begun = Part(content.digest, content.kind, first, part)
+        self._index.add(map(_entry, complete), begun)
+        self._passages -= len(passages)
         self._changes.embedded += len(passages)
-        for file, *_ in self._files:
-            self._done(file)
-        self._files.clear()
+        for content in complete:
+            del self._waiting[content.digest, content.kind]
+        self._watch.embedded(passages)
+        self._watch.done(size)
+
+
+def _entry(content: _Waiting) -> Entry:
+    vectors = np.concatenate(content.vectors)
+    return Entry(content.files, content.digest, content.kind, content.chunks, vectors)
 
 
 def _bytes(file: File) -> bytes:

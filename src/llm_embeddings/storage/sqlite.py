@@ -20,6 +20,10 @@ _CONTENTS = """
 SELECT application_id, user_version, name FROM pragma_application_id, pragma_user_version
 LEFT JOIN sqlite_master ON type = 'table' AND name NOT LIKE 'sqlite_%'
 """
+_TABLES = """
+SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
+ORDER BY sql NOT LIKE 'CREATE VIRTUAL%'
+"""
 _DAMAGED = sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT
 
 
@@ -118,8 +122,9 @@ class Database:
             for pragma in kind.pragmas:
                 execute(f"PRAGMA {pragma}")
             with transaction(self._connection):
-                for name in self._contents()[2] if rebuild else ():
-                    execute(f"DROP TABLE {name}")
+                # A virtual table takes those in which it keeps its rows with it.
+                for (name,) in execute(_TABLES).fetchall() if rebuild else ():
+                    execute(f"DROP TABLE IF EXISTS {name}")
                 if rebuild or self._is_new():
                     for statement in kind.schema:
                         execute(statement)

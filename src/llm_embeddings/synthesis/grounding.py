@@ -49,7 +49,7 @@ def read_grounding(paths: Sequence[Path], *, shortest: int = 200, output: Path) 
     """Cut documents into passages, as `llm-embeddings search` does.
 
     Args:
-        paths: Files and directories: text, Markdown, HTML, PDF, JSONL.
+        paths: Files and directories, of the formats that `search` reads.
         shortest: Characters that a passage needs.
         output: A directory that is not read, even if it lies in one of `paths`.
 

@@ -11,13 +11,13 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
-from llm_embeddings.rag import DocumentIndex
+from llm_embeddings.rag import DocumentIndex, SearchMode
 
 from .embeddings import LLMEmbeddings
 
 
 class DocumentRetriever(BaseRetriever):
-    """Documents by meaning, from an `llm_embeddings.rag.DocumentIndex`.
+    """Documents by meaning and by words, from an `llm_embeddings.rag.DocumentIndex`.
 
     Example:
         >>> retriever = DocumentRetriever.from_documents(  # doctest: +SKIP
@@ -28,12 +28,15 @@ class DocumentRetriever(BaseRetriever):
     Attributes:
         index: Holds texts, metadata and vectors; `index.add` and `index.delete` change it.
         k: How many documents to find; `invoke(query, k=...)` changes it for a call.
+        mode: What ranks them, "hybrid", "vector" or "words", as in `DocumentIndex.search`;
+            `invoke(query, mode=...)` changes it for a call.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     index: DocumentIndex = Field(repr=False)
     k: int = Field(default=4, ge=1)
+    mode: SearchMode | None = None
 
     @classmethod
     def from_documents(
@@ -43,6 +46,7 @@ class DocumentRetriever(BaseRetriever):
         *,
         path: str | Path | None = None,
         k: int = 4,
+        mode: SearchMode | None = None,
     ) -> Self:
         """Index documents, or add them to the index in a file.
 
@@ -54,6 +58,7 @@ class DocumentRetriever(BaseRetriever):
             embeddings: Whose model and instructions embed documents and queries.
             path: The index's SQLite file; None = in memory.
             k: How many documents to find.
+            mode: What ranks them.
 
         Raises:
             ValueError: some documents have an `id` and some not, or `embeddings` has
@@ -83,12 +88,17 @@ class DocumentRetriever(BaseRetriever):
             named or None,
             [document.metadata for document in documents],
         )
-        return cls(index=index, k=k)
+        return cls(index=index, k=k, mode=mode)
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        mode: SearchMode | None = None,
     ) -> list[Document]:
-        hits = self.index.search(query, self.k if k is None else k)
+        hits = self.index.search(query, self.k if k is None else k, mode=mode or self.mode)
         return [
             Document(hit.text, id=hit.id, metadata={**hit.metadata, "relevance_score": hit.score})
             for hit in hits

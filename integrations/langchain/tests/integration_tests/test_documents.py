@@ -42,14 +42,16 @@ def retriever(gritlm: Encoder) -> DocumentRetriever:
 
 def test_retriever_ranks_as_the_core_does(retriever: DocumentRetriever, gritlm: Encoder) -> None:
     scores = gritlm.similarity(gritlm.encode_query(QUESTION), gritlm.encode_document(TEXTS))[0]
-    found = retriever.invoke(QUESTION, k=3)
+    found = retriever.invoke(QUESTION, k=3, mode="vector")
     assert [document.page_content for document in found] == [
         TEXTS[place] for place in scores.argsort()[::-1]
     ]
     assert [document.metadata["relevance_score"] for document in found] == pytest.approx(
         sorted(scores.tolist(), reverse=True), abs=1e-5
     )
-    assert len(retriever.invoke(QUESTION)) == 2
+    hybrid = [(hit.id, hit.score) for hit in retriever.index.search(QUESTION, 2)]
+    found = retriever.invoke(QUESTION)
+    assert [(one.id, one.metadata["relevance_score"]) for one in found] == hybrid
     with pytest.raises(ValueError, match="k=0"):
         retriever.invoke(QUESTION, k=0)
 
@@ -77,7 +79,7 @@ def test_retriever_uses_the_embeddings_instructions(gritlm: Encoder) -> None:
     embeddings = LLMEmbeddings(
         encoder=gritlm, query_instruction="Find it", document_instruction="Keep it"
     )
-    retriever = DocumentRetriever.from_documents(documents(), embeddings, k=3)
+    retriever = DocumentRetriever.from_documents(documents(), embeddings, k=3, mode="vector")
     scores = gritlm.similarity(
         gritlm.encode_query(QUESTION, "Find it"), gritlm.encode_document(TEXTS, "Keep it")
     )[0]

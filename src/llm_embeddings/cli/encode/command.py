@@ -41,7 +41,7 @@ from .options import (
     RoleOption,
 )
 from .read import Chunk, Source
-from .write import JsonlSink, sink_of
+from .write import JsonlSink, ParquetSink, sink_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,6 +172,11 @@ def _to_file(
         with Meter(remarks(), "texts", begun=journal.count, show=not quiet) as meter:
             if journal.count and not quiet:
                 remarks().print(f"going on after {journal.count:,} finished texts")
+            if isinstance(sink, ParquetSink) and sink.texts and not quiet:
+                told = ", ".join(sink.texts)
+                remarks().print(
+                    f"kept as text, since values are of several types: {told}", markup=False
+                )
             try:
                 for number, chunk in enumerate(itertools.chain([first], chunks)):
                     if number < len(journal.finished):

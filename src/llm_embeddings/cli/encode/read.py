@@ -43,12 +43,23 @@ class Chunk:
         rows: All columns, by name; of a parquet file only in `batch`.
         digest: Hash of all that the output holds of these rows.
         batch: The rows of a parquet file as a `pyarrow.RecordBatch`.
+        source: What to call the input.
+        numbers: The rows' lines, or rows of a parquet file, from 1.
+        columns: Names of all columns, where they are known without rows.
     """
 
     texts: list[str]
     rows: list[dict[str, Any]]
     digest: str
     batch: Any = None
+    source: str = ""
+    numbers: Sequence[int] = ()
+    columns: Sequence[str] = ()
+
+    def place(self, row: int) -> str:
+        """Where a row of the chunk, counted from 0, stands in the input."""
+        unit = "line" if self.batch is None else "row"
+        return f"{self.source}, {unit} {self.numbers[row]:,}"
 
 
 class Source:
@@ -87,6 +98,7 @@ class Source:
         self._bytes = _size_of(self._file)
         self._fraction: float | None = None
         self._stream: io.TextIOWrapper | None = None
+        self._columns = ["text"] if self.form == "txt" else []
 
     def __enter__(self) -> Source:
         return self
@@ -119,17 +131,17 @@ class Source:
             rows = self._table(lines, "," if self.form == "csv" else "\t")
         elif self.form == "jsonl":
             rows = (
-                (number, json_object(line, f"{self.name}, line {number}"))
+                (number, json_object(line, f"{self.name}, line {number}", unique=True))
                 for number, line in lines
                 if line.strip()
             )
         else:
             rows = ((number, {"text": line}) for number, line in lines)
-        held: list[dict[str, Any]] = []
+        held: list[tuple[int, dict[str, Any]]] = []
         characters, last = 0, None
         for number, row in rows:
             characters += len(self._text(row, f"line {number}"))
-            held.append(row)
+            held.append((number, row))
             if len(held) == self.size or characters >= _CHARACTERS:
                 last = self._chunk(held)
                 yield last
@@ -137,8 +149,16 @@ class Source:
         if held or last is None:
             yield self._chunk(held)
 
-    def _chunk(self, rows: list[dict[str, Any]]) -> Chunk:
-        return Chunk([row[self.column] for row in rows], rows, _digest(rows))
+    def _chunk(self, numbered: list[tuple[int, dict[str, Any]]]) -> Chunk:
+        rows = [row for _, row in numbered]
+        return Chunk(
+            [row[self.column] for row in rows],
+            rows,
+            _digest(rows),
+            source=self.name,
+            numbers=[number for number, _ in numbered],
+            columns=self._columns,
+        )
 
     def _table(
         self, lines: Iterable[tuple[int, str]], delimiter: str
@@ -146,10 +166,10 @@ class Source:
         reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=delimiter, strict=True)
         try:
             names = next(reader, [])
-            if len(set(names)) < len(names):
-                raise ValueError(f"{self.name}: a column name stands twice in {names}")
+            self._check_unique(names)
             if names:
                 self._check_column(names)
+                self._columns = names
             for values in reader:
                 if len(values) != len(names) and values:
                     raise ValueError(
@@ -169,6 +189,7 @@ class Source:
         if not self._owned:
             raise ValueError("parquet cannot be read from a pipe: name the file")
         file = open_parquet(self._file, self.name)
+        self._check_unique(file.schema_arrow.names)
         self._check_column(file.schema_arrow.names)
         footer, read = _footer_digest(self._file), 0
         self._fraction = 0.0
@@ -182,8 +203,9 @@ class Source:
             for start, stop in _cuts(texts):
                 read += stop - start
                 self._fraction = read / max(file.metadata.num_rows, 1)
-                part = texts[start:stop]
-                yield Chunk(part, [], _digest([footer, *part]), batch[start:stop])
+                part, numbers = texts[start:stop], range(read - stop + start + 1, read + 1)
+                digest = _digest([footer, *part])
+                yield Chunk(part, [], digest, batch[start:stop], self.name, numbers)
 
     def _text(self, row: dict[str, Any], place: str) -> str:
         if self.column not in row:
@@ -196,10 +218,18 @@ class Source:
             )
         return text
 
+    def _check_unique(self, names: Sequence[str]) -> None:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            words = f"the column {twice[0]!r} stands twice among {', '.join(names)}: rename one"
+            raise ValueError(f"{self.name}: {words}")
+
     def _check_column(self, names: Sequence[str], place: str = "") -> None:
         if self.column in names:
             return
-        shown = ", ".join(names[:_MAX_COLUMNS_NAMED]) + (
+        # One with spaces at its ends shows them.
+        listed = [name if name == name.strip() else repr(name) for name in names]
+        shown = ", ".join(listed[:_MAX_COLUMNS_NAMED]) + (
             ", ..." if len(names) > _MAX_COLUMNS_NAMED else ""
         )
         where = f"{self.name}, {place}" if place else self.name

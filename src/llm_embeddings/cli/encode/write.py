@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...records.lines import import_pyarrow
+from .columns import Columns
 from .read import Chunk
 
 COLUMN = "embedding"
@@ -104,10 +105,12 @@ class JsonlSink:
         """Lines."""
         rows = chunk.batch.to_pylist() if chunk.batch is not None else chunk.rows
         numbers = ", ".join([self._digits] * vectors.shape[1])
-        lines = [
-            _with_vector(row, numbers % tuple(vector.tolist()))
-            for row, vector in zip(rows, vectors, strict=True)
-        ]
+        lines = []
+        for place, (row, vector) in enumerate(zip(rows, vectors, strict=True)):
+            try:
+                lines.append(_with_vector(row, numbers % tuple(vector.tolist())))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{chunk.place(place)}: {_reason(error)}") from error
         return b"".join(lines)
 
     def close(self, spool: Path, rows: int) -> Path:
@@ -123,23 +126,26 @@ class ParquetSink:
 
     def __init__(self, dtype: str, dim: int) -> None:
         self._arrow, self._dtype, self._dim = import_pyarrow(), dtype, dim
-        self._columns: Any = None
+        self._columns: Columns | None = None
 
     def head(self, first: Chunk) -> bytes:
         """Nothing, but the first chunk decides the columns' types."""
-        arrow = self._arrow
-        if first.batch is not None:
-            self._columns = first.batch.schema
-        else:
-            self._columns = arrow.RecordBatch.from_pylist(first.rows).schema
-        if COLUMN in self._columns.names:
+        if first.batch is None:
+            self._columns = Columns(first)
+        schema = first.batch.schema if self._columns is None else self._columns.schema
+        if COLUMN in schema.names:
             _refuse_column()
         return b""
+
+    @property
+    def texts(self) -> list[str]:
+        """Columns that are kept as text, since the first rows have values of several types."""
+        return [] if self._columns is None else self._columns.texts
 
     def pack(self, chunk: Chunk, vectors: NDArray[Any]) -> bytes:
         """An Arrow stream of one batch."""
         arrow = self._arrow
-        batch = chunk.batch if chunk.batch is not None else self._batch(chunk.rows)
+        batch = chunk.batch if self._columns is None else self._columns.batch(chunk)
         numbers = arrow.array(vectors.reshape(-1), type=arrow.from_numpy_dtype(self._dtype))
         lists = arrow.FixedSizeListArray.from_arrays(numbers, self._dim)
         batch = batch.append_column(COLUMN, lists)
@@ -172,28 +178,10 @@ class ParquetSink:
         others = [name for name in schema.names if name != COLUMN]
         return self._arrow.parquet.ParquetWriter(target, schema, use_dictionary=others)
 
-    def _batch(self, rows: list[dict[str, Any]]) -> Any:
-        arrow = self._arrow
-        known = set(self._columns.names)
-        for row in rows:
-            new = row.keys() - known
-            if new:
-                self._refuse_types(f"the column {min(new)!r} comes only later")
-        try:
-            return arrow.RecordBatch.from_pylist(rows, schema=self._columns)
-        except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
-            self._refuse_types(str(error))
-
-    def _refuse_types(self, reason: str) -> NoReturn:
-        raise ValueError(
-            "the first rows decide the types of a parquet file's columns, and later ones do not "
-            f"fit: {reason}. Write .jsonl, or make the input a parquet file"
-        )
-
 
 def json_line(row: Mapping[str, Any]) -> str:
     """A JSON object without its closing brace; empty rows get none of the commas."""
-    text = json.dumps(row, ensure_ascii=False, default=_plain)[:-1]
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)[:-1]
     return f"{text}, " if row else text
 
 
@@ -204,8 +192,17 @@ def _with_vector(row: Mapping[str, Any], numbers: str) -> bytes:
     try:
         return line.encode()
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
-        escaped = json.dumps(row, default=_plain)[:-1]
+        escaped = json.dumps(row, allow_nan=False, default=_plain)[:-1]
         return f'{escaped}, "{COLUMN}": [{numbers}]}}\n'.encode()
+
+
+def _reason(error: Exception) -> str:
+    """Why a row cannot be written as JSON."""
+    if isinstance(error, RecursionError):
+        return "its values are nested too deeply for JSON: drop that column"
+    if "JSON compliant" in str(error):
+        return "NaN or an infinite number, which JSON has not: make it null, or write .parquet"
+    return str(error)
 
 
 def _refuse_column() -> NoReturn:

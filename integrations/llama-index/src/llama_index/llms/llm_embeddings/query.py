@@ -15,18 +15,19 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 
 from llm_embeddings.generation import GenerateOptions
-from llm_embeddings.rag import DocumentIndex
+from llm_embeddings.rag import DocumentIndex, SearchMode
 
 from ._convert import in_threads
 from .base import GritLM
 
 
 class DocumentRetriever(BaseRetriever):
-    """Nodes by meaning, from an `llm_embeddings.rag.DocumentIndex`.
+    """Nodes by meaning and by words, from an `llm_embeddings.rag.DocumentIndex`.
 
     Attributes:
         index: Holds texts, metadata and vectors; `index.add` and `index.delete` change it.
         similarity_top_k: How many nodes to find.
+        mode: What ranks them, "hybrid", "vector" or "words", as in `DocumentIndex.search`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class DocumentRetriever(BaseRetriever):
         index: DocumentIndex,
         *,
         similarity_top_k: int = 2,
+        mode: SearchMode | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         """Raises `ValueError` if `similarity_top_k` is not positive."""
@@ -42,8 +44,10 @@ class DocumentRetriever(BaseRetriever):
         super().__init__(callback_manager)
         self.index = index
         self.similarity_top_k = similarity_top_k
+        self.mode = mode
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        hits = self.index.search(query_bundle.query_str, self.similarity_top_k, mode=self.mode)
         return [
             NodeWithScore(
                 node=TextNode(
@@ -56,7 +60,7 @@ class DocumentRetriever(BaseRetriever):
                 ),
                 score=hit.score,
             )
-            for hit in self.index.search(query_bundle.query_str, self.similarity_top_k)
+            for hit in hits
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -131,6 +135,7 @@ class DocumentQueryEngine(RetrieverQueryEngine):
         llm: GritLM,
         *,
         similarity_top_k: int = 2,
+        mode: SearchMode | None = None,
         streaming: bool = False,
         node_postprocessors: list[BaseNodePostprocessor] | None = None,
         callback_manager: CallbackManager | None = None,
@@ -141,13 +146,17 @@ class DocumentQueryEngine(RetrieverQueryEngine):
             index: Where the documents are.
             llm: Answers.
             similarity_top_k: How many documents to answer from.
+            mode: What ranks them, as in `DocumentIndex.search`.
             streaming: Whether a response is a stream of pieces.
             node_postprocessors: As in LlamaIndex's `RetrieverQueryEngine`.
             callback_manager: Likewise.
         """
         super().__init__(
             DocumentRetriever(
-                index, similarity_top_k=similarity_top_k, callback_manager=callback_manager
+                index,
+                similarity_top_k=similarity_top_k,
+                mode=mode,
+                callback_manager=callback_manager,
             ),
             DocumentSynthesizer(llm, streaming=streaming, callback_manager=callback_manager),
             node_postprocessors,

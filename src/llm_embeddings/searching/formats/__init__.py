@@ -1,0 +1,1 @@
+"""Readers of formats: bytes of a file -> its text in sections."""

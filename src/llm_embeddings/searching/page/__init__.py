@@ -1,0 +1,1 @@
+"""A local web page over an index: `llm-embeddings search FOLDER --serve`."""

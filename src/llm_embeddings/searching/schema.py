@@ -1,0 +1,78 @@
+"""The tables of an index, and how one of an earlier version gets those that it lacks."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..ranking import fulltext
+from ..storage.sqlite import Kind
+from .chunks import LIMIT, OVERLAP, Chunk
+from .hits import index_words
+
+# Passages that were cut otherwise do not mix, and earlier versions must not write into an index
+# whose words they would not keep in step: raise the number when either changes.
+FORMAT, _OLDER = f"2:{LIMIT}:{OVERLAP}", f"1:{LIMIT}:{OVERLAP}"
+_LATER = (
+    fulltext.SCHEMA,
+    # Vectors of `passages` passages of a file, from number `first` on, while it is being embedded.
+    """CREATE TABLE unfinished (
+        hash BLOB NOT NULL, kind TEXT NOT NULL, first INTEGER NOT NULL, passages INTEGER NOT NULL,
+        vectors BLOB NOT NULL, PRIMARY KEY (hash, kind, first))""",
+    "ALTER TABLE files ADD COLUMN reader TEXT NOT NULL DEFAULT ''",
+    "CREATE TABLE roots (path BLOB PRIMARY KEY)",
+)
+KIND = Kind(
+    name="a search index",
+    remedy="--rebuild makes it anew",
+    tables=frozenset({"facts", "contents", "chunks", "files"}),
+    schema=(
+        "CREATE TABLE facts (key TEXT NOT NULL, maker TEXT NOT NULL)",
+        """CREATE TABLE contents (
+            id INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT NULL,
+            vectors BLOB NOT NULL, UNIQUE (hash, kind))""",
+        """CREATE TABLE chunks (
+            content INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL,
+            last INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL,
+            PRIMARY KEY (content, number)) WITHOUT ROWID""",
+        """CREATE TABLE files (
+            path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+            content INTEGER, skipped TEXT NOT NULL)""",
+        *_LATER,
+    ),
+    pragmas=("auto_vacuum = FULL",),  # the file shrinks when something is dropped
+)
+
+
+def begin(sql: sqlite3.Connection, fingerprint: str, maker: str) -> tuple[str, str]:
+    """Say in a new index what decides its vectors, and bring one of an earlier version up to date.
+
+    An index of another model is left as it is.
+
+    Args:
+        sql: In a transaction.
+        fingerprint: What decides vectors.
+        maker: The model's name.
+
+    Returns:
+        What the index has to say of itself: key and maker.
+    """
+    facts = (f"{FORMAT}:{fingerprint}", maker)
+    sql.execute("INSERT INTO facts SELECT ?, ? WHERE NOT EXISTS (SELECT * FROM facts)", facts)
+    if sql.execute("SELECT key FROM facts").fetchone()[0] == f"{_OLDER}:{fingerprint}":
+        _upgrade(sql)
+        sql.execute("UPDATE facts SET key = ?", facts[:1])
+    return facts
+
+
+def _upgrade(sql: sqlite3.Connection) -> None:
+    """Add what version 1 lacks, out of the passages that it has: no file is read for it."""
+    for statement in _LATER:
+        sql.execute(statement)
+    sql.execute(
+        "UPDATE files SET reader = (SELECT kind FROM contents WHERE id = content) "
+        "WHERE content IS NOT NULL"
+    )
+    for (content,) in sql.execute("SELECT id FROM contents").fetchall():
+        passages = "SELECT first, last, heading, text FROM chunks WHERE content = ? ORDER BY number"
+        rows = sql.execute(passages, (content,)).fetchall()
+        index_words(sql, content, (Chunk(*row) for row in rows))
