@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.compatibility import VERSIONS, Older
+from helpers.compatibility import VERSIONS, Older, fingerprint_of_0_1_0
 
 from llm_embeddings import Encoder
 
@@ -32,6 +32,13 @@ def encoder(older: Older) -> Iterator[Encoder]:
     found = Encoder.from_pretrained(older.folder / "model", dtype="float32", device="cpu")
     yield found
     found.close()
+
+
+@pytest.fixture
+def names_of_then(older: Older, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models have the names that the version gave them: what else is in its files is looked at."""
+    if older.expected["version"] == "0.1.0":
+        monkeypatch.setattr(Encoder, "fingerprint", fingerprint_of_0_1_0)
 
 
 @pytest.fixture

@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .files import check_safetensors
+from .files import check_safetensors, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+WEIGHTS = "adapter_model.safetensors"
+# Of an adapter_config.json: where it comes from, who wrote it, what it was trained for.
+_IDLE = frozenset(
+    "auto_mapping base_model_name_or_path inference_mode peft_version revision task_type".split()
+)
+
+
+def settings_of(directory: Path) -> dict[str, Any]:
+    """What an adapter's config says of the update that it makes."""
+    config = read_json(directory / "adapter_config.json")
+    return {key: value for key, value in config.items() if key not in _IDLE}
 
 
 def apply_adapters(
@@ -147,7 +160,7 @@ def _weights(directory: Path, backbone: PreTrainedModel) -> dict[str, torch.Tens
     """
     from safetensors.torch import load_file
 
-    path = directory / "adapter_model.safetensors"
+    path = directory / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} has no adapter_model.safetensors. Weights in adapter_model.bin can run "

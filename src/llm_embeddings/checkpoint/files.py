@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+INDEX = "model.safetensors.index.json"
 _UNWANTED = ["consolidated*", "original/*", "onnx/*", "openvino/*", "lora/*", "checkpoint-*/*"]
 
 
@@ -133,12 +134,8 @@ def check_weights(directory: Path) -> None:
         FileNotFoundError: no weights, only .bin weights, or a missing shard.
         ValueError: a file is not a whole safetensors file.
     """
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-    elif (directory / "model.safetensors").is_file():
-        shards = ["model.safetensors"]
-    else:
+    shards = [path.name for path in shards_of(directory)]
+    if not shards:
         binary = any(directory.glob("*.bin"))
         raise FileNotFoundError(
             f"{directory} has only .bin weights, which can run code when read. Convert them once: "
@@ -154,6 +151,15 @@ def check_weights(directory: Path) -> None:
         )
     for shard in shards:
         check_safetensors(directory / shard)
+
+
+def shards_of(directory: Path) -> list[Path]:
+    """The files of a checkpoint's weights, sorted; none where it has none."""
+    index = directory / INDEX
+    if index.is_file():
+        return [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    whole = directory / "model.safetensors"
+    return [whole] if whole.is_file() else []
 
 
 def check_safetensors(path: Path) -> None:
@@ -179,7 +185,7 @@ def weight_files(directory: Path) -> dict[str, Path]:
     Raises:
         ValueError: the one file of weights is not a whole safetensors file.
     """
-    index = read_json(directory / "model.safetensors.index.json")
+    index = read_json(directory / INDEX)
     if index:
         return {name: directory / file for name, file in index["weight_map"].items()}
     path = directory / "model.safetensors"

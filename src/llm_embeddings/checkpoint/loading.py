@@ -21,13 +21,15 @@ from ..arithmetic.dtype import default_device, resolve_dtype
 from ..arithmetic.memory import check_memory
 from ..model import Model, vector_length
 from ..recipe import Recipe
+from ..storage.hashing import stamp
+from ..vector_cache.origin import Origin
 from ..vectors import Vectors
 from . import sidecar
-from .adapters import apply_adapters
+from .adapters import WEIGHTS, apply_adapters, settings_of
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends
-from .files import Checkpoint, Source, check_weights, find, resolve
+from .files import INDEX, Checkpoint, Source, check_weights, find, resolve, shards_of
 from .head_files import load_head
 from .module_files import (
     SENTENCE_TRANSFORMERS,
@@ -49,12 +51,14 @@ _HEADS = ("cls", "lm_head", "classifier", "score", "qa_outputs", "generator_pred
 _BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias", "attention.bias")
 
 
-def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int, bool], Vectors]]:
+def load(
+    model: str | Path, options: LoadOptions
+) -> tuple[Model, dict[tuple[int, bool], Vectors], Origin]:
     """Find the recipe and the files, load the weights and merge the adapters in order.
 
     Returns:
-        The model, its attention direction not checked yet, and ranges of int8 and uint8 vectors,
-        `[2, dim]` by (dim, normalize), as they lie beside the weights.
+        The model, its attention direction not checked yet; ranges of int8 and uint8 vectors,
+        `[2, dim]` by (dim, normalize), as they lie beside the weights; the files of the weights.
 
     Raises:
         FileNotFoundError: a directory, repository, base or weight file is missing.
@@ -78,6 +82,7 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     config = read_config(checkpoint.root, trust_remote_code=options.trust_remote_code)
     recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
+    origin = _origin(checkpoint, options)
     backbone = load_backbone(checkpoint.root, config, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
@@ -90,7 +95,21 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     head = load_head(directory, recipe, width)
     if head is not None:
         head = head.to(backbone.device)
-    return Model(backbone, tokenizer, recipe, head), ranges
+    return Model(backbone, tokenizer, recipe, head), ranges, origin
+
+
+def _origin(checkpoint: Checkpoint, options: LoadOptions) -> Origin:
+    """The files that are about to be read, and what is made of them."""
+    index = checkpoint.root / INDEX
+    files = [*([index] if index.is_file() else []), *shards_of(checkpoint.root)]
+    adapters = [directory / WEIGHTS for directory in checkpoint.adapters]
+    files += [path for path in adapters if path.is_file()]  # the adapter itself names a lack
+    quantization: Any = config_of(options.quantization)
+    facts = {
+        "adapters": [settings_of(directory) for directory in checkpoint.adapters],
+        "quantization": repr(quantization) if quantization is not None else None,
+    }
+    return Origin(tuple(map(stamp, files)), facts)
 
 
 def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:

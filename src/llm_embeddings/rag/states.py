@@ -106,7 +106,8 @@ class StateStore:
                 raise ValueError(
                     f"the states in {self.folder or 'this store'} were made by the model {known} "
                     f"(format {version}), and this is the model {fingerprint} (format {_VERSION}): "
-                    "weights, dtype or templates differ. Use another folder, or delete this one"
+                    "weights, dtype or templates differ, or version 0.1, which named every model "
+                    "otherwise, made them. Use another folder, or delete this one"
                 )
             if self.folder is not None and known is None:
                 text = json.dumps({"version": _VERSION, "fingerprint": fingerprint})

@@ -130,7 +130,8 @@ class Table:
                 self.close()
                 raise ValueError(
                     f"{self.name} was made with {name} {known[name]} and this is {name} {value}: "
-                    "use the encoder and options it was made with, or another file"
+                    "use the encoder and options it was made with, or another file. Version 0.1 "
+                    "named every model otherwise"
                 )
 
     def __len__(self) -> int:

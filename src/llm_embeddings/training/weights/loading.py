@@ -32,7 +32,7 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
     weights = "float32" if options.lora is None else options.dtype
     recipe = recipe_for(options, default)
-    model, _ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
+    model, *_ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
     prepare(model)
     backbone = model.backbone
     if options.lora is not None:
