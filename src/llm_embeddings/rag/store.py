@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ranking.nearest import Nearest, check_faiss
-from .late import Span, Split, check_late, late_vectors, spans_of
-from .table import Document, Row, Table, digest_of, documents_of
+from .late import Split, check_late, late_vectors, spans_of
+from .table import DamagedRows, Document, Row, Table, chunk_rows, digest_of, documents_of, span_of
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..vectors import Vectors
+
+logger = logging.getLogger(__name__)
 
 _VERSION = "1"
 _BATCH = 256
@@ -156,7 +159,7 @@ class DocumentIndex:
             check_late(self.encoder.recipe)
         found: list[str] = []
         for whole in documents_of(texts, ids, metadata)[1]:
-            rows = _chunks(whole, spans_of(whole.text, split), late=late)
+            rows = chunk_rows(whole, spans_of(whole.text, split), late=late)
             self._put(rows, whole if late else None, parent=whole.id)
             found.extend(row.document.id for row in rows)
         return found
@@ -216,7 +219,7 @@ class DocumentIndex:
             )
         with self._lock:
             if self._nearest is None:
-                names, matrix = self._table.vectors(self.encoder.dimension)
+                names, matrix = self._whole_vectors()
                 self._nearest = names, Nearest(matrix, self._faiss)
             names, nearest = self._nearest
         found: list[list[Hit]] = []
@@ -247,7 +250,7 @@ class DocumentIndex:
         new = [row for row in rows if known.get(row.document.id) != row.digest]
         instruction = self._document_instruction
         if new and whole is not None:
-            spans = [_span(row) for row in new]
+            spans = [span_of(row) for row in new]
             vectors = late_vectors(self.encoder, whole.text, spans, instruction=instruction)
         else:
             texts = [row.document.text for row in new]
@@ -262,24 +265,26 @@ class DocumentIndex:
         self._table.put([made.get(row.document.id, row) for row in rows], parents)
         self._changed()
 
+    def _whole_vectors(self) -> tuple[list[str], Vectors]:
+        """All ids and vectors; vectors that a disk has changed are made again from their texts.
+
+        Raises:
+            DamagedRows: a text has changed, too, or the vector was one of late chunking.
+        """
+        try:
+            return self._table.vectors(self.encoder.dimension)
+        except DamagedRows as damaged:
+            if damaged.lost:
+                raise
+            logger.warning("vectors are made again: %s", damaged)
+            texts = [one.text for one in damaged.whole]
+            vectors = self.encoder.encode_document(
+                texts, self._document_instruction, normalize=True, max_length=self._max_length
+            )
+            self._table.mend(damaged.whole, vectors)
+            return self._table.vectors(self.encoder.dimension)
+
     def _changed(self) -> None:
         """Drop the vectors in memory, which the next search reads again."""
         with self._lock:
             self._nearest = None
-
-
-def _chunks(whole: Document, spans: Sequence[Span], *, late: bool) -> list[Row]:
-    """Rows of a document's chunks; with `late`, their digests depend on the whole document."""
-    context = digest_of(whole.text) if late else ""
-    rows = []
-    for number, (start, end) in enumerate(spans):
-        text = whole.text[start:end]
-        metadata = {**whole.metadata, "parent": whole.id, "start": start, "end": end}
-        digest = digest_of(f"{context} {start} {end}\n{text}") if late else digest_of(text)
-        rows.append(Row(Document(f"{whole.id}#{number}", text, metadata), whole.id, digest))
-    return rows
-
-
-def _span(row: Row) -> Span:
-    """Begin and end of a chunk in its document, in characters."""
-    return row.document.metadata["start"], row.document.metadata["end"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..inputs import check_texts
+from ..storage.blocks import seal, unseal
 from ..storage.sqlite import Database, Kind, transaction
 from ..tokens import without_lone_surrogates
 from ..vectors import Vectors
@@ -29,7 +30,7 @@ _KIND = Kind(
         "CREATE INDEX IF NOT EXISTS parents ON documents (parent)",
     ),
 )
-_COLUMNS = "SELECT id, text, metadata FROM documents"
+_COLUMNS = "SELECT id, digest, text, vector, metadata FROM documents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,45 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _document(row: tuple[str, str, str]) -> Document:
-    name, text, metadata = row
-    return Document(name, text, json.loads(metadata))
+def chunk_rows(whole: Document, spans: Sequence[tuple[int, int]], *, late: bool) -> list[Row]:
+    """Rows of a document's chunks; with `late`, their digests depend on the whole document."""
+    context = digest_of(whole.text) if late else ""
+    rows = []
+    for number, (start, end) in enumerate(spans):
+        text = whole.text[start:end]
+        metadata = {**whole.metadata, "parent": whole.id, "start": start, "end": end}
+        digest = digest_of(f"{context} {start} {end}\n{text}") if late else digest_of(text)
+        rows.append(Row(Document(f"{whole.id}#{number}", text, metadata), whole.id, digest))
+    return rows
+
+
+def span_of(row: Row) -> tuple[int, int]:
+    """Begin and end of a chunk in its document, in characters."""
+    return row.document.metadata["start"], row.document.metadata["end"]
+
+
+class DamagedRows(ValueError):
+    """Vectors or texts are not those that were written.
+
+    Attributes:
+        whole: Documents whose texts are as they were, so that their vectors can be made again.
+        lost: Ids of the others.
+    """
+
+    def __init__(self, where: str, whole: list[Document], lost: list[str]) -> None:
+        """Say what to do about it."""
+        self.whole, self.lost = whole, lost
+        names = [*lost, *(one.id for one in whole)]
+        super().__init__(
+            f"{where} is damaged: {len(names)} documents are not those that were written "
+            f"({', '.join(map(repr, names[:3]))}). Add them again, or delete them"
+        )
+
+
+def _numbers(row: tuple[str, str, str, bytes]) -> bytes | None:
+    """The vector in a row of id, digest, text and vector; None = one of these has changed."""
+    name, digest, text, block = row
+    return unseal(block, name, digest, text)
 
 
 class Table:
@@ -139,11 +176,11 @@ class Table:
             return int(sql.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def digests(self, ids: Iterable[str]) -> dict[str, str]:
-        """Digests of documents that are there, by id."""
-        query = "SELECT digest FROM documents WHERE id = ?"
+        """Digests of documents that are there as they were written, by id."""
         with self._file.used() as sql:
-            found = {name: sql.execute(query, (name,)).fetchone() for name in ids}
-        return {name: row[0] for name, row in found.items() if row is not None}
+            rows = [sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
+        there = [row for row in rows if row is not None and _numbers(row[:4]) is not None]
+        return {row[0]: row[1] for row in there}
 
     def put(self, rows: Sequence[Row], parents: Iterable[str]) -> None:
         """Write rows; those without a vector keep the one that is there.
@@ -164,7 +201,8 @@ class Table:
                     change = "UPDATE documents SET metadata = ? WHERE id = ?"
                     sql.execute(change, (facts, one.id))
                     continue
-                vector = np.asarray(row.vector, "<f4").tobytes()
+                numbers = np.asarray(row.vector, "<f4").tobytes()
+                vector = seal(numbers, one.id, row.digest, one.text)
                 sql.execute(
                     "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                     (one.id, row.parent, row.digest, one.text, facts, vector),
@@ -179,23 +217,61 @@ class Table:
             return sql.total_changes - before
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Documents that are there, by id."""
+        """Documents that are there, by id.
+
+        Raises:
+            DamagedRows: one is not as it was written.
+        """
         with self._file.used() as sql:
             rows = [sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
-        return {row[0]: _document(row) for row in rows if row is not None}
+        return {row[0]: self._document(row) for row in rows if row is not None}
 
     def all(self) -> list[Document]:
-        """All documents, in the order they came."""
+        """All documents, in the order they came.
+
+        Raises:
+            DamagedRows: one is not as it was written.
+        """
         with self._file.used() as sql:
             rows = sql.execute(f"{_COLUMNS} ORDER BY rowid").fetchall()
-        return list(map(_document, rows))
+        return list(map(self._document, rows))
+
+    def _document(self, row: tuple[str, str, str, bytes, str]) -> Document:
+        name, _, text, _, metadata = row
+        if _numbers(row[:4]) is None:
+            raise DamagedRows(self.name, [], [name])
+        return Document(name, text, json.loads(metadata))
 
     def vectors(self, dimension: int) -> tuple[list[str], Vectors]:
-        """All ids and their vectors, `[n, dimension]`, in the order they came."""
+        """All ids and their vectors, `[n, dimension]`, in the order they came.
+
+        Raises:
+            DamagedRows: some are not as they were written.
+        """
+        query = "SELECT id, digest, text, vector FROM documents ORDER BY rowid"
+        blocks, whole, lost = [], [], []
         with self._file.used() as sql:
-            rows = sql.execute("SELECT id, vector FROM documents ORDER BY rowid").fetchall()
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(-1, dimension)
+            rows = sql.execute(query).fetchall()
+        for row in rows:
+            numbers = _numbers(row)
+            if numbers is not None and len(numbers) == 4 * dimension:
+                blocks.append(numbers)
+            elif digest_of(row[2]) == row[1]:
+                whole.append(Document(row[0], row[2]))
+            else:
+                lost.append(row[0])
+        if whole or lost:
+            raise DamagedRows(self.name, whole, lost)
+        matrix = np.frombuffer(b"".join(blocks), "<f4").reshape(-1, dimension)
         return [row[0] for row in rows], matrix
+
+    def mend(self, documents: Sequence[Document], vectors: Vectors) -> None:
+        """Write vectors `[n, dimension]` of documents anew, whose texts are as they were."""
+        with self._file.used() as sql, transaction(sql):
+            for one, vector in zip(documents, vectors, strict=True):
+                numbers = np.asarray(vector, "<f4").tobytes()
+                block = seal(numbers, one.id, digest_of(one.text), one.text)
+                sql.execute("UPDATE documents SET vector = ? WHERE id = ?", (block, one.id))
 
     def save(self, path: Path) -> None:
         """Copy the file; the copy is there whole or not at all."""

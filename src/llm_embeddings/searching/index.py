@@ -13,33 +13,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.sqlite import Database, Kind, transaction
-from .chunks import LIMIT, OVERLAP, Chunk
+from ..storage.sqlite import Database, transaction
+from .chunks import Chunk
 from .places import FILE, claim
+from .schema import FORMAT, KIND, sealed, unsealed
 from .sources import File
 
-# Passages that were read or cut otherwise do not mix: raise the number when that changes.
-_FORMAT = f"1:{LIMIT}:{OVERLAP}"
 _BLOCK = 16384
-_KIND = Kind(
-    name="a search index",
-    remedy="--rebuild makes it anew",
-    tables=frozenset({"facts", "contents", "chunks", "files"}),
-    schema=(
-        "CREATE TABLE facts (key TEXT NOT NULL, maker TEXT NOT NULL)",
-        """CREATE TABLE contents (
-            id INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT NULL,
-            vectors BLOB NOT NULL, UNIQUE (hash, kind))""",
-        """CREATE TABLE chunks (
-            content INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL,
-            last INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL,
-            PRIMARY KEY (content, number)) WITHOUT ROWID""",
-        """CREATE TABLE files (
-            path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-            content INTEGER, skipped TEXT NOT NULL)""",
-    ),
-    pragmas=("auto_vacuum = FULL",),  # the file shrinks when something is dropped
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +76,9 @@ class Index:
             OSError: the directory cannot be written.
         """
         self._directory = directory
-        self._facts = (f"{_FORMAT}:{fingerprint}", maker)
+        self._facts = (f"{FORMAT}:{fingerprint}", maker)
         claim(directory)
-        self._file = Database(directory / FILE, _KIND, rebuild=rebuild)
+        self._file = Database(directory / FILE, KIND, rebuild=rebuild)
         try:
             self._begin()
         except BaseException:
@@ -171,21 +151,42 @@ class Index:
             query: `[dim]`, of length 1.
             top: How many hits are wanted.
             files: Paths to search, with the ids of their contents.
+
+        Raises:
+            ValueError: vectors are not as they were written; the next update makes them again.
         """
+        damaged: list[int] = []
         paths: dict[int, list[str]] = {}
         for path, content in files.items():
             paths.setdefault(content, []).append(path)
         compared = 0
         best: list[tuple[float, int, int]] = []
         with self._transaction("DEFERRED") as sql:
-            for contents, numbers, vectors in _blocks(sql, paths.keys(), len(query)):
+            for contents, numbers, vectors in _blocks(sql, paths.keys(), len(query), damaged):
                 scores = vectors.astype(np.float32) @ query
                 compared += len(scores)
                 places = np.argsort(-scores, kind="stable")[:top]
                 rows = zip(scores[places], contents[places], numbers[places], strict=True)
                 best += [(-float(score), int(content), int(n)) for score, content, n in rows]
                 best = sorted(best)[:top]
-            return [_found(sql, *hit, paths) for hit in best], compared
+            if not damaged:
+                return [_found(sql, *hit, paths) for hit in best], compared
+        self._forget(damaged)
+        names = sorted(name for content in damaged for name in paths[content])
+        raise ValueError(
+            f"the index in {self._directory} is damaged: the vectors of {len(names)} files are not "
+            f"those that were written ({', '.join(names[:3])}). Search again, which embeds these "
+            "files anew, and look after the disk"
+        )
+
+    def _forget(self, contents: Iterable[int]) -> None:
+        """Take contents for new when their files are next looked at."""
+        with self._transaction() as sql:
+            sql.executemany(
+                "UPDATE files SET content = NULL, mtime_ns = -1 WHERE content = ?",
+                ((content,) for content in contents),
+            )
+        self.drop(())
 
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -217,18 +218,25 @@ class Index:
 
 
 def _blocks(
-    sql: sqlite3.Connection, wanted: Iterable[int], dimension: int
+    sql: sqlite3.Connection, wanted: Iterable[int], dimension: int, damaged: list[int]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]]:
-    """Ids of contents, numbers of passages in them, and vectors `[m, dim]`, in pieces."""
+    """Ids of contents, numbers of passages in them, and vectors `[m, dim]`, in pieces.
+
+    Contents whose vectors are damaged are left out and added to `damaged`.
+    """
     wanted = set(wanted)
     contents: list[int] = []
     blobs: list[NDArray[np.float16]] = []
     size = 0
-    for content, blob in sql.execute("SELECT id, vectors FROM contents"):
+    for content, digest, kind, block in sql.execute("SELECT id, hash, kind, vectors FROM contents"):
         if content not in wanted:
             continue
+        vectors = unsealed(block, digest, kind, dimension)
+        if vectors is None:
+            damaged.append(content)
+            continue
         contents.append(content)
-        blobs.append(np.frombuffer(blob, "<f2").reshape(-1, dimension))
+        blobs.append(vectors)
         size += len(blobs[-1])
         if size >= _BLOCK:
             yield _joined(contents, blobs)
@@ -261,7 +269,7 @@ def _content(sql: sqlite3.Connection, digest: bytes, kind: str) -> int | None:
 def _insert(sql: sqlite3.Connection, entry: Entry) -> int:
     cursor = sql.execute(
         "INSERT INTO contents (hash, kind, vectors) VALUES (?, ?, ?)",
-        (entry.digest, entry.kind, entry.vectors.astype("<f2").tobytes()),
+        (entry.digest, entry.kind, sealed(entry.vectors, entry.digest, entry.kind)),
     )
     content = int(cursor.lastrowid or 0)
     sql.executemany(
