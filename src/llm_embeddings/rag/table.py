@@ -163,10 +163,11 @@ class Table:
             sql.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
             known = dict(sql.execute("SELECT name, value FROM facts"))
         for name, value in facts.items():
-            if known[name] != value:
+            if known.get(name) != value:
                 self.close()
                 raise ValueError(
-                    f"{self.name} was made with {name} {known[name]} and this is {name} {value}: "
+                    f"{self.name} was made with {name} {known.get(name)} and this is {name} "
+                    f"{value}: "
                     "use the encoder and options it was made with, or another file. Version 0.1 "
                     "named every model otherwise"
                 )
@@ -256,10 +257,10 @@ class Table:
             numbers = _numbers(row)
             if numbers is not None and len(numbers) == 4 * dimension:
                 blocks.append(numbers)
-            elif digest_of(row[2]) == row[1]:
+            elif isinstance(row[2], str) and digest_of(row[2]) == row[1]:
                 whole.append(Document(row[0], row[2]))
             else:
-                lost.append(row[0])
+                lost.append(str(row[0]))
         if whole or lost:
             raise DamagedRows(self.name, whole, lost)
         matrix = np.frombuffer(b"".join(blocks), "<f4").reshape(-1, dimension)

@@ -96,8 +96,9 @@ class Index:
         self._file.close()
 
     def files(self) -> dict[str, Known]:
-        """All files by absolute path."""
-        query = "SELECT path, size, mtime_ns, content, skipped FROM files"
+        """All files by absolute path; without rows that cannot be as they were written."""
+        query = """SELECT path, size, mtime_ns, content, skipped FROM files WHERE
+            typeof(path) = 'blob' AND (content IS NULL OR content IN (SELECT id FROM contents))"""
         with self._file.used() as sql:
             return {os.fsdecode(path): Known(*row) for path, *row in sql.execute(query)}
 
@@ -175,8 +176,7 @@ class Index:
         names = sorted(name for content in damaged for name in paths[content])
         raise ValueError(
             f"the index in {self._directory} is damaged: the vectors of {len(names)} files are not "
-            f"those that were written ({', '.join(names[:3])}). Search again, which embeds these "
-            "files anew, and look after the disk"
+            f"those that were written ({', '.join(names[:3])}). Search again: they are made anew"
         )
 
     def _forget(self, contents: Iterable[int]) -> None:
@@ -256,7 +256,10 @@ def _found(
         "SELECT kind, first, last, heading, text FROM chunks JOIN contents ON content = id "
         "WHERE content = ? AND number = ?"
     )
-    kind, *chunk = sql.execute(query, (content, number)).fetchone()
+    row = sql.execute(query, (content, number)).fetchone()
+    if row is None:
+        raise ValueError("the index has lost a passage: --rebuild makes it anew")
+    kind, *chunk = row
     return Found(-distance, paths[content], kind, Chunk(*chunk))
 
 

@@ -7,6 +7,7 @@ bytes, so the length tells a sealed block from one that a version without seals 
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 _MARK = b"\x01"
 _CHECKSUM = 4
@@ -17,7 +18,8 @@ def checksum(data: bytes | memoryview, *bound: bytes | str) -> int:
     found = 0
     for part in bound:
         encoded = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        found = zlib.crc32(encoded, zlib.crc32(len(encoded).to_bytes(8, "little"), found))
+        head = f"{type(part).__name__} {len(encoded)} ".encode()
+        found = zlib.crc32(encoded, zlib.crc32(head, found))
     return zlib.crc32(data, found)
 
 
@@ -32,7 +34,7 @@ def seal(numbers: bytes, *bound: bytes | str) -> bytes:
     return numbers + _MARK + checksum(numbers, *bound).to_bytes(_CHECKSUM, "little")
 
 
-def unseal(block: object, *bound: bytes | str, older: bool = True) -> bytes | None:
+def unseal(block: Any, *bound: Any, older: bool = True) -> bytes | None:
     """The numbers of a block; None = they are not those that were written.
 
     Args:
@@ -40,10 +42,10 @@ def unseal(block: object, *bound: bytes | str, older: bool = True) -> bytes | No
         bound: As for `seal`.
         older: Whether to take a block without a seal as it is.
     """
-    if not isinstance(block, bytes):
-        return None
+    if not all(isinstance(one, bytes | str) for one in (block, *bound)) or isinstance(block, str):
+        return None  # a flipped bit can change a type in SQLite, too
     if len(block) % 2 == 0:
-        return block if older else None
+        return bytes(block) if older else None
     numbers, end = block[: -_CHECKSUM - 1], block[-_CHECKSUM - 1 :]
     wanted = _MARK + checksum(numbers, *bound).to_bytes(_CHECKSUM, "little")
-    return numbers if end == wanted else None
+    return bytes(numbers) if end == wanted else None
