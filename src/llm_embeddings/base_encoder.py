@@ -17,6 +17,7 @@ from .inputs import (
     check_texts,
 )
 from .recipe import Role
+from .streams import Prepared
 from .vectors import Vectors
 
 if TYPE_CHECKING:
@@ -152,6 +153,20 @@ class BaseEncoder:
         """`encode` with role "document": what to call for the passages to be found."""
         call: Any = self.encode
         return call(texts, "document", instruction, **options)
+
+    def prepare(
+        self,
+        texts: Iterable[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        **options: Unpack[EncodeKeywords],
+    ) -> Prepared:
+        """`encode` in two steps: the texts are tokenised here, and computed by what comes back.
+
+        For callers that want to know how many tokens texts have before, or besides, their vectors.
+        """
+        call = self._call({role: instruction}, EncodeOptions(**options))
+        return Prepared(call, check_texts(texts)[0])
 
     def fingerprint(self, role: str = "document", instruction: str | None = None) -> str:
         """32 hex digits that differ whenever vectors would: part of any cache key.

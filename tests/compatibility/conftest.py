@@ -45,7 +45,7 @@ def names_of_then(older: Older, monkeypatch: pytest.MonkeyPatch) -> None:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the texts that an encoder is asked for, whole or token by token."""
     texts: list[str] = []
-    for name in ("encode", "encode_tokens"):
+    for name in ("encode", "encode_tokens", "prepare"):
         monkeypatch.setattr(Encoder, name, noting(getattr(Encoder, name), texts))
     return texts
 
