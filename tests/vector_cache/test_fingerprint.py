@@ -136,7 +136,7 @@ def test_changes_of_numbers_and_heads_show(encoder: Encoder) -> None:
 def test_positions_that_grow_with_the_texts_do_not(tmp_path: Path) -> None:
     path = copy_of(tmp_path / "model")
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    configured(path, rope_parameters=rope, max_position_embeddings=16)
+    configured(path, rope_parameters=rope, max_position_embeddings=4096)
     encoder = opened(path)
     before = encoder.fingerprint(), held(encoder).fingerprint()
     encoder.backbone.rotary_emb.inv_freq = torch.ones(4)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .bounds import check_lora
 from .files import check_safetensors, read_json
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def apply_adapters(
         FileNotFoundError: a directory has no safetensors weights.
         ValueError: an adapter that is not plain LoRA, or does not fit the backbone.
     """
-    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+    from peft import PeftModel, set_peft_model_state_dict
 
     model: Any = None
     names = []
     for index, directory in enumerate(directories):
-        config = PeftConfig.from_pretrained(str(directory))
-        _check_plain_lora(config, directory)
+        config = _config(directory)
+        weights = _weights(directory, backbone)
+        check_lora(config, weights, directory)
         config.inference_mode = True
         name = f"adapter{index}"
         try:
@@ -65,7 +67,7 @@ def apply_adapters(
                     model = PeftModel(backbone, config, adapter_name=name)
             else:
                 model.add_adapter(name, config)
-            result: Any = set_peft_model_state_dict(model, _weights(directory, backbone), name)
+            result: Any = set_peft_model_state_dict(model, weights, name)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"the adapter {directory} does not fit {type(backbone).__name__}: {error}"
@@ -130,6 +132,26 @@ def _merge(model: Any, names: Sequence[str]) -> None:
             if name in layer.lora_A or name in layer.lora_embedding_A:
                 total = total + layer.get_delta_weight(name).float()
         weight.data = total.to(weight.dtype)
+
+
+def _config(directory: Path) -> Any:
+    """The settings of an adapter, which is plain LoRA.
+
+    Raises:
+        ValueError: it is not, or the file is not what peft writes.
+    """
+    from peft import PeftConfig
+
+    read_json(directory / "adapter_config.json")
+    try:
+        config = PeftConfig.from_pretrained(str(directory))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{directory / 'adapter_config.json'} is not what peft writes "
+            f"({type(error).__name__}: {error}): fetch it again"
+        ) from error
+    _check_plain_lora(config, directory)
+    return config
 
 
 def _check_plain_lora(config: object, directory: Path) -> None:

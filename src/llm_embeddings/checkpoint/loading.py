@@ -26,10 +26,21 @@ from ..vector_cache.origin import Origin
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import WEIGHTS, apply_adapters, settings_of
+from .bounds import check_config, check_links, check_size, reading_tokenizer
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends
-from .files import INDEX, Checkpoint, Source, check_weights, find, resolve, shards_of
+from .files import (
+    INDEX,
+    Checkpoint,
+    Source,
+    check_weights,
+    find,
+    read_json,
+    resolve,
+    shards_of,
+    weight_names,
+)
 from .head_files import load_head
 from .module_files import (
     SENTENCE_TRANSFORMERS,
@@ -74,12 +85,18 @@ def load(
         recipe = saved.recipe
     inner = transformer_folder(directory)
     checkpoint = resolve(inner, adapters, source, base=recipe.base if recipe else None)
+    for place in {directory, checkpoint.root, checkpoint.tokenizer, *checkpoint.adapters}:
+        check_links(place)
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
     # What nobody listed is what its own files make of it in the stock library, by asking that.
     observed = is_observed(recipe, wanted, saved)
+    values = read_json(checkpoint.root / "config.json")
+    check_config(values, checkpoint.root / "config.json", len(weight_names(checkpoint.root)))
     config = read_config(checkpoint.root, trust_remote_code=options.trust_remote_code)
+    if not options.trust_remote_code and not values.get("quantization_config"):
+        check_size(config, checkpoint.root)
     recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     origin = _origin(checkpoint, options)
@@ -125,7 +142,10 @@ def recipe_and_tokenizer(
     lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
     if not observed and not any(asked):
         return recipe, load_tokenizer(checkpoint.tokenizer, lower=lower)
-    tokenizer = _ready(stock_tokenizer(checkpoint.tokenizer), lower=lower)
+    values = read_json(checkpoint.tokenizer / "tokenizer.json")
+    with reading_tokenizer(checkpoint.tokenizer, values):
+        found = stock_tokenizer(checkpoint.tokenizer)
+    tokenizer = _ready(found, lower=lower)
     if observed and renders_messages(directory):
         return recipe, tokenizer
     found = with_ends(recipe, checkpoint.tokenizer, tokenizer)
@@ -153,7 +173,9 @@ def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokeniz
             f"{directory} has no tokenizer.json. Convert the tokenizer once with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) and compare its ids"
         )
-    return _ready(PreTrainedTokenizerFast.from_pretrained(directory), lower=lower)
+    with reading_tokenizer(directory, read_json(directory / "tokenizer.json")):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    return _ready(tokenizer, lower=lower)
 
 
 def _ready(tokenizer: PreTrainedTokenizerFast, *, lower: bool) -> PreTrainedTokenizerFast:
@@ -213,9 +235,11 @@ def load_backbone(
                 output_loading_info=True,
             )
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"the weights in {directory} do not fit its config.json: {error}"
-        ) from error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        fit = "mismatched" in str(error) or "size mismatch" in str(error)
+        what = "do not fit its config.json" if fit else "cannot be loaded"
+        raise ValueError(f"the weights in {directory} {what}: {error}") from error
     _check_report(report, backbone, directory)
     backbone = backbone if part is None else getattr(backbone, part)
     if options.device_map is None and config_of(options.quantization) is None:
