@@ -194,10 +194,6 @@ class Recipe:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for field, allowed in _ALLOWED.items():
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ValueError(f"recipe {self.name!r}: {field}={value!r} is not one of {allowed}")
         unknown = [mode for mode in self.poolings if mode not in get_args(Pooling)]
         if unknown or not self.poolings:
             raise ValueError(
@@ -290,13 +286,6 @@ class Recipe:
             raise ValueError(f"not the fields of a recipe: {error}") from error
 
 
-_ALLOWED: dict[str, tuple[Any, ...]] = {
-    "causal": (True, False),
-    "window": get_args(Window),
-    "pool_span": get_args(PoolSpan),
-    "join": get_args(Join),
-    "truncate": get_args(Truncate),
-}
 _MADE: dict[str, Callable[[Any], Any]] = {  # from JSON
     "required_tokens": tuple,
     "pooling": lambda value: value if isinstance(value, str) else tuple(value),

@@ -21,24 +21,21 @@ from ..arithmetic.dtype import default_device, resolve_dtype
 from ..arithmetic.memory import check_memory
 from ..model import Model, vector_length
 from ..recipe import Recipe
-from ..storage.hashing import stamp
 from ..vector_cache.origin import Origin
 from ..vectors import Vectors
 from . import sidecar
-from .adapters import WEIGHTS, apply_adapters, settings_of
+from .adapters import apply_adapters
 from .bounds import check_config, check_links, check_size, reading_tokenizer
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends
 from .files import (
-    INDEX,
     Checkpoint,
     Source,
     check_weights,
     find,
     read_json,
     resolve,
-    shards_of,
     weight_names,
 )
 from .head_files import load_head
@@ -49,6 +46,7 @@ from .module_files import (
     transformer_settings,
 )
 from .options import LoadOptions
+from .origins import origin_of
 from .stock import read_config, text_part
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ def load(
         check_size(config, checkpoint.root)
     recipe, tokenizer = recipe_and_tokenizer(directory, checkpoint, recipe, observed=observed)
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
-    origin = _origin(checkpoint, options)
+    origin = origin_of(checkpoint, config_of(options.quantization))
     backbone = load_backbone(checkpoint.root, config, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
@@ -113,20 +111,6 @@ def load(
     if head is not None:
         head = head.to(backbone.device)
     return Model(backbone, tokenizer, recipe, head), ranges, origin
-
-
-def _origin(checkpoint: Checkpoint, options: LoadOptions) -> Origin:
-    """The files that are about to be read, and what is made of them."""
-    index = checkpoint.root / INDEX
-    files = [*([index] if index.is_file() else []), *shards_of(checkpoint.root)]
-    adapters = [directory / WEIGHTS for directory in checkpoint.adapters]
-    files += [path for path in adapters if path.is_file()]  # the adapter itself names a lack
-    quantization: Any = config_of(options.quantization)
-    facts = {
-        "adapters": [settings_of(directory) for directory in checkpoint.adapters],
-        "quantization": repr(quantization) if quantization is not None else None,
-    }
-    return Origin(tuple(map(stamp, files)), facts)
 
 
 def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
@@ -144,8 +128,8 @@ def recipe_and_tokenizer(
         return recipe, load_tokenizer(checkpoint.tokenizer, lower=lower)
     values = read_json(checkpoint.tokenizer / "tokenizer.json")
     with reading_tokenizer(checkpoint.tokenizer, values):
-        found = stock_tokenizer(checkpoint.tokenizer)
-    tokenizer = _ready(found, lower=lower)
+        stock = stock_tokenizer(checkpoint.tokenizer)
+    tokenizer = _ready(stock, lower=lower)
     if observed and renders_messages(directory):
         return recipe, tokenizer
     found = with_ends(recipe, checkpoint.tokenizer, tokenizer)
