@@ -255,4 +255,6 @@ def test_settings_of_llm2vec_have_their_types() -> None:
 
     recipe = get_recipe("McGill-NLP/LLM2Vec-Mistral-7B-Instruct-v2-mntp")
     with pytest.raises(ValueError, match=r"skip_instruction='false'"):
-        llm2vec.configured(recipe, {"skip_instruction": "false"})
+        llm2vec.configured(
+            recipe, {"skip_instruction": "false"}, base_model="", model_type="mistral"
+        )

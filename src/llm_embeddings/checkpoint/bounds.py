@@ -144,6 +144,8 @@ def reading_tokenizer(directory: Path, values: Mapping[str, Any]) -> Iterator[No
     _check_tokenizer(values, path)
     try:
         yield
+    except FileNotFoundError:
+        raise
     except BaseException as error:  # among them the panics of the library, which are no `Exception`
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
