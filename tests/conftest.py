@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,16 @@ from helpers import BUNDLED, ROOT
 from transformers import PreTrainedTokenizerFast
 
 from llm_embeddings import Encoder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hashes of files are noted in a folder of the session's, by children, too."""
+    folder = str(tmp_path_factory.mktemp("assets"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ASSETS_CACHE", folder)
+        patch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

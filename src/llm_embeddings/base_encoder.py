@@ -17,6 +17,7 @@ from .inputs import (
     check_texts,
 )
 from .recipe import Role
+from .streams import Prepared
 from .vectors import Vectors
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from .checkpoint.options import LoadOptions
     from .model import Model
+    from .vector_cache.origin import Origin
     from .vector_cache.store import VectorCache
     from .verifying.report import Verification
 
@@ -54,7 +56,7 @@ class BaseEncoder:
         self.ranges: dict[tuple[int, bool], Vectors] = {}
         self.vector_cache: VectorCache | None = None
         self.scheduler = Scheduler(Runner(model))
-        self._fingerprints = Fingerprints()
+        self._fingerprints = Fingerprints(model)
 
     @overload
     def encode(
@@ -152,14 +154,41 @@ class BaseEncoder:
         call: Any = self.encode
         return call(texts, "document", instruction, **options)
 
+    def prepare(
+        self,
+        texts: Iterable[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        **options: Unpack[EncodeKeywords],
+    ) -> Prepared:
+        """`encode` in two steps: the texts are tokenised here, and computed by what comes back.
+
+        For callers that want to know how many tokens texts have before, or besides, their vectors.
+        """
+        call = self._call({role: instruction}, EncodeOptions(**options))
+        return Prepared(call, check_texts(texts)[0])
+
     def fingerprint(self, role: str = "document", instruction: str | None = None) -> str:
         """32 hex digits that differ whenever vectors would: part of any cache key.
 
-        Covers weights (sampled), tokenizer, dtype, recipe, role and instruction; not the options
-        of a call (`normalize`, `truncate_dim`, `precision`, `max_length`). `role` may be the name
-        of a prompt.
+        Covers all weights, buffers, adapters, heads, config, tokenizer, dtype, recipe, role and
+        instruction; not the options of a call (`normalize`, `truncate_dim`, `precision`,
+        `max_length`), and not what only rounds otherwise (the device). The first call hashes the
+        weights; for those that come unchanged from files the hash is noted in the user's cache
+        directory, and taken from there until the files change. `role` may be the name of a prompt.
         """
-        return self._fingerprints.of(self.model, role, instruction)
+        return self._fingerprints.of(role, instruction)
+
+    @property
+    def origin(self) -> Origin | None:
+        """The files that the weights were read from; None = none, or they are others since then."""
+        return self._fingerprints.origin
+
+    @origin.setter
+    def origin(self, origin: Origin | None) -> None:
+        from .vector_cache.fingerprint import Fingerprints
+
+        self._fingerprints = Fingerprints(self.model, origin)
 
     def verify(self, checkpoint: str | None = None) -> Verification:
         """Compare with what its authors printed, with sentence-transformers, and with itself.

@@ -54,6 +54,7 @@ class Call:
         self.roles = roles
         self._normalize = model.recipe.normalize if options.normalize is None else options.normalize
         self._ranges, self.lookup = ranges, lookup
+        self._kept: dict[str, list[Tokens]] = {}
 
     def run(self, strings: Sequence[str]) -> NDArray[Any]:
         """Vectors of texts, in order: `[n, roles, dim]`.
@@ -144,8 +145,18 @@ class Call:
         limit = self._options.max_batch_tokens
         return Job(units, pooled=pooled, limit=limit, on_texts=on_texts, known=known)
 
+    def tokenized(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of all texts, which are not made again when the call runs."""
+        different, places = once(texts)
+        rows, roles = self.rows(different), len(self.roles)
+        by_text = [rows[first : first + roles] for first in range(0, len(rows), roles)]
+        self._kept = dict(zip(different, by_text, strict=True))
+        return [row for place in places for row in by_text[place]]
+
     def rows(self, texts: Sequence[str], *, with_offsets: bool = False) -> list[Tokens]:
         """Token ids; the rows of one text follow each other."""
+        if self._kept and not with_offsets:
+            return [row for text in texts for row in self._kept[text]]
         limit = self._options.max_length
         by_role = [
             self.model.rows(texts, role, instruction, limit, with_offsets=with_offsets)

@@ -39,21 +39,25 @@ class Frame(Protocol):
     def limit(self) -> int:
         """Limit in tokens: of the row, or of the text alone where `join` is "segments"."""
 
-    def encode(self, strings: list[str]) -> list[list[int]]:
-        """Ids of plain strings."""
+    def encode(self, strings: list[str], most: int | None = None) -> list[list[int]]:
+        """Ids of plain strings; with `most`, those behind the first so many need not be right."""
 
-    def encode_with_ranges(self, strings: list[str]) -> tuple[list[list[int]], list[Ranges]]:
-        """Ids and character ranges."""
+    def encode_with_ranges(
+        self, strings: list[str], most: int | None = None
+    ) -> tuple[list[list[int]], list[Ranges]]:
+        """Ids and character ranges; `most` as for `encode`."""
 
-    def encode_located(self, strings: list[str]) -> tuple[list[list[int]], list[Ranges]]:
-        """Ids, and character ranges if they are wanted."""
+    def encode_located(
+        self, strings: list[str], most: int | None = None
+    ) -> tuple[list[list[int]], list[Ranges]]:
+        """Ids, and character ranges if they are wanted; `most` as for `encode`."""
 
 
 def segments(frame: Frame, texts: list[str]) -> list[Parts]:
     """Prefix, text and suffix tokenised one by one; the limit is the text's alone (LLaRA)."""
     prefix = [*frame.bos, *frame.prefix_ids]
     suffix = [*frame.encode([frame.suffix])[0], *frame.eos]
-    encoded, ranges = frame.encode_located(texts)
+    encoded, ranges = frame.encode_located(texts, frame.limit)
     return [
         (
             [*prefix, *ids[: frame.limit], *suffix],
@@ -76,9 +80,9 @@ def separated(frame: Frame, recipe: Recipe, texts: list[str]) -> list[Parts]:
     mark = recipe.separator or ""
     texts = _shortened(frame, recipe.max_text_length, texts)
     closed = [(text.rstrip() if frame.suffix else text) + frame.suffix for text in texts]
-    encoded = frame.encode([frame.prefix + text.replace(mark, "") for text in closed])
-    counted = frame.encode([text.split(mark)[0] for text in closed])
     room = frame.limit - len(frame.bos) - len(frame.eos)
+    encoded = frame.encode([frame.prefix + text.replace(mark, "") for text in closed], room)
+    counted = frame.encode([text.split(mark)[0] for text in closed], frame.limit)
     found = []
     for ids, counted_ids in zip(encoded, counted, strict=True):
         row = [*frame.bos, *ids[:room], *frame.eos]
@@ -90,7 +94,7 @@ def separated(frame: Frame, recipe: Recipe, texts: list[str]) -> list[Parts]:
 def cut_text(frame: Frame, text: str, room: int) -> tuple[list[int], Ranges]:
     """Cut the text so that prefix, text and suffix fit `room` tokens, suffix whole."""
     string = frame.prefix + text
-    ranges = frame.encode_with_ranges([string])[1][0]
+    ranges = frame.encode_with_ranges([string], room)[1][0]
     keep = room - len(frame.encode([frame.suffix])[0])
     while True:
         end = max(ranges[keep - 1][1], len(frame.prefix))
@@ -120,15 +124,15 @@ def _shortened(frame: Frame, wanted: int | None, texts: list[str]) -> list[str]:
     if wanted is None:
         return texts
     found = []
-    for text, ids in zip(texts, frame.encode(texts), strict=True):
+    for text, ids in zip(texts, frame.encode(texts, frame.limit), strict=True):
         length = min(len(ids), frame.limit)
         while length > wanted:
             words = text.split()
             kept = int(len(words) * (wanted / length))
             if kept == 0:
-                text = text[: frame.encode_with_ranges([text])[1][0][wanted - 1][1]]
+                text = text[: frame.encode_with_ranges([text], wanted)[1][0][wanted - 1][1]]
                 break
             text = " ".join(words[:kept])
-            length = min(len(frame.encode([text])[0]), frame.limit)
+            length = min(len(frame.encode([text], frame.limit)[0]), frame.limit)
         found.append(text)
     return found

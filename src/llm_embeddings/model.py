@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .cutting import Cuts
 from .recipe import Recipe
 from .tokens import Tokens, tokenize
 
@@ -36,9 +37,11 @@ class Model:
     recipe: Recipe
     head: nn.Module | None = None
     _watch: _Watch = field(init=False, repr=False)
+    _cuts: Cuts = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_watch", _Watch(self.backbone, self.head))
+        object.__setattr__(self, "_cuts", Cuts(self.tokenizer))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, (self.backbone, self.tokenizer, self.recipe, self.head)
@@ -84,7 +87,14 @@ class Model:
                 f"max_length={limit} is not between 1 and the {most} positions of this model"
             )
         rows = tokenize(
-            self.tokenizer, self.recipe, texts, role, instruction, limit, with_offsets=with_offsets
+            self.tokenizer,
+            self.recipe,
+            texts,
+            role,
+            instruction,
+            limit,
+            with_offsets=with_offsets,
+            cuts=self._cuts,
         )
         longest = max([len(row.ids) for row in rows], default=0)
         if longest > most:

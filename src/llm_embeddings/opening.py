@@ -55,9 +55,9 @@ def _load(
     """An encoder on one device."""
     from .checkpoint.loading import load
 
-    loaded, ranges = load(model, replace(options, device=device, devices=None))
+    loaded, ranges, origin = load(model, replace(options, device=device, devices=None))
     encoder = make(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)
-    encoder.ranges = ranges
+    encoder.ranges, encoder.origin = ranges, origin
     if isinstance(options.quantization, str):  # a config object has acted at load
         return _quantized(make, encoder, options.quantization)
     return encoder
@@ -73,9 +73,10 @@ def _quantized(make: Make[AnEncoder], encoder: AnEncoder, kind: str) -> AnEncode
 
     before: Vectors = sample(encoder.encode)
     encoder.scheduler.close()
-    model = encoder.model
+    model, origin = encoder.model, encoder.origin
     quantize(model.backbone, check_quantization(kind))
     found = make(model.backbone, model.tokenizer, model.recipe, model.head)
     found.ranges = encoder.ranges
+    found.origin = origin.but(quantization=kind) if origin is not None else None
     found.quantization_cosine = sample_cosine(before, sample(found.encode))
     return found

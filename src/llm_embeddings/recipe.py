@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Role = Literal["query", "document"]
 Pooling = Literal[
@@ -21,6 +22,37 @@ PoolSpan = Literal["all", "text", "behind_prompt"]
 Join = Literal["string", "segments"]
 Truncate = Literal["end", "text", "text_ids"]
 Window = Literal["keep", "drop"]
+
+
+def check_types(values: Any, what: str) -> None:
+    """The fields of a dataclass have the types that are written beside them.
+
+    Raises:
+        ValueError: one has another; `what` and its name are told.
+    """
+    kind: Any = type(values)
+    for field, hint in _hints(kind).items():
+        value = getattr(values, field)
+        if not _has_type(value, hint):
+            raise ValueError(f"{what}: {field}={value!r:.80} is not of type {hint}")
+
+
+_hints = functools.cache(get_type_hints)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation says: True is no number here, nor 1 a truth value."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
+        return len(parts) == len(value) and all(map(_has_type, value, parts))
+    if kind is not None:  # of several types
+        return any(_has_type(value, one) for one in inner)
+    return type(value) is hint if hint in (bool, int) else isinstance(value, hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +70,9 @@ class Template:
     suffix: str = ""
     bare: str = ""
     trims: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self, "a recipe's template")
 
     @property
     def takes_instruction(self) -> bool:
@@ -82,10 +117,9 @@ class Head:
     residual: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(HeadKind):
-            raise ValueError(f"head kind {self.kind!r} is not one of {get_args(HeadKind)}")
+        check_types(self, "a recipe's head")
         sized = self.kind not in ("normalize", "tanh_int8")
-        if sized and (not isinstance(self.width, int) or self.width < 1):
+        if sized and (self.width is None or self.width < 1):
             raise ValueError(f"a {self.kind} head's width={self.width!r} must be 1 or more")
 
     def length(self, given: int) -> int:
@@ -160,10 +194,6 @@ class Recipe:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for field, allowed in _ALLOWED.items():
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ValueError(f"recipe {self.name!r}: {field}={value!r} is not one of {allowed}")
         unknown = [mode for mode in self.poolings if mode not in get_args(Pooling)]
         if unknown or not self.poolings:
             raise ValueError(
@@ -180,6 +210,7 @@ class Recipe:
                 f"recipe {self.name!r}: the query template has no '{{instruction}}' for the "
                 f"default instruction {self.instruction!r}"
             )
+        check_types(self, f"recipe {self.name!r}")
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
@@ -243,22 +274,18 @@ class Recipe:
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
                 raise ValueError(f"unknown recipe key {key!r}{hint}")
         values = dict(values)
-        for role in get_args(Role):
-            if isinstance(values.get(role), dict):
-                values[role] = Template(**values[role])
-        for field, made in _MADE.items():
-            if field in values:
-                values[field] = made(values[field])
-        return cls(**values)
+        try:
+            for role in get_args(Role):
+                if isinstance(values.get(role), dict):
+                    values[role] = Template(**values[role])
+            for field, made in _MADE.items():
+                if isinstance(values.get(field), dict | list | tuple):
+                    values[field] = made(values[field])
+            return cls(**values)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"not the fields of a recipe: {error}") from error
 
 
-_ALLOWED: dict[str, tuple[Any, ...]] = {
-    "causal": (True, False),
-    "window": get_args(Window),
-    "pool_span": get_args(PoolSpan),
-    "join": get_args(Join),
-    "truncate": get_args(Truncate),
-}
 _MADE: dict[str, Callable[[Any], Any]] = {  # from JSON
     "required_tokens": tuple,
     "pooling": lambda value: value if isinstance(value, str) else tuple(value),

@@ -24,6 +24,30 @@ if TYPE_CHECKING:
 _QUICK_CHARACTERS = 8192  # tokenised faster than a thread is woken
 
 
+class Prepared:
+    """Texts that are tokenised and not computed yet; made by `Encoder.prepare`.
+
+    Attributes:
+        tokens: How many tokens the model is to be fed for each text.
+        cut: How many texts are over the limit.
+    """
+
+    def __init__(self, call: Call, strings: Sequence[str]) -> None:
+        """Tokenise the texts of a call with one role."""
+        self._call, self._strings = call, strings
+        rows = call.tokenized(strings)
+        self.tokens = [len(row.ids) for row in rows]
+        self.cut = sum(row.cut > 0 for row in rows)
+
+    def run(self) -> NDArray[Any]:
+        """Vectors `[n, dim]`, as `Encoder.encode` gives them."""
+        return np.ascontiguousarray(self._call.run(self._strings)[:, 0])
+
+    async def arun(self) -> NDArray[Any]:
+        """Vectors `[n, dim]`, as `Encoder.aencode` gives them."""
+        return np.ascontiguousarray((await arun(self._call, self._strings))[:, 0])
+
+
 async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
     """`Call.run` for coroutines; cancelling it frees what has not run.
 

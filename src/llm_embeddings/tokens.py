@@ -8,10 +8,11 @@ threads may share it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .cutting import CHARACTERS_PER_ID, FIRST_CHARACTERS, Cuts
 from .joins import NO_OFFSETS, Offsets, Ranges, cut_text, locate, segments, separated
 from .recipe import Recipe
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class Tokens:
     Attributes:
         ids: All token ids, BOS and EOS included.
         start: First pooled position; pooling runs to the end.
-        cut: How many tokens the length limit took away.
+        cut: How many tokens the length limit took away; of a text that is far over it, at least
+            how many.
         template: How many first tokens come from BOS and prefix alone, whatever the text.
         text_start: First position of the text itself (with offsets only).
         offsets: Character range in the text of each of its tokens (with offsets only).
@@ -54,25 +58,57 @@ class _Frame:
     eos: list[int]
     limit: int
     with_offsets: bool
+    cuts: Cuts | None = None
 
-    def encode(self, strings: list[str]) -> list[list[int]]:
-        """Ids of plain strings, without special tokens and without truncation."""
-        return _ids(self.tokenizer, strings)
+    def encode(self, strings: list[str], most: int | None = None) -> list[list[int]]:
+        """Ids of plain strings, without special tokens and without truncation.
+
+        With `most`, those behind the first so many may be fewer or others.
+        """
+        return self._within(strings, most, lambda some: _ids(self.tokenizer, some))
 
     def encode_one(self, string: str) -> list[int]:
         return self.encode([string])[0]
 
-    def encode_with_ranges(self, strings: list[str]) -> tuple[list[list[int]], list[Ranges]]:
-        """Ids and character ranges."""
+    def encode_with_ranges(
+        self, strings: list[str], most: int | None = None
+    ) -> tuple[list[list[int]], list[Ranges]]:
+        """Ids and character ranges; `most` as for `encode`."""
         backend: Any = self.tokenizer.backend_tokenizer
-        encoded = backend.encode_batch(strings, add_special_tokens=False)
-        return [row.ids for row in encoded], [row.offsets for row in encoded]
 
-    def encode_located(self, strings: list[str]) -> tuple[list[list[int]], list[Ranges]]:
-        """Ids, and character ranges if they are wanted."""
+        def located(some: list[str]) -> list[list[tuple[int, tuple[int, int]]]]:
+            encoded = backend.encode_batch(some, add_special_tokens=False)
+            return [list(zip(row.ids, row.offsets, strict=True)) for row in encoded]
+
+        rows = self._within(strings, most, located)
+        return [[token for token, _ in row] for row in rows], [
+            [at for _, at in row] for row in rows
+        ]
+
+    def encode_located(
+        self, strings: list[str], most: int | None = None
+    ) -> tuple[list[list[int]], list[Ranges]]:
+        """Ids, and character ranges if they are wanted; `most` as for `encode`."""
         if self.with_offsets:
-            return self.encode_with_ranges(strings)
-        return self.encode(strings), [[] for _ in strings]
+            return self.encode_with_ranges(strings, most)
+        return self.encode(strings, most), [[] for _ in strings]
+
+    def _within(
+        self, strings: list[str], most: int | None, encode: Callable[[list[str]], list[list[Item]]]
+    ) -> list[list[Item]]:
+        """What `encode` makes of strings; long ones one by one, and no more of them than needed."""
+        cuts, kept = self.cuts, most or 0
+        # Twice the head that is tried first: less is not worth a cut.
+        short = 2 * (FIRST_CHARACTERS + CHARACTERS_PER_ID * kept)
+        if cuts is None or most is None or max(map(len, strings), default=0) <= short:
+            return encode(strings)
+        made = iter(encode([one for one in strings if len(one) <= short]))
+        return [
+            next(made)
+            if len(one) <= short
+            else cuts.encoded(one, kept, lambda head: encode([head])[0])
+            for one in strings
+        ]
 
 
 def tokenize(
@@ -84,6 +120,7 @@ def tokenize(
     max_length: int | None = None,
     *,
     with_offsets: bool = False,
+    cuts: Cuts | None = None,
 ) -> list[Tokens]:
     """Token ids of `texts`, exactly as the backbone is fed them.
 
@@ -96,6 +133,7 @@ def tokenize(
         max_length: Limit in tokens in the recipe's own meaning; None = the recipe's.
         with_offsets: Also say which tokens are the text's and where each stands in it. A text is
             then only ever cut at its end: LLM2Vec's word limit and separator play no part.
+        cuts: Where the tokenizer lets long texts be cut before it sees them; None = nowhere.
 
     Raises:
         ValueError: unknown role, a token that is missing, an instruction that has no place in the
@@ -113,6 +151,7 @@ def tokenize(
         [] if eos is None else [eos],
         recipe.max_length if max_length is None else max_length,
         with_offsets,
+        cuts,
     )
     _check_room(frame, recipe)
     clean = [without_lone_surrogates(text) for text in texts]
@@ -165,8 +204,9 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
     The pooled text begins where the prefix ends, counted by tokenising the prefix alone, BOS
     included; without a prefix BOS is pooled too (gritlm 1.0.2 `GritLM.encode`).
     """
-    encoded, ranges = frame.encode_located([frame.prefix + t + frame.suffix for t in texts])
     room = frame.limit - len(frame.bos) - len(frame.eos)
+    strings = [frame.prefix + text + frame.suffix for text in texts]
+    encoded, ranges = frame.encode_located(strings, room)
     start = 0
     if recipe.pool_span != "all" and frame.prefix:
         start = len(frame.bos) + len(frame.prefix_ids)

@@ -1,8 +1,10 @@
 """Models, caches and indexes of earlier versions open, and hold what was found in them then.
 
 `scripts/compatibility_files.py` made them. The fingerprint of a model is a part of most of them:
-where it changes, vector caches, indexes and unfinished outputs of users are lost, and these tests
-say so. Where a format has to change, its test becomes one of the error that names the way out.
+where it changes, vector caches, indexes and unfinished outputs of users are lost. That of 0.1.0
+passed over much that decides vectors, so what it names is made again or refused, and the tests of
+its formats ask with the name of then (`names_of_then`). Where a format has to change, its test
+becomes one of the error that names the way out.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import BUNDLED, assert_close
-from helpers.compatibility import PLACE, Older, run
+from helpers.compatibility import PLACE, VERSIONS, Older, run
 
 from llm_embeddings import Encoder
 from llm_embeddings.generation import Generator
@@ -35,13 +37,15 @@ def test_a_saved_model(older: Older, encoder: Encoder) -> None:
     assert np.abs(int8 - older.vectors["int8"]).max() <= 1  # a number at the border may fall over
 
 
+@pytest.mark.usefixtures("names_of_then")
 def test_fingerprints(older: Older, encoder: Encoder) -> None:
     """Other ones than before make every cache and index of a user worthless: is it worth that?"""
     found = {role: encoder.fingerprint(role) for role in ("query", "document")}
     assert found == older.expected["model"]["fingerprints"]
 
 
-def test_a_vector_cache_has_every_vector(older: Older) -> None:
+def cached(older: Older) -> tuple[int, int]:
+    """Hits and misses of the vector cache, for all of its texts."""
     encoder = Encoder.from_pretrained(
         "model", dtype="float32", device="cpu", vector_cache="vectors.sqlite"
     )
@@ -49,11 +53,17 @@ def test_a_vector_cache_has_every_vector(older: Older) -> None:
     assert cache is not None
     assert_close(encoder.encode_query(older.queries), older.vectors["query"])
     assert_close(encoder.encode_document(older.passages), older.vectors["document"])
-    assert (cache.hits, cache.misses) == (older.expected["vector_cache"]["states"], 0)
     cache.close()
     encoder.close()
+    return cache.hits, cache.misses
 
 
+@pytest.mark.usefixtures("names_of_then")
+def test_a_vector_cache_has_every_vector(older: Older) -> None:
+    assert cached(older) == (older.expected["vector_cache"]["states"], 0)
+
+
+@pytest.mark.usefixtures("names_of_then")
 @pytest.mark.parametrize("moved", [False, True], ids=["in place", "moved"])
 def test_a_search_index(older: Older, embedded: list[str], moved: bool) -> None:
     """Files that lie elsewhere than they did are read again, and not embedded again."""
@@ -85,6 +95,7 @@ def lay_out(folder: Path) -> None:
             index.execute("UPDATE files SET path = ?, mtime_ns = ? WHERE path = ?", row)
 
 
+@pytest.mark.usefixtures("names_of_then")
 def test_a_document_index(older: Older, encoder: Encoder, embedded: list[str]) -> None:
     index = DocumentIndex(encoder, "documents.sqlite")
     names = [f"p{number}" for number in range(6)]
@@ -101,6 +112,7 @@ def test_a_document_index(older: Older, encoder: Encoder, embedded: list[str]) -
     index.close()
 
 
+@pytest.mark.usefixtures("names_of_then")
 def test_kept_states_of_documents(older: Older) -> None:
     encoder = Encoder.from_pretrained(BUNDLED / "gritlm-7b/model", dtype="float32", device="cpu")
     reader = Reader(Generator(encoder), states=StateStore("states"))
@@ -111,3 +123,18 @@ def test_kept_states_of_documents(older: Older) -> None:
     answer = reader.answer(older.queries[0], older.passages[:1], max_new_tokens=8)
     assert (list(answer.ids), answer.cached_tokens) == (wanted["answer"], wanted["cached"])
     encoder.close()
+
+
+@pytest.mark.parametrize("older", VERSIONS[:1], indirect=True, ids=["0.1.0"])
+def test_what_0_1_0_named_is_made_again_or_refused(older: Older, encoder: Encoder) -> None:
+    """Its fingerprints were the same for models that embed differently."""
+    states = older.expected["vector_cache"]["states"]
+    assert cached(older) == (0, states)
+    assert cached(older) == (states, 0)
+    with pytest.raises(ValueError, match=r"made with (model|version) .* or another file.* 0\.1 "):
+        DocumentIndex(encoder, "documents.sqlite")
+    with pytest.raises(ValueError, match=r"(?s)states .* 0\.1.*another folder, or delete this one"):
+        StateStore("states").bind(encoder.fingerprint("document", ""))
+    command = ("search", "notes", older.queries[1], "--model", "model", "--index", "search")
+    assert "--rebuild makes it anew" in run(*command, exit_code=1).stderr
+    assert "Water the roses" in run(*command, "--rebuild").stdout

@@ -31,6 +31,7 @@ def read_vectors(path: Path) -> Any:
     return np.array([row["embedding"] for row in rows], np.float32)
 
 
+@pytest.mark.usefixtures("names_of_then")
 @pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
 def test_an_interrupted_encode_goes_on(older: Older, embedded: list[str], suffix: str) -> None:
     """As if it had been begun by this version, with the torch that is installed here."""
@@ -100,6 +101,7 @@ def test_synthesize_goes_on_with_its_journal(older: Older, monkeypatch: pytest.M
     assert list(rows_of(Path("synthesis")))[: len(rows)] == rows
 
 
+@pytest.mark.usefixtures("names_of_then")
 def test_scores_are_kept(
     older: Older, embedded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,7 @@ def test_scores_are_kept(
     assert after["results"][:-1] == before["results"]
 
 
+@pytest.mark.usefixtures("names_of_then")
 def test_a_finished_folder_of_embed_dataset(
     older: Older, embedded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,6 @@ WRONG = {
     "dimensions string": (with_value("dimensions", "3"), "dimensions is '3'"),
     "dimensions true": (with_value("dimensions", True), "dimensions is True"),
     "format": (with_value("encoding_format", "hex"), "encoding_format is 'hex'"),
-    "format null": (with_value("encoding_format", None), "encoding_format is None"),
     "role": (with_value("role", "passage"), "role is 'passage'"),
     "role array": (with_value("role", ["query"]), "role is ['query']"),
     "instruction number": (with_value("instruction", 3), "instruction is 3"),

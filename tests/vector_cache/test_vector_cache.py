@@ -278,7 +278,7 @@ def test_another_version_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as later:
         later.execute("PRAGMA user_version = 7")
     later.close()
-    with pytest.raises(ValueError, match="version 7, and this package writes 1: delete it"):
+    with pytest.raises(ValueError, match="version 7, and this package writes 2: delete it"):
         VectorCache(path)
 
 

@@ -11,10 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .files import check_safetensors
+from .bounds import check_lora
+from .files import check_safetensors, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+WEIGHTS = "adapter_model.safetensors"
+# Of an adapter_config.json: where it comes from, who wrote it, what it was trained for.
+_IDLE = frozenset(
+    "auto_mapping base_model_name_or_path inference_mode peft_version revision task_type".split()
+)
+
+
+def settings_of(directory: Path) -> dict[str, Any]:
+    """What an adapter's config says of the update that it makes."""
+    config = read_json(directory / "adapter_config.json")
+    return {key: value for key, value in config.items() if key not in _IDLE}
 
 
 def apply_adapters(
@@ -35,13 +49,14 @@ def apply_adapters(
         FileNotFoundError: a directory has no safetensors weights.
         ValueError: an adapter that is not plain LoRA, or does not fit the backbone.
     """
-    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+    from peft import PeftModel, set_peft_model_state_dict
 
     model: Any = None
     names = []
     for index, directory in enumerate(directories):
-        config = PeftConfig.from_pretrained(str(directory))
-        _check_plain_lora(config, directory)
+        config = _config(directory)
+        weights = _weights(directory, backbone)
+        check_lora(config, weights, directory)
         config.inference_mode = True
         name = f"adapter{index}"
         try:
@@ -52,8 +67,8 @@ def apply_adapters(
                     model = PeftModel(backbone, config, adapter_name=name)
             else:
                 model.add_adapter(name, config)
-            result: Any = set_peft_model_state_dict(model, _weights(directory, backbone), name)
-        except (ValueError, RuntimeError) as error:
+            result: Any = set_peft_model_state_dict(model, weights, name)
+        except Exception as error:  # of any kind: peft acts on what the files say
             raise ValueError(
                 f"the adapter {directory} does not fit {type(backbone).__name__}: {error}"
             ) from error
@@ -119,6 +134,26 @@ def _merge(model: Any, names: Sequence[str]) -> None:
         weight.data = total.to(weight.dtype)
 
 
+def _config(directory: Path) -> Any:
+    """The settings of an adapter, which is plain LoRA.
+
+    Raises:
+        ValueError: it is not, or the file is not what peft writes.
+    """
+    from peft import PeftConfig
+
+    read_json(directory / "adapter_config.json")
+    try:
+        config = PeftConfig.from_pretrained(str(directory))
+    except Exception as error:  # of any kind: what the file holds is passed to a class
+        raise ValueError(
+            f"{directory / 'adapter_config.json'} is not what peft writes "
+            f"({type(error).__name__}: {error}): fetch it again"
+        ) from error
+    _check_plain_lora(config, directory)
+    return config
+
+
 def _check_plain_lora(config: object, directory: Path) -> None:
     kind = getattr(config, "peft_type", None)
     unknown = (
@@ -147,7 +182,7 @@ def _weights(directory: Path, backbone: PreTrainedModel) -> dict[str, torch.Tens
     """
     from safetensors.torch import load_file
 
-    path = directory / "adapter_model.safetensors"
+    path = directory / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} has no adapter_model.safetensors. Weights in adapter_model.bin can run "

@@ -195,6 +195,10 @@ def _moved(hidden: torch.Tensor, backbone: PreTrainedModel) -> bool:
             f"{type(backbone).__name__} gives hidden states that are not finite in "
             f"{backbone.dtype}: its weights are broken or it needs another dtype"
         )
+    if not bool(hidden.any()):
+        raise ValueError(
+            f"{type(backbone).__name__} gives hidden states that are all zero: its weights are"
+        )
     noise = float((hidden[0] - hidden[1]).abs().max())
     moved = float((hidden[0] - hidden[2]).abs().max())
     relative = max(2 * torch.finfo(backbone.dtype).eps, 1e-4)

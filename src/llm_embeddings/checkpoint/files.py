@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bounds import inside
+
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+INDEX = "model.safetensors.index.json"
 _UNWANTED = ["consolidated*", "original/*", "onnx/*", "openvino/*", "lora/*", "checkpoint-*/*"]
 
 
@@ -121,8 +124,10 @@ def check_keys(
 
 def _parse(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply: fetch it again") from error
+    except ValueError as error:  # of JSON, of UTF-8, or of integers that are too long
         raise ValueError(f"{path} is not JSON ({error}): fetch it again") from error
 
 
@@ -133,12 +138,8 @@ def check_weights(directory: Path) -> None:
         FileNotFoundError: no weights, only .bin weights, or a missing shard.
         ValueError: a file is not a whole safetensors file.
     """
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-    elif (directory / "model.safetensors").is_file():
-        shards = ["model.safetensors"]
-    else:
+    shards = [path.name for path in shards_of(directory)]
+    if not shards:
         binary = any(directory.glob("*.bin"))
         raise FileNotFoundError(
             f"{directory} has only .bin weights, which can run code when read. Convert them once: "
@@ -154,6 +155,15 @@ def check_weights(directory: Path) -> None:
         )
     for shard in shards:
         check_safetensors(directory / shard)
+
+
+def shards_of(directory: Path) -> list[Path]:
+    """The files of a checkpoint's weights, sorted; none where it has none."""
+    index = directory / INDEX
+    if index.is_file():
+        return sorted(set(_weight_map(directory).values()))
+    whole = directory / "model.safetensors"
+    return [whole] if whole.is_file() else []
 
 
 def check_safetensors(path: Path) -> None:
@@ -173,15 +183,25 @@ def check_safetensors(path: Path) -> None:
         ) from error
 
 
+def weight_names(directory: Path) -> set[str]:
+    """Names of all weights of a checkpoint, read off the headers of its files."""
+    from safetensors import safe_open
+
+    found: set[str] = set()
+    for shard in shards_of(directory):
+        with safe_open(shard, framework="pt") as opened:
+            found.update(opened.keys())
+    return found
+
+
 def weight_files(directory: Path) -> dict[str, Path]:
     """Which file of a checkpoint holds each weight; empty where it holds none.
 
     Raises:
         ValueError: the one file of weights is not a whole safetensors file.
     """
-    index = read_json(directory / "model.safetensors.index.json")
-    if index:
-        return {name: directory / file for name, file in index["weight_map"].items()}
+    if (directory / INDEX).is_file():
+        return _weight_map(directory)
     path = directory / "model.safetensors"
     if not path.is_file():
         return {}
@@ -190,6 +210,19 @@ def weight_files(directory: Path) -> dict[str, Path]:
 
     with safe_open(path, framework="pt") as opened:
         return dict.fromkeys(opened.keys(), path)
+
+
+def _weight_map(directory: Path) -> dict[str, Path]:
+    """The file of each weight, as the index of shards says.
+
+    Raises:
+        ValueError: it says something else, or names a file elsewhere.
+    """
+    index = directory / INDEX
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{index} has no weight_map of names and files: fetch it again")
+    return {name: inside(directory, file, index) for name, file in named.items()}
 
 
 def is_adapter(directory: Path) -> bool:
@@ -244,8 +277,11 @@ def resolve(
 
 
 def _base_of(adapter: Path, instead: str | None, source: Source) -> Path:
-    named = instead or read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
-    if not named:
+    where = adapter / "adapter_config.json"
+    named = instead or read_json(where).get("base_model_name_or_path")
+    if named and instead is None and adapter.parent.name == "snapshots":
+        inside(adapter, named, where)  # what comes from the hub names no folder of this machine
+    if not named or not isinstance(named, str):
         raise ValueError(
             f"the adapter_config.json in {adapter} names no base: pass the base as the model and "
             "this directory by adapters=[...]"

@@ -13,6 +13,7 @@ from torch import nn
 from ..model import Model, state_length
 from ..packed.heads import build
 from ..recipe import Head, Recipe
+from .bounds import inside
 from .files import check_keys, check_safetensors, read_json, read_json_list
 
 NAME = "heads.safetensors"
@@ -67,7 +68,10 @@ def head_folders(directory: Path) -> list[tuple[str, Path]]:
     if not path.is_file():
         return []
     modules = read_json_list(path)[2:]
-    return [(str(m["type"]).rsplit(".", 1)[-1], directory / str(m["path"])) for m in modules]
+    return [
+        (str(one["type"]).rsplit(".", 1)[-1], inside(directory, one.get("path"), path))
+        for one in modules
+    ]
 
 
 def load_head(directory: Path, recipe: Recipe, width: int) -> nn.Module | None:

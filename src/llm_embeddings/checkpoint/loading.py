@@ -6,9 +6,7 @@ it would only warn about (weights that are missing, an adapter that does not fit
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,13 +20,23 @@ from ..arithmetic.memory import check_memory
 from ..families import siblings
 from ..model import Model, vector_length
 from ..recipe import Recipe
+from ..vector_cache.origin import Origin
 from ..vectors import Vectors
 from . import sidecar
 from .adapters import apply_adapters
+from .bounds import check_config, check_links, check_size, reading_tokenizer
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends, without_foreign_bos
-from .files import Checkpoint, Source, check_weights, find, resolve
+from .files import (
+    Checkpoint,
+    Source,
+    check_weights,
+    find,
+    read_json,
+    resolve,
+    weight_names,
+)
 from .head_files import load_head
 from .module_files import (
     SENTENCE_TRANSFORMERS,
@@ -37,6 +45,8 @@ from .module_files import (
     transformer_settings,
 )
 from .options import LoadOptions
+from .origins import origin_of
+from .report import check_report, without_load_report
 from .stock import read_config, text_part
 
 if TYPE_CHECKING:
@@ -44,18 +54,16 @@ if TYPE_CHECKING:
 
 
 _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
-_NEVER_RUN = ("pooler.", "contact_head.")  # give another output than the hidden states
-_HEADS = ("cls", "lm_head", "classifier", "score", "qa_outputs", "generator_predictions")
-# Tables that older versions of transformers saved beside the weights.
-_BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias", "attention.bias")
 
 
-def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int, bool], Vectors]]:
+def load(
+    model: str | Path, options: LoadOptions
+) -> tuple[Model, dict[tuple[int, bool], Vectors], Origin]:
     """Find the recipe and the files, load the weights and merge the adapters in order.
 
     Returns:
-        The model, its attention direction not checked yet, and ranges of int8 and uint8 vectors,
-        `[2, dim]` by (dim, normalize), as they lie beside the weights.
+        The model, its attention direction not checked yet; ranges of int8 and uint8 vectors,
+        `[2, dim]` by (dim, normalize), as they lie beside the weights; the files of the weights.
 
     Raises:
         FileNotFoundError: a directory, repository, base or weight file is missing.
@@ -71,16 +79,23 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
         recipe = saved.recipe
     inner = transformer_folder(directory)
     checkpoint = resolve(inner, adapters, source, base=recipe.base if recipe else None)
+    for place in {directory, checkpoint.root, checkpoint.tokenizer, *checkpoint.adapters}:
+        check_links(place)
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
     # What nobody listed is what its own files make of it in the stock library, by asking that.
     observed = is_observed(recipe, wanted, saved)
+    values = read_json(checkpoint.root / "config.json")
+    check_config(values, checkpoint.root / "config.json", len(weight_names(checkpoint.root)))
     config = read_config(checkpoint.root, trust_remote_code=options.trust_remote_code)
+    if not options.trust_remote_code and not values.get("quantization_config"):
+        check_size(config, checkpoint.root)
     recipe, tokenizer = recipe_and_tokenizer(
         directory, checkpoint, recipe, observed=observed, plain=is_plain(recipe, wanted, saved)
     )
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
+    origin = origin_of(checkpoint, config_of(options.quantization))
     backbone = load_backbone(checkpoint.root, config, recipe, options)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
@@ -93,7 +108,7 @@ def load(model: str | Path, options: LoadOptions) -> tuple[Model, dict[tuple[int
     head = load_head(directory, recipe, width)
     if head is not None:
         head = head.to(backbone.device)
-    return Model(backbone, tokenizer, recipe, head), ranges
+    return Model(backbone, tokenizer, recipe, head), ranges, origin
 
 
 def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
@@ -116,7 +131,10 @@ def recipe_and_tokenizer(
     if not observed and not any(asked):
         tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower)
         return (without_foreign_bos(recipe, tokenizer) if plain else recipe), tokenizer
-    tokenizer = _ready(stock_tokenizer(checkpoint.tokenizer), lower=lower)
+    values = read_json(checkpoint.tokenizer / "tokenizer.json")
+    with reading_tokenizer(checkpoint.tokenizer, values):
+        stock = stock_tokenizer(checkpoint.tokenizer)
+    tokenizer = _ready(stock, lower=lower)
     if observed and renders_messages(directory):
         return recipe, tokenizer
     found = with_ends(recipe, checkpoint.tokenizer, tokenizer)
@@ -144,7 +162,9 @@ def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokeniz
             f"{directory} has no tokenizer.json. Convert the tokenizer once with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) and compare its ids"
         )
-    return _ready(PreTrainedTokenizerFast.from_pretrained(directory), lower=lower)
+    with reading_tokenizer(directory, read_json(directory / "tokenizer.json")):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    return _ready(tokenizer, lower=lower)
 
 
 def _ready(tokenizer: PreTrainedTokenizerFast, *, lower: bool) -> PreTrainedTokenizerFast:
@@ -190,7 +210,7 @@ def load_backbone(
     if device.type == "cpu" and options.quantization is None and options.device_map is None:
         check_memory(directory, dtype)
     try:
-        with _without_load_report():
+        with without_load_report():
             backbone, report = _class_of(config).from_pretrained(
                 directory,
                 config=config,
@@ -204,10 +224,12 @@ def load_backbone(
                 output_loading_info=True,
             )
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"the weights in {directory} do not fit its config.json: {error}"
-        ) from error
-    _check_report(report, backbone, directory)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        fit = "mismatched" in str(error) or "size mismatch" in str(error)
+        what = "do not fit its config.json" if fit else "cannot be loaded"
+        raise ValueError(f"the weights in {directory} {what}: {error}") from error
+    check_report(report, backbone, directory)
     backbone = backbone if part is None else getattr(backbone, part)
     if options.device_map is None and config_of(options.quantization) is None:
         backbone = backbone.to(device)
@@ -233,47 +255,3 @@ def _class_of(config: PretrainedConfig) -> Any:
 def config_of(quantization: Any) -> Any:
     """A transformers quantization config; None for "int8" and "fp8", which come after loading."""
     return None if isinstance(quantization, str) else quantization
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """No table of head weights that are not needed; `_check_report` judges instead."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
-
-
-def _check_report(report: Mapping[str, Any], backbone: PreTrainedModel, directory: Path) -> None:
-    """Raise where transformers fills in random numbers and only warns."""
-    for problem in ("missing_keys", "mismatched_keys"):
-        keys = [key for key in map(str, report[problem]) if not key.startswith(_NEVER_RUN)]
-        if keys:
-            names = ", ".join(sorted(keys)[:3])
-            raise ValueError(
-                f"{directory}: {len(keys)} weights of {type(backbone).__name__} are "
-                f"{problem.removesuffix('_keys')} ({names}, ...): the checkpoint is incomplete or "
-                "of another architecture"
-            )
-    parts = {name for name, _ in backbone.named_children()}
-    lost = [key for key in map(str, report["unexpected_keys"]) if _belongs_inside(key, parts)]
-    if lost:
-        names = ", ".join(sorted(lost)[:3])
-        raise ValueError(
-            f"{directory}: {len(lost)} weights have no place in {type(backbone).__name__} as its "
-            f"config.json describes it ({names}, ...): without them its vectors would be others. "
-            "Mend the config, or merge what was trained (LoRA) before saving"
-        )
-
-
-def _belongs_inside(key: str, parts: set[str]) -> bool:
-    """Whether a weight that the model does not know lies among its layers, unlike a head."""
-    names = key.split(".")
-    inside = any(name in parts for name in names[:2]) and names[0] not in _HEADS
-    return inside and not key.endswith(_BUFFERS) and not key.startswith(_NEVER_RUN)

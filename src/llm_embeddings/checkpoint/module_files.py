@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Head, Pooling, Recipe
+from .bounds import inside
 from .files import Checkpoint, check_keys, read_json, read_json_list
 from .head_files import FOLLOWING, read_heads
 from .prompts import Frame, agreed_prompts, chat_frame, stated_templates
@@ -237,7 +238,8 @@ def pooling_modes(file: Path, config: dict[str, Any]) -> tuple[Pooling, ...]:
 
 
 def _folder(directory: Path, module: int) -> Path:
-    return directory / str(read_json_list(directory / "modules.json")[module]["path"])
+    path = directory / "modules.json"
+    return inside(directory, read_json_list(path)[module].get("path"), path)
 
 
 def _chat(file: Path, settings: dict[str, Any], tokenizer: Path) -> Frame | None:

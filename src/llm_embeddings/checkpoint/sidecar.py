@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -54,13 +54,40 @@ def read(directory: Path) -> Sidecar | None:
             f"{directory / NAME} has chat={chat!r}, which this version does not know: update "
             "llm-embeddings"
         )
-    ranges = {
-        (entry["dim"], entry["normalize"]): np.array([entry["low"], entry["high"]], np.float32)
-        for entry in values.get("ranges", ())
-    }
     # Before there was this field, windows went wherever attention goes both ways.
     legacy = {"window": "keep" if values["recipe"].get("causal") else "drop"}
-    return Sidecar(Recipe.from_dict({**legacy, **values["recipe"]}), chat, ranges)
+    try:
+        recipe = Recipe.from_dict({**legacy, **values["recipe"]})
+        ranges = dict(map(_range, values.get("ranges", ())))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{directory / NAME}: {error}. Save the model again, or pass recipe=..."
+        ) from error
+    return Sidecar(recipe, chat, ranges)
+
+
+def _range(entry: Any) -> tuple[tuple[int, bool], Vectors]:
+    """The range of one dimension and way of normalising, `[2, dim]`.
+
+    Raises:
+        ValueError: it is not one; the key is named.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"ranges hold {entry!r:.40}, not objects")
+    dim, normalize = entry.get("dim"), entry.get("normalize")
+    if type(dim) is not int or dim < 1 or type(normalize) is not bool:
+        raise ValueError(f"ranges: dim={dim!r:.40}, normalize={normalize!r:.40}")
+    ends = []
+    for key in ("low", "high"):
+        numbers = entry.get(key)
+        numbers = numbers if isinstance(numbers, list) else []
+        plain = len(numbers) == dim and all(type(one) in (int, float) for one in numbers)
+        if not plain or not np.isfinite(np.array(numbers, float)).all():
+            raise ValueError(f"ranges: {key} of dim {dim} is not a list of {dim} finite numbers")
+        ends.append(np.array(numbers, np.float32))
+    if not bool((ends[0] <= ends[1]).all()):
+        raise ValueError(f"ranges: low of dim {dim} is above high")
+    return (dim, normalize), np.array(ends)
 
 
 def write(directory: Path, sidecar: Sidecar) -> None:

@@ -153,9 +153,12 @@ def configured(
             )
         closed = dataclasses.replace(recipe.query, suffix=recipe.query.suffix + ending)
         recipe = recipe.replace(query=closed, document=closed)
+    skips = settings.get("skip_instruction", True)
+    if type(skips) is not bool:
+        raise ValueError(f"{CONFIG} of {recipe.name}: skip_instruction={skips!r} is no bool")
     return recipe.replace(
         pooling=_POOLING[mode],
-        pool_span="text" if settings.get("skip_instruction", True) else "all",
+        pool_span="text" if skips else "all",
         max_length=settings.get("max_length", recipe.max_length),
         max_text_length=settings.get("doc_max_length", recipe.max_text_length),
     )

@@ -4,13 +4,13 @@ The reader keeps the states of documents, so that it need not read a document tw
 """
 
 from ..ranking.fusion import SearchMode
+from .documents import Document
 from .finding import Hit
 from .late import late_vectors, spans_of
 from .modes import MODES, Mode, Rule
 from .reader import Cost, Reader
 from .states import StateStore
 from .store import DocumentIndex
-from .table import Document
 
 __all__ = [
     "MODES",

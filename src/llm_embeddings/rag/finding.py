@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..ranking.fusion import SearchMode, fuse
 from ..ranking.nearest import Nearest, best
 from ..vectors import Vectors
-from .table import Document, Table
+from .documents import Document
+from .table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ class StateStore:
                 raise ValueError(
                     f"the states in {self.folder or 'this store'} were made by the model {known} "
                     f"(format {version}), and this is the model {fingerprint} (format {_VERSION}): "
-                    "weights, dtype or templates differ. Use another folder, or delete this one"
+                    "weights, dtype or templates differ, or version 0.1, which named every model "
+                    "otherwise, made them. Use another folder, or delete this one"
                 )
             if self.folder is not None and known is None:
                 text = json.dumps({"version": _VERSION, "fingerprint": fingerprint})
@@ -187,7 +188,7 @@ class StateStore:
     def _write(self, folder: Path, key: str, states: KeyValues) -> int:
         """Write states to a file; returns its size in bytes."""
         tensors = _named(states)
-        facts = {"fingerprint": str(self._fingerprint), "crc32": str(_checksum(tensors))}
+        facts = {"fingerprint": str(self._fingerprint), "checksum": _checksum(tensors, key)}
         path = _path(folder, key)
         _replace(path, lambda part: save_file(tensors, part, metadata=facts))
         self._checked.add(key)
@@ -205,7 +206,7 @@ class StateStore:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}
             if facts.get("fingerprint") != self._fingerprint:
                 raise ValueError("it is of another model")
-            if key not in self._checked and facts.get("crc32") != str(_checksum(tensors)):
+            if key not in self._checked and not _unchanged(facts, tensors, key):
                 raise ValueError("its checksum is wrong")
         except (OSError, SafetensorError, ValueError) as error:
             logger.warning("%s cannot be used and is made again: %s", path, error)
@@ -251,9 +252,25 @@ def _unnamed(tensors: dict[str, Tensor]) -> KeyValues:
     return KeyValues(tuple((tensors[key], tensors[value]) for key, value in pairs))
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
+def _unchanged(facts: dict[str, str], tensors: dict[str, Tensor], key: str) -> bool:
+    """Whether tensors are those that were written under a key."""
+    if "checksum" in facts:
+        return facts["checksum"] == _checksum(tensors, key)
     found = 0
+    for name in sorted(tensors):  # files of version 0.1.0
+        found = zlib.crc32(_bytes_of(tensors[name]), found)
+    return facts.get("crc32") == str(found)
+
+
+def _checksum(tensors: dict[str, Tensor], key: str) -> str:
+    """Of the key and of names, types, shapes and values."""
+    found = zlib.crc32(key.encode())
     for name in sorted(tensors):
-        data: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        found = zlib.crc32(data, found)
-    return found
+        one = tensors[name]
+        found = zlib.crc32(f"{name} {one.dtype} {tuple(one.shape)}".encode(), found)
+        found = zlib.crc32(_bytes_of(one), found)
+    return str(found)
+
+
+def _bytes_of(tensor: Tensor) -> Any:
+    return tensor.reshape(-1).view(torch.uint8).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..ranking.fusion import SearchMode
 from ..ranking.nearest import Nearest, check_faiss
+from .documents import Document, Row, chunk_rows, digest_of, documents_of, span_of
 from .finding import Hit, Snapshot, check_mode
 from .late import Split, check_late, late_vectors, spans_of
-from .table import VERSION, Document, Row, Table, chunk_rows, digest_of, documents_of, span_of
+from .table import VERSION, DamagedRows, Table
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..vectors import Vectors
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 256
 
@@ -258,9 +263,28 @@ class DocumentIndex:
         """The documents as they are, their vectors in memory."""
         with self._lock:
             if self._snapshot is None:
-                names, numbers, matrix = self._table.vectors(self.encoder.dimension)
+                names, numbers, matrix = self._whole_vectors()
                 self._snapshot = Snapshot(names, numbers, matrix, Nearest(matrix, self._faiss))
             return self._snapshot
+
+    def _whole_vectors(self) -> tuple[list[str], NDArray[np.int64], Vectors]:
+        """All ids, numbers and vectors; those that a disk has changed are made from their texts.
+
+        Raises:
+            DamagedRows: a text has changed, too, or the vector was one of late chunking.
+        """
+        try:
+            return self._table.vectors(self.encoder.dimension)
+        except DamagedRows as damaged:
+            if damaged.lost:
+                raise
+            logger.warning("vectors are made again: %s", damaged)
+            texts = [one.text for one in damaged.whole]
+            vectors = self.encoder.encode_document(
+                texts, self._document_instruction, normalize=True, max_length=self._max_length
+            )
+            self._table.mend(damaged.whole, vectors)
+            return self._table.vectors(self.encoder.dimension)
 
     def _changed(self) -> None:
         """Drop the vectors in memory, which the next search reads again."""

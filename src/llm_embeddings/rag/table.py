@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inputs import check_texts
 from ..ranking import fulltext
+from ..storage.blocks import seal, unseal
 from ..storage.sqlite import Database, Kind, transaction
-from ..tokens import without_lone_surrogates
 from ..vectors import Vectors
+from .documents import Document, Row, digest_of
 
 _KIND = Kind(
     name="an index of documents",
@@ -34,99 +31,31 @@ _KIND = Kind(
 )
 # Version 1 has no index of words, and would not keep one in step.
 VERSION, _OLDER = "2", "1"
-_COLUMNS = "SELECT id, text, metadata FROM documents"
+_COLUMNS = "SELECT id, digest, text, vector, metadata FROM documents"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A text in an index.
-
-    Attributes:
-        id: Its name.
-        text: The text.
-        metadata: What the caller wants to know of it; JSON.
-    """
-
-    id: str
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A document on its way into the file.
+class DamagedRows(ValueError):
+    """Vectors or texts are not those that were written.
 
     Attributes:
-        document: The document.
-        parent: The document it is a chunk of, or its own id.
-        digest: Says whether the vector of a row with this id is still that of the document.
-        vector: `[dim]`, float32, unit length; None = not needed, or not there yet.
+        whole: Documents whose texts are as they were, so that their vectors can be made again.
+        lost: Ids of the others.
     """
 
-    document: Document
-    parent: str
-    digest: str
-    vector: Vectors | None = None
-
-
-def documents_of(
-    texts: Sequence[str],
-    ids: Sequence[str] | None,
-    metadata: Sequence[Mapping[str, Any]] | None,
-) -> tuple[list[str], list[Document]]:
-    """The id of each text, and each document once; checked before any of them is embedded.
-
-    Arguments and errors are those of `DocumentIndex.add`.
-    """
-    if isinstance(texts, str):
-        raise TypeError("texts is one string: pass a list of documents")
-    strings = list(map(without_lone_surrogates, check_texts(texts)[0]))
-    names = [digest_of(text)[:16] for text in strings] if ids is None else list(ids)
-    facts = [{} for _ in strings] if metadata is None else [dict(one) for one in metadata]
-    if not len(strings) == len(names) == len(facts):
-        raise ValueError(
-            f"{len(strings)} texts, {len(names)} ids and {len(facts)} metadata: give one of each "
-            "per text"
+    def __init__(self, where: str, whole: list[Document], lost: list[str]) -> None:
+        """Say what to do about it."""
+        self.whole, self.lost = whole, lost
+        names = [*lost, *(one.id for one in whole)]
+        super().__init__(
+            f"{where} is damaged: {len(names)} documents are not those that were written "
+            f"({', '.join(map(repr, names[:3]))}). Add them again, or delete them"
         )
-    seen: dict[str, Document] = {}
-    for name, text, fact in zip(names, strings, facts, strict=True):
-        if not isinstance(name, str):
-            raise TypeError(f"id {name!r} is {type(name).__name__}, not a string")
-        if name in seen and seen[name].text != text:
-            raise ValueError(f"id {name!r} is given to two texts")
-        try:
-            json.dumps(fact)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"metadata of {name!r} are not JSON: {error}") from error
-        seen[name] = Document(name, text, fact)
-    return names, list(seen.values())
 
 
-def digest_of(text: str) -> str:
-    """A name for exactly this text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def chunk_rows(whole: Document, spans: Sequence[tuple[int, int]], *, late: bool) -> list[Row]:
-    """Rows of a document's chunks; with `late`, their digests depend on the whole document."""
-    context = digest_of(whole.text) if late else ""
-    rows = []
-    for number, (start, end) in enumerate(spans):
-        text = whole.text[start:end]
-        metadata = {**whole.metadata, "parent": whole.id, "start": start, "end": end}
-        digest = digest_of(f"{context} {start} {end}\n{text}") if late else digest_of(text)
-        rows.append(Row(Document(f"{whole.id}#{number}", text, metadata), whole.id, digest))
-    return rows
-
-
-def span_of(row: Row) -> tuple[int, int]:
-    """Begin and end of a chunk in its document, in characters."""
-    return row.document.metadata["start"], row.document.metadata["end"]
-
-
-def _document(row: tuple[str, str, str]) -> Document:
-    name, text, metadata = row
-    return Document(name, text, json.loads(metadata))
+def _numbers(row: tuple[str, str, str, bytes]) -> bytes | None:
+    """The vector in a row of id, digest, text and vector; None = one of these has changed."""
+    name, digest, text, block = row
+    return unseal(block, name, digest, text)
 
 
 def _remove(sql: sqlite3.Connection, numbers: Collection[int]) -> None:
@@ -164,11 +93,13 @@ class Table:
             if known == {**facts, "version": _OLDER}:
                 known = _upgrade(sql, facts)
         for name, value in facts.items():
-            if known[name] != value:
+            if known.get(name) != value:
                 self.close()
                 raise ValueError(
-                    f"{self.name} was made with {name} {known[name]} and this is {name} {value}: "
-                    "use the encoder and options it was made with, or another file"
+                    f"{self.name} was made with {name} {known.get(name)} and this is {name} "
+                    f"{value}: "
+                    "use the encoder and options it was made with, or another file. Version 0.1 "
+                    "named every model otherwise"
                 )
 
     def __len__(self) -> int:
@@ -176,11 +107,11 @@ class Table:
             return int(sql.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def digests(self, ids: Iterable[str]) -> dict[str, str]:
-        """Digests of documents that are there, by id."""
-        query = "SELECT digest FROM documents WHERE id = ?"
+        """Digests of documents that are there as they were written, by id."""
         with self._file.used() as sql:
-            found = {name: sql.execute(query, (name,)).fetchone() for name in ids}
-        return {name: row[0] for name, row in found.items() if row is not None}
+            rows = [sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
+        there = [row for row in rows if row is not None and _numbers(row[:4]) is not None]
+        return {row[0]: row[1] for row in there}
 
     def put(self, rows: Sequence[Row], parents: Iterable[str]) -> None:
         """Write rows; those without a vector keep the one that is there.
@@ -200,7 +131,8 @@ class Table:
                     change = "UPDATE documents SET metadata = ? WHERE id = ?"
                     sql.execute(change, (facts, one.id))
                     continue
-                vector = np.asarray(row.vector, "<f4").tobytes()
+                numbers = np.asarray(row.vector, "<f4").tobytes()
+                vector = seal(numbers, one.id, row.digest, one.text)
                 replaced = sql.execute("SELECT rowid FROM documents WHERE id = ?", (one.id,))
                 _remove(sql, [number for (number,) in replaced.fetchall()])
                 added = sql.execute(
@@ -219,28 +151,66 @@ class Table:
         return len(gone)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Documents that are there, by id."""
+        """Documents that are there, by id.
+
+        Raises:
+            DamagedRows: one is not as it was written.
+        """
         with self._file.used() as sql:
             rows = [sql.execute(f"{_COLUMNS} WHERE id = ?", (i,)).fetchone() for i in ids]
-        return {row[0]: _document(row) for row in rows if row is not None}
+        return {row[0]: self._document(row) for row in rows if row is not None}
 
     def all(self) -> list[Document]:
-        """All documents, in the order they came."""
+        """All documents, in the order they came.
+
+        Raises:
+            DamagedRows: one is not as it was written.
+        """
         with self._file.used() as sql:
             rows = sql.execute(f"{_COLUMNS} ORDER BY rowid").fetchall()
-        return list(map(_document, rows))
+        return list(map(self._document, rows))
+
+    def _document(self, row: tuple[str, str, str, bytes, str]) -> Document:
+        name, _, text, _, metadata = row
+        if _numbers(row[:4]) is None:
+            raise DamagedRows(self.name, [], [name])
+        return Document(name, text, json.loads(metadata))
 
     def vectors(self, dimension: int) -> tuple[list[str], NDArray[np.int64], Vectors]:
-        """All ids, numbers `[n]` and vectors `[n, dimension]`, in the order they came."""
+        """All ids, numbers `[n]` and vectors `[n, dimension]`, in the order they came.
+
+        Raises:
+            DamagedRows: some are not as they were written.
+        """
+        query = "SELECT id, digest, text, vector, rowid FROM documents ORDER BY rowid"
+        blocks, whole, lost = [], [], []
         with self._file.used() as sql:
-            rows = sql.execute("SELECT id, rowid, vector FROM documents ORDER BY rowid").fetchall()
-        matrix = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(-1, dimension)
-        return [row[0] for row in rows], np.array([row[1] for row in rows], np.int64), matrix
+            rows = sql.execute(query).fetchall()
+        for row in rows:
+            numbers = _numbers(row[:4])
+            if numbers is not None and len(numbers) == 4 * dimension:
+                blocks.append(numbers)
+            elif isinstance(row[2], str) and digest_of(row[2]) == row[1]:
+                whole.append(Document(row[0], row[2]))
+            else:
+                lost.append(str(row[0]))
+        if whole or lost:
+            raise DamagedRows(self.name, whole, lost)
+        matrix = np.frombuffer(b"".join(blocks), "<f4").reshape(-1, dimension)
+        return [row[0] for row in rows], np.array([row[4] for row in rows], np.int64), matrix
 
     def words(self, query: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """BM25 of the documents with some numbers, ascending, `[n]`; 0 where no word is shared."""
         with self._file.used() as sql:
             return fulltext.scores(sql, query, numbers)
+
+    def mend(self, documents: Sequence[Document], vectors: Vectors) -> None:
+        """Write vectors `[n, dimension]` of documents anew, whose texts are as they were."""
+        with self._file.used() as sql, transaction(sql):
+            for one, vector in zip(documents, vectors, strict=True):
+                numbers = np.asarray(vector, "<f4").tobytes()
+                block = seal(numbers, one.id, digest_of(one.text), one.text)
+                sql.execute("UPDATE documents SET vector = ? WHERE id = ?", (block, one.id))
 
     def save(self, path: Path) -> None:
         """Copy the file; the copy is there whole or not at all."""

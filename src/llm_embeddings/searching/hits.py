@@ -124,5 +124,8 @@ def _passage(sql: sqlite3.Connection, content: int, number: int) -> tuple[str, C
         "SELECT kind, first, last, heading, text FROM chunks JOIN contents ON content = id "
         "WHERE content = ? AND number = ?"
     )
-    kind, *chunk = sql.execute(statement, (content, number)).fetchone()
+    row = sql.execute(statement, (content, number)).fetchone()
+    if row is None:
+        raise ValueError("the index has lost a passage: --rebuild makes it anew")
+    kind, *chunk = row
     return kind.partition(":")[0], Chunk(*chunk)

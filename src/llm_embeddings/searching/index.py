@@ -13,14 +13,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..storage.blocks import unseal
 from ..storage.sqlite import Database, transaction
 from .chunks import Chunk
 from .hits import Found, Query, forget_words, index_words, rank
 from .places import FILE, claim
-from .schema import KIND, begin
+from .schema import KIND, begin, blocks_of, sealed
 from .sources import File
-
-_BLOCK = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +98,9 @@ class Index:
         self._file.close()
 
     def files(self) -> dict[str, Known]:
-        """All files by absolute path."""
-        query = "SELECT path, size, mtime_ns, content, skipped, reader FROM files"
+        """All files by absolute path; without rows that cannot be as they were written."""
+        query = """SELECT path, size, mtime_ns, content, skipped, reader FROM files WHERE
+            typeof(path) = 'blob' AND (content IS NULL OR content IN (SELECT id FROM contents))"""
         with self._file.used() as sql:
             return {os.fsdecode(path): Known(*row) for path, *row in sql.execute(query)}
 
@@ -123,8 +123,9 @@ class Index:
         with self._transaction("DEFERRED") as sql:
             for first, passages, blob in sql.execute(query, (digest, kind)):
                 # Another process may have cut the same content elsewhere.
-                if first == end:
-                    found.append(np.frombuffer(blob, "<f2").reshape(passages, -1).astype("<f4"))
+                numbers = unseal(blob, digest, f"{kind} {first}", older=False)
+                if first == end and numbers is not None:
+                    found.append(np.frombuffer(numbers, "<f2").reshape(passages, -1).astype("<f4"))
                     end += passages
         return found
 
@@ -143,8 +144,8 @@ class Index:
                 for file in entry.files:
                     _put(sql, file, content, "", entry.kind)
             if part is not None:
-                vectors = part.vectors.astype("<f2").tobytes()
-                row = (part.digest, part.kind, part.first, len(part.vectors), vectors)
+                block = sealed(part.vectors, part.digest, f"{part.kind} {part.first}")
+                row = (part.digest, part.kind, part.first, len(part.vectors), block)
                 sql.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)", row)
 
     def skip(self, file: File, reason: str, kind: str) -> None:
@@ -190,13 +191,34 @@ class Index:
             query: The query.
             top: How many hits are wanted.
             files: Paths to search, with the ids of their contents.
+
+        Raises:
+            ValueError: vectors are not as they were written; the next update makes them again.
         """
+        damaged: list[int] = []
         paths: dict[int, list[str]] = {}
         for path, content in files.items():
             paths.setdefault(content, []).append(path)
         with self._transaction("DEFERRED") as sql:
-            blocks = _blocks(sql, paths.keys(), len(query.vector))
-            return rank(sql, query, blocks, top, paths)
+            blocks = blocks_of(sql, paths.keys(), len(query.vector), damaged)
+            found = rank(sql, query, blocks, top, paths)
+        if not damaged:
+            return found
+        self._forget(damaged)
+        names = sorted(name for content in damaged for name in paths[content])
+        raise ValueError(
+            f"the index in {self._directory} is damaged: the vectors of {len(names)} files are not "
+            f"those that were written ({', '.join(names[:3])}). Search again: they are made anew"
+        )
+
+    def _forget(self, contents: Iterable[int]) -> None:
+        """Take contents for new when their files are next looked at."""
+        with self._transaction() as sql:
+            sql.executemany(
+                "UPDATE files SET content = NULL, mtime_ns = -1 WHERE content = ?",
+                ((content,) for content in contents),
+            )
+        self.drop(())
 
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -220,27 +242,6 @@ class Index:
             )
 
 
-def _blocks(
-    sql: sqlite3.Connection, wanted: Iterable[int], dimension: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]]:
-    """Ids of contents, numbers of passages in them, and vectors `[m, dim]`, in pieces."""
-    wanted = set(wanted)
-    contents: list[int] = []
-    blobs: list[NDArray[np.float16]] = []
-    size = 0
-    for content, blob in sql.execute("SELECT id, vectors FROM contents ORDER BY id"):
-        if content not in wanted:
-            continue
-        contents.append(content)
-        blobs.append(np.frombuffer(blob, "<f2").reshape(-1, dimension))
-        size += len(blobs[-1])
-        if size >= _BLOCK:
-            yield _joined(contents, blobs)
-            contents, blobs, size = [], [], 0
-    if blobs:
-        yield _joined(contents, blobs)
-
-
 def _content(sql: sqlite3.Connection, digest: bytes, kind: str) -> int | None:
     query = "SELECT id FROM contents WHERE hash = ? AND kind = ?"
     row = sql.execute(query, (digest, kind)).fetchone()
@@ -250,7 +251,7 @@ def _content(sql: sqlite3.Connection, digest: bytes, kind: str) -> int | None:
 def _insert(sql: sqlite3.Connection, entry: Entry) -> int:
     cursor = sql.execute(
         "INSERT INTO contents (hash, kind, vectors) VALUES (?, ?, ?)",
-        (entry.digest, entry.kind, entry.vectors.astype("<f2").tobytes()),
+        (entry.digest, entry.kind, sealed(entry.vectors, entry.digest, entry.kind)),
     )
     content = int(cursor.lastrowid or 0)
     sql.executemany(
@@ -273,11 +274,3 @@ def _put(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
         (os.fsencode(file.path), file.size, file.mtime_ns, content, skipped, reader),
     )
-
-
-def _joined(
-    contents: list[int], blobs: list[NDArray[np.float16]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]:
-    sizes = [len(vectors) for vectors in blobs]
-    numbers = np.concatenate([np.arange(size) for size in sizes])
-    return np.repeat(contents, sizes), numbers, np.concatenate(blobs)

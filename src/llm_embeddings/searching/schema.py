@@ -1,10 +1,15 @@
-"""The tables of an index, and how one of an earlier version gets those that it lacks."""
+"""The tables of an index, how one of an earlier version gets those it lacks, how vectors lie."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..ranking import fulltext
+from ..storage.blocks import seal, unseal
 from ..storage.sqlite import Kind
 from .chunks import LIMIT, OVERLAP, Chunk
 from .hits import index_words
@@ -12,6 +17,7 @@ from .hits import index_words
 # Passages that were cut otherwise do not mix, and earlier versions must not write into an index
 # whose words they would not keep in step: raise the number when either changes.
 FORMAT, _OLDER = f"2:{LIMIT}:{OVERLAP}", f"1:{LIMIT}:{OVERLAP}"
+_BLOCK = 16384
 _LATER = (
     fulltext.SCHEMA,
     # Vectors of `passages` passages of a file, from number `first` on, while it is being embedded.
@@ -76,3 +82,53 @@ def _upgrade(sql: sqlite3.Connection) -> None:
         passages = "SELECT first, last, heading, text FROM chunks WHERE content = ? ORDER BY number"
         rows = sql.execute(passages, (content,)).fetchall()
         index_words(sql, content, (Chunk(*row) for row in rows))
+
+
+def sealed(vectors: NDArray[np.float32], digest: bytes, kind: str) -> bytes:
+    """Vectors of a content's passages as they lie in the file."""
+    return seal(vectors.astype("<f2").tobytes(), digest, kind)
+
+
+def unsealed(block: bytes, digest: bytes, kind: str, dimension: int) -> NDArray[np.float16] | None:
+    """Vectors `[m, dim]` out of the file; None = they are not those that were written."""
+    numbers = unseal(block, digest, kind)
+    if numbers is None or len(numbers) % (2 * dimension):
+        return None
+    return np.frombuffer(numbers, "<f2").reshape(-1, dimension)
+
+
+def blocks_of(
+    sql: sqlite3.Connection, wanted: Iterable[int], dimension: int, damaged: list[int]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]]:
+    """Ids of contents, numbers of passages in them, and vectors `[m, dim]`, in pieces.
+
+    Contents whose vectors are damaged are left out and added to `damaged`.
+    """
+    wanted = set(wanted)
+    contents: list[int] = []
+    blobs: list[NDArray[np.float16]] = []
+    size = 0
+    query = "SELECT id, hash, kind, vectors FROM contents ORDER BY id"
+    for content, digest, kind, block in sql.execute(query):
+        if content not in wanted:
+            continue
+        vectors = unsealed(block, digest, kind, dimension)
+        if vectors is None:
+            damaged.append(content)
+            continue
+        contents.append(content)
+        blobs.append(vectors)
+        size += len(blobs[-1])
+        if size >= _BLOCK:
+            yield _joined(contents, blobs)
+            contents, blobs, size = [], [], 0
+    if blobs:
+        yield _joined(contents, blobs)
+
+
+def _joined(
+    contents: list[int], blobs: list[NDArray[np.float16]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]:
+    sizes = [len(vectors) for vectors in blobs]
+    numbers = np.concatenate([np.arange(size) for size in sizes])
+    return np.repeat(contents, sizes), numbers, np.concatenate(blobs)

@@ -22,6 +22,7 @@ from .response import answer_body
 from .service import Served, Service
 
 JSON = "application/json"
+_PATHS = ("/v1/embeddings", "/v1/models", "/healthz", "/readyz", "/metrics")
 _QUICK = 2**18  # bytes; a body of so many is parsed in about a millisecond, without a thread
 
 
@@ -84,8 +85,9 @@ def build(service: Service, api_key: str | None) -> FastAPI:
     app.add_exception_handler(ApiError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     routes, key = _Routes(service), Depends(_key_check(api_key))
-    app.get("/healthz")(routes.alive)
-    app.get("/readyz")(routes.ready)
+    for path, probe in (("/healthz", routes.alive), ("/readyz", routes.ready)):
+        app.get(path)(probe)
+        app.head(path, include_in_schema=False)(probe)
     app.get("/metrics", dependencies=[key])(routes.metrics)
     app.get("/v1/models", dependencies=[key])(routes.models)
     app.get("/v1/models/{name:path}", dependencies=[key])(routes.model)
@@ -145,7 +147,7 @@ class _Routes:
     async def _embedded(self, encoder: Encoder, asked: EmbeddingRequest) -> bytes:
         """The body of the response."""
         vectors, tokens = await self._service.embed(encoder, asked)
-        return await answer_body(vectors, asked.encoding_format, asked.model, tokens)
+        return await answer_body(vectors, asked.encoding_format or "float", asked.model, tokens)
 
 
 def _key_check(api_key: str | None) -> Any:
@@ -156,10 +158,11 @@ def _key_check(api_key: str | None) -> Any:
     """
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
         raise ValueError("the API key must be printable ASCII and not empty")
-    expected = f"Bearer {api_key}".encode()
+    expected = f"bearer {api_key}".encode()
 
     async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode("latin-1")
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = f"{scheme.lower()} {key}".encode("latin-1")
         if api_key is not None and not hmac.compare_digest(given, expected):
             raise ApiError(
                 401,
@@ -180,6 +183,10 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     """The response to a request that the framework refuses: an unknown path, another method."""
     assert isinstance(error, HTTPException)
     words = f"{error.detail}: {request.method} is not served at this path"
+    path = request.url.path.rstrip("/")
+    meant = [one for one in _PATHS if one in (path, f"/v1{path}")]
+    if meant and error.status_code == 404:
+        words += f"; {meant[0]} is"
     return error_response(ApiError(error.status_code, words, headers=error.headers))
 
 

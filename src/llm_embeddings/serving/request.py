@@ -59,7 +59,7 @@ class EmbeddingRequest(BaseModel):
         PlainValidator(_check_inputs, json_schema_input_type=str | list[str] | list[int] | Arrays),
     ]
     model: str
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
     role: Role | None = None

@@ -19,6 +19,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from ..encoder import Encoder
 from .app import build
+from .connections import guarded
 from .limits import Limits
 from .service import Served, Service
 
@@ -170,6 +171,7 @@ def _config(app: FastAPI, grace: int, log_level: str) -> uvicorn.Config:
     logs["loggers"]["llm_embeddings"] = own
     return uvicorn.Config(
         app,
+        http=guarded(),
         ws="none",
         lifespan="off",
         access_log=False,  # its lines hold the query string; those of `middleware` do not

@@ -10,6 +10,7 @@ from typing import Literal
 from ..encoder import Encoder
 from ..inputs import EncodeKeywords
 from ..recipe import Role
+from ..streams import Prepared
 from ..vectors import Vectors
 from .errors import ApiError, shown
 from .limits import Limits
@@ -52,15 +53,6 @@ class Served:
             "max_batch_tokens": self.max_batch_tokens,
             "prompt_name": prompt_name,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """The texts of a request, their tokens, and how many of the texts will be cut off."""
-
-    texts: list[str]
-    tokens: int
-    cut: int
 
 
 class Service:
@@ -157,22 +149,19 @@ class Service:
             ApiError: the request is wrong, too much for now, or took too long.
         """
         role, instruction = self._as_what(asked)
-        named = role if asked.prompt_name is None else _known(encoder, asked.prompt_name)
+        if asked.prompt_name is not None:
+            _check_prompt(encoder, asked.prompt_name)
         _check_dimensions(encoder, asked.dimensions)
         try:
             async with asyncio.timeout(self.limits.timeout):
-                counted = await self._count(encoder, asked.input, named, instruction)
-                with self.queue.place(counted.tokens):
-                    vectors: Vectors = await encoder.aencode(
-                        counted.texts,
-                        role,
-                        instruction,
-                        **self._served.options(asked.dimensions, asked.prompt_name),
-                    )
+                prepared = await self._prepare(encoder, asked, role, instruction)
+                tokens = sum(prepared.tokens)
+                with self.queue.place(tokens):
+                    vectors: Vectors = await prepared.arun()
         except TimeoutError as error:
             raise self._late() from error
-        self.metrics.embedded(role, len(counted.texts), counted.tokens, counted.cut)
-        return vectors, counted.tokens
+        self.metrics.embedded(role, len(vectors), tokens, prepared.cut)
+        return vectors, tokens
 
     def _as_what(self, asked: EmbeddingRequest) -> tuple[Role, str | None]:
         """Role and instruction of a request."""
@@ -189,10 +178,11 @@ class Service:
             return role, asked.instruction
         return role, self._served.instruction
 
-    async def _count(
-        self, encoder: Encoder, inputs: Inputs, role: str, instruction: str | None
-    ) -> _Counted:
-        """Tokenise the texts of a request to count its tokens; many texts in a thread."""
+    async def _prepare(
+        self, encoder: Encoder, asked: EmbeddingRequest, role: Role, instruction: str | None
+    ) -> Prepared:
+        """Tokenise the texts of a request; many texts in a thread."""
+        inputs = asked.input
         if isinstance(inputs[0], list) and not self._served.token_arrays:
             raise ApiError(
                 400,
@@ -201,10 +191,11 @@ class Service:
                 code="invalid_token_ids",
                 param="input",
             )
-        arguments = encoder, inputs, role, instruction, self._served.max_length
+        options = self._served.options(asked.dimensions, asked.prompt_name)
+        arguments = encoder, inputs, role, instruction, options
         if sum(map(len, inputs)) < _QUICK:
-            return _counted(*arguments)
-        return await asyncio.to_thread(_counted, *arguments)
+            return _prepared(*arguments)
+        return await asyncio.to_thread(_prepared, *arguments)
 
     def _late(self) -> ApiError:
         """The error for a request that takes longer than the timeout."""
@@ -217,24 +208,23 @@ class Service:
         )
 
 
-def _counted(
+def _prepared(
     encoder: Encoder,
     inputs: Inputs,
-    role: str,
+    role: Role,
     instruction: str | None,
-    max_length: int | None,
-) -> _Counted:
-    """Texts of a request and their tokens, counted by tokenising.
+    options: EncodeKeywords,
+) -> Prepared:
+    """The texts of a request, tokenised.
 
     Raises:
         ApiError: 400, the model takes no such instruction.
     """
     texts = _texts(encoder, inputs)
     try:
-        rows = encoder.model.rows(texts, role, instruction, max_length)
+        return encoder.prepare(texts, role, instruction, **options)
     except ValueError as error:  # only the client's instruction can be wrong
         raise ApiError(400, str(error), code="invalid_value", param="instruction") from error
-    return _Counted(texts, sum(len(row.ids) for row in rows), sum(row.cut > 0 for row in rows))
 
 
 def _texts(encoder: Encoder, inputs: Inputs) -> list[str]:
@@ -245,13 +235,12 @@ def _texts(encoder: Encoder, inputs: Inputs) -> list[str]:
     return [one for one in inputs if isinstance(one, str)]
 
 
-def _known(encoder: Encoder, prompt_name: str) -> str:
+def _check_prompt(encoder: Encoder, prompt_name: str) -> None:
     """The name of a prompt, which the model has."""
     try:
         encoder.recipe.template(prompt_name)
     except ValueError as error:
         raise ApiError(400, str(error), code="invalid_value", param="prompt_name") from error
-    return prompt_name
 
 
 def _check_dimensions(encoder: Encoder, dimensions: int | None) -> None:

@@ -42,6 +42,7 @@ class Kind:
         schema: Statements that make them.
         application: SQLite's `application_id` in its files; 0 = only the tables tell them.
         version: SQLite's `user_version` in its files.
+        older: Versions that are read and written as they are.
         pragmas: Pragmas of a new file, run before its tables are made.
         each: Pragmas run at each connection.
     """
@@ -52,6 +53,7 @@ class Kind:
     schema: tuple[str, ...]
     application: int = 0
     version: int = 0
+    older: frozenset[int] = frozenset()
     pragmas: tuple[str, ...] = ()
     each: tuple[str, ...] = ()
 
@@ -95,6 +97,12 @@ class Database:
             self._open()
         with self._lock, self._explained():
             yield self._connection
+
+    @property
+    def version(self) -> int:
+        """The version that the file was begun with."""
+        with self.used():
+            return self._contents()[1]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -142,7 +150,7 @@ class Database:
         known = bool(kind.application) or tables >= kind.tables
         if application != kind.application or not known:
             raise ValueError(f"{self.path} is not {kind.name}: name another file")
-        if version != kind.version:
+        if version != kind.version and version not in kind.older:
             raise ValueError(
                 f"{self.path} is {kind.name} of version {version}, and this package writes "
                 f"{kind.version}: {kind.remedy}"

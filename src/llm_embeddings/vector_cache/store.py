@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..storage.blocks import seal, unseal
 from ..storage.sqlite import Database, Kind, transaction
 from ..vectors import Vectors
 
@@ -33,7 +34,8 @@ _KIND = Kind(
         "CREATE INDEX used ON vectors (used)",
     ),
     application=0x6C6C6D65,  # "llme"
-    version=1,
+    version=2,
+    older=frozenset((1,)),  # has states without seals
     pragmas=("journal_mode = WAL",),
     each=("synchronous = NORMAL",),  # in WAL mode safe from kills
 )
@@ -72,6 +74,7 @@ class VectorCache:
             raise FileNotFoundError(f"{self.path.parent}, where the cache goes, does not exist")
         self.hits = self.misses = 0
         self._file = Database(self.path, _KIND)
+        self._older = self._file.version in _KIND.older
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.path, self.max_bytes)
@@ -107,6 +110,8 @@ class VectorCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """States `[dim]`, float32, of the keys that are there.
 
+        One that is not as it was written counts as not there.
+
         Raises:
             ValueError: the file is damaged.
         """
@@ -118,8 +123,11 @@ class VectorCache:
                 part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, used, vector FROM vectors WHERE key IN ({marks})"
-                for key, used, vector in connection.execute(query, part):
-                    found[key] = np.frombuffer(vector, "<f4")
+                for key, used, block in connection.execute(query, part):
+                    numbers = unseal(block, key, older=self._older)
+                    if numbers is None or len(numbers) % 4:
+                        continue
+                    found[key] = np.frombuffer(numbers, "<f4")
                     if used != today:
                         old.append((key,))
             hits = sum(key in found for key in keys)
@@ -131,7 +139,10 @@ class VectorCache:
     def put(self, states: Mapping[bytes, Vectors]) -> None:
         """Keep states `[dim]`. Where the disk or another process forbids it, warn and go on."""
         today = _today()
-        rows = [(k, today, np.asarray(s, "<f4").tobytes()) for k, s in states.items()]
+        rows = [
+            (key, today, seal(np.asarray(state, "<f4").tobytes(), key))
+            for key, state in states.items()
+        ]
         if rows:
             self._write("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 

@@ -144,7 +144,7 @@ def _to_stdout(source: Source, opened: Callable[[], Encoder], task: Task) -> Non
     first = next(chunks)
     encoder = opened()
     for chunk in itertools.chain([first], chunks):
-        vectors = _vectors(encoder, task, chunk)
+        vectors, _ = _vectors(encoder, task, chunk)
         sys.stdout.buffer.write(JsonlSink(vectors.dtype.name).pack(chunk, vectors))
         sys.stdout.flush()
 
@@ -183,9 +183,9 @@ def _to_file(
                         journal.check(number, chunk.digest)
                         meter.skip(source.fraction)
                         continue
-                    vectors = _vectors(encoder, task, chunk)
+                    vectors, tokens = _vectors(encoder, task, chunk)
                     journal.append(sink.pack(chunk, vectors), chunk.digest, len(chunk.texts))
-                    meter.add(len(chunk.texts), _tokens(encoder, task, chunk), source.fraction)
+                    meter.add(len(chunk.texts), tokens, source.fraction)
                 journal.check_end(number + 1)
                 count = journal.count
                 journal.publish(sink.close(journal.spool, count))
@@ -246,18 +246,11 @@ def _ranges(encoder: Encoder, options: dict[str, Any]) -> str | None:
     return hashlib.sha256(ranges.tobytes()).hexdigest()[:16]
 
 
-def _vectors(encoder: Encoder, task: Task, chunk: Chunk) -> NDArray[Any]:
-    """Vectors of a chunk: the same bits whichever chunks this process had before."""
+def _vectors(encoder: Encoder, task: Task, chunk: Chunk) -> tuple[NDArray[Any], int]:
+    """Vectors of a chunk, and its tokens: the same bits whatever chunks this process had before."""
     encoder.scheduler.runner.forget()
-    vectors: NDArray[Any] = encoder.encode(chunk.texts, task.role, task.instruction, **task.options)
-    return vectors
-
-
-def _tokens(encoder: Encoder, task: Task, chunk: Chunk) -> int:
-    """How many tokens a chunk has."""
-    limit = task.options["max_length"]
-    rows = encoder.model.rows(chunk.texts, task.named, task.instruction, limit)
-    return sum(len(row.ids) for row in rows)
+    prepared = encoder.prepare(chunk.texts, task.role, task.instruction, **task.options)
+    return prepared.run(), sum(prepared.tokens)
 
 
 def _summary(output: Path, count: int, like: NDArray[Any], meter: Meter) -> None:

@@ -8,12 +8,16 @@ on the disk. What lies behind the last whole line was cut off when a process end
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ...storage.blocks import checksum
 from ...storage.files import lock_of, sync, sync_directory
 from ...storage.journal import JournalFile, check_settings
+
+logger = logging.getLogger(__name__)
 
 JOURNAL, ROWS, TABLE = "journal.jsonl", "rows", "table.parquet"
 
@@ -26,11 +30,18 @@ class Entry:
         digest: Digest of the input rows that it was made from.
         rows: How many rows it has.
         end: Where it ends in the file of rows.
+        checksum: Of its bytes and of what is said of it here; None = version 0.1.0 made it.
     """
 
     digest: str
     rows: int
     end: int
+    checksum: int | None = None
+
+    def sealed(self, data: bytes) -> Entry:
+        """The entry with the checksum for its bytes."""
+        said = f"{self.digest} {self.rows} {self.end}"
+        return replace(self, checksum=checksum(data, said))
 
 
 class Journal:
@@ -116,9 +127,29 @@ class Journal:
         )
         check_settings(self.directory, self.settings, settings, remedy)
         self._rows = self.spool.open("r+b")
+        self._rows.write(head)
+        self._drop_damaged(self._rows, len(head))
         end = self.finished[-1].end if self.finished else len(head)
         self._rows.truncate(end)
         self._rows.seek(end)
+
+    def _drop_damaged(self, rows: BinaryIO, start: int) -> None:
+        """Keep the chunks before the first that is not as it was written; the rest is made again.
+
+        Args:
+            rows: The file of rows.
+            start: Where the first chunk begins.
+        """
+        for number, entry in enumerate(self.finished):
+            rows.seek(start)
+            data = rows.read(max(0, entry.end - start))
+            if entry.checksum is not None and entry.sealed(data) != entry:
+                logger.warning("%s has changed on the disk: rows are made again", self.spool)
+                places = [place for place, _ in self._log.lines()]
+                self._log.truncate(places[number + 1])
+                self.finished = self.finished[:number]
+                return
+            start = entry.end
 
     def check(self, number: int, digest: str) -> None:
         """Compare a finished chunk with the input.
@@ -150,7 +181,7 @@ class Journal:
         assert self._rows is not None
         self._rows.write(data)
         sync(self._rows)
-        entry = Entry(digest, rows, self._rows.tell())
+        entry = Entry(digest, rows, self._rows.tell()).sealed(data)
         self._log.append(asdict(entry))
         self.finished.append(entry)
 

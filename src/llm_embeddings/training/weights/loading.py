@@ -34,7 +34,7 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
     weights = "float32" if options.lora is None else options.dtype
     recipe = recipe_for(options, default)
-    model, _ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
+    model, *_ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
     if recipe is default and recipe is not None:
         fitted = without_foreign_bos(model.recipe, model.tokenizer)
         model = replace(model, recipe=fitted)

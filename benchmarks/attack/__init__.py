@@ -1,0 +1,1 @@
+"""Attacks on what is stored and on what is loaded, with counts."""
