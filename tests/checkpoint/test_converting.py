@@ -7,17 +7,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import BUNDLED, SMALL, child_environment, write_model
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import (
     AutoModel,
     Gemma3TextConfig,
     LlamaConfig,
     MixtralConfig,
-    PreTrainedConfig,
     Qwen3Config,
     T5Config,
     T5EncoderModel,
@@ -78,7 +79,7 @@ CONFIGS = {
 def test_parameters_and_buffers_are_those_of_transformers(
     tmp_path: Path, name: str, wanted: str
 ) -> None:
-    config: PreTrainedConfig = CONFIGS[name]
+    config: Any = CONFIGS[name]
     class_ = T5EncoderModel if name == "float32 parts" else AutoModel
     model = class_(config) if class_ is T5EncoderModel else AutoModel.from_config(config)
     model.half().save_pretrained(tmp_path, max_shard_size="1MB" if name == "sharded" else "5GB")
@@ -137,19 +138,23 @@ def peak():
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["VmHWM"].split()[0]) * 1024
 
-model, options = sys.argv[1], json.loads(sys.argv[2])
-Encoder.from_pretrained(sys.argv[3], device="cpu", **options)  # what is made once in a process
+folder, options = sys.argv[1], json.loads(sys.argv[2])
+def load(name):
+    adapters = [f"{folder}/{name}{number}" for number in range(1, int(sys.argv[3]) + 1)]
+    return Encoder.from_pretrained(f"{folder}/{name}", device="cpu", adapters=adapters, **options)
+
+load("small")  # what is made once in a process
 Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-encoder = Encoder.from_pretrained(model, device="cpu", **options)
+encoder = load("big")
 print(peak() - before, sum(weight.nbytes for weight in encoder.backbone.parameters()))
 """
 
 
-def measured(model: Path, small: Path, **options: object) -> tuple[int, int]:
-    """Bytes that a new process takes to load a model after a small one; bytes of its weights."""
+def measured(models: Path, adapters: int, **options: object) -> tuple[int, int]:
+    """Bytes that a new process takes to load the large model, and bytes of its weights."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _PEAK, model, json.dumps(options), small],
+        [sys.executable, "-W", "ignore", "-c", _PEAK, models, json.dumps(options), str(adapters)],
         env=child_environment(),
         check=True,
         capture_output=True,
@@ -159,14 +164,25 @@ def measured(model: Path, small: Path, **options: object) -> tuple[int, int]:
     return peak, weights
 
 
-@LINUX
-@pytest.mark.slow
-def test_weights_are_never_held_twice(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A large model in float16 and a small one, with two adapters that fit both by their names."""
+    path = tmp_path_factory.mktemp("models")
     big = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 14}
     for name, size in (("big", big), ("small", {})):
-        write_model(tmp_path / name, LlamaConfig(**SMALL | size, dtype="float16"))
-    peak, weights = measured(
-        tmp_path / "big", tmp_path / "small", dtype="bfloat16", recipe="last-token"
-    )
+        write_model(path / name, LlamaConfig(**SMALL | size, dtype="float16"))
+        base = AutoModel.from_pretrained(path / name)
+        for number in (1, 2):
+            config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+            get_peft_model(base, config).save_pretrained(path / f"{name}{number}")
+            base = AutoModel.from_pretrained(path / name)
+    return path
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "adapters"), [("bfloat16", 0), ("float16", 2)])
+def test_weights_are_never_held_twice(models: Path, dtype: str, adapters: int) -> None:
+    peak, weights = measured(models, adapters, dtype=dtype, recipe="last-token")
     assert weights > 2**26
     assert peak < 1.25 * weights
