@@ -60,9 +60,12 @@ def _load(
     make: Make[AnEncoder], model: str | Path, options: LoadOptions, *, device: Any
 ) -> AnEncoder:
     """An encoder on one device."""
+    from .checkpoint.gguf import gguf_of, load_gguf
     from .checkpoint.loading import load
 
-    loaded, ranges = load(model, replace(options, device=device, devices=None))
+    options = replace(options, device=device, devices=None)
+    file = gguf_of(model)
+    loaded, ranges = load(model, options) if file is None else (load_gguf(file, options), {})
     parts = _Parts(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)
     del loaded  # it knows every weight, and would keep those that are quantized
     kind = options.quantization
