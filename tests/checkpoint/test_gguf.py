@@ -131,6 +131,8 @@ def test_a_tokenizer_inside(tmp_path: Path) -> None:
     file, _ = written(tmp_path, "qwen2", tokenizer=False)
     with pytest.raises(FileNotFoundError, match="holds no tokenizer that can be read"):
         Encoder.from_pretrained(file, recipe="mean", device="cpu")
+    with pytest.raises(ValueError, match="puts what the tokenizer's files put around a text"):
+        Encoder.from_pretrained(file, recipe=get_recipe("mean").replace(bos=None), device="cpu")
     letters = [chr(number) for number in range(ord("a"), ord("z") + 1)]
     writer = gguf.GGUFWriter(tmp_path / "words.gguf", "qwen2")
     reader = gguf.GGUFReader(file)
@@ -145,11 +147,11 @@ def test_a_tokenizer_inside(tmp_path: Path) -> None:
     writer.add_token_merges(["c a", "ca t"])
     writer.add_token_types([1] * 29 + [3])
     writer.add_eos_token_id(29)
+    writer.add_bos_token_id(25)  # named, and never put before a text
     for step in ("header", "kv_data", "tensors"):
         getattr(writer, f"write_{step}_to_file")()
     writer.close()
-    recipe = get_recipe("last-token").replace(bos=False)
-    encoder = Encoder.from_pretrained(tmp_path / "words.gguf", recipe=recipe, device="cpu")
+    encoder = Encoder.from_pretrained(tmp_path / "words.gguf", recipe="last-token", device="cpu")
     assert encoder.tokenize("cat tac") == [[28, 26, 19, 0, 2, 29]]
 
 

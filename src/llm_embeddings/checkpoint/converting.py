@@ -23,8 +23,8 @@ from .files import weight_files
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Values: as many as torch leaves to the thread that asks, since several read at once.
-_PIECE = 2**15
+_BLOCK = 2**18  # values that are read at once
+_PIECE = 2**15  # values that torch leaves to the thread that asks: several read at once
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -65,22 +65,20 @@ class StoredTensor:
         return self._converted(dtype).to(device=device)
 
     def _converted(self, dtype: torch.dtype) -> torch.Tensor:
-        count = math.prod(self.shape)
-        found = torch.empty(count, dtype=dtype)
-        piece = min(_PIECE, count)
-        memory = bytearray(piece * self.dtype.itemsize)
-        read = torch.frombuffer(memory, dtype=self.dtype) if count else found
+        found = torch.empty(math.prod(self.shape), dtype=dtype)
+        memory = bytearray(max(1, min(_BLOCK, len(found))) * self.dtype.itemsize)
+        read = torch.frombuffer(memory, dtype=self.dtype)
         # Half to half goes through float32 in torch, too, but one value at a time.
-        wide = torch.empty(piece) if dtype.itemsize == self.dtype.itemsize == 2 else None
+        wide = torch.empty(_PIECE) if dtype.itemsize == self.dtype.itemsize == 2 else None
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
-            for first in range(0, count, _PIECE):
-                part = found[first : first + _PIECE]
-                wanted = memoryview(memory)[: len(part) * self.dtype.itemsize]
+            for block in found.split(_BLOCK):
+                wanted = memoryview(memory)[: len(block) * self.dtype.itemsize]
                 if file.readinto(wanted) != len(wanted):
                     raise ValueError(f"{self.path} ends before its tensors do: fetch it again")
-                values = read[: len(part)]
-                part.copy_(values if wide is None else wide[: len(part)].copy_(values))
+                values = read[: len(block)].split(_PIECE)
+                for part, piece in zip(block.split(_PIECE), values, strict=True):
+                    part.copy_(piece if wide is None else wide[: len(part)].copy_(piece))
         return found.view(self.shape)
 
 

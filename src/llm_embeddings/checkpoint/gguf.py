@@ -23,7 +23,9 @@ from ..recipe import Recipe
 from . import sidecar
 from .checks import check_tokens
 from .detect import named
-from .loading import load_tokenizer
+from .ends import without_foreign_bos
+from .files import Checkpoint
+from .loading import is_plain, recipe_and_tokenizer
 from .options import LoadOptions
 
 if TYPE_CHECKING:
@@ -79,16 +81,17 @@ def load_gguf(file: Path, options: LoadOptions) -> Model:
         ImportError: what transformers reads such files with is missing.
         ValueError: no recipe, an unknown architecture, or parts that would be lost.
     """
-    recipe = _recipe(file, options)
+    recipe, plain = _recipe(file, options)
     for package in ("gguf", "accelerate"):
         require(package, f"GGUF files need {package}", extra="gguf")
     config, numbers = _config(file)
-    tokenizer = _tokenizer(file)
+    recipe, tokenizer = _tokenizer(file, recipe, plain=plain)
     check_tokens(tokenizer, recipe)
     return Model(_backbone(file, config, numbers, options), tokenizer, recipe)
 
 
-def _recipe(file: Path, options: LoadOptions) -> Recipe:
+def _recipe(file: Path, options: LoadOptions) -> tuple[Recipe, bool]:
+    """The recipe that was named, and whether it is one for any decoder, to be fitted."""
     given = {
         "adapters": options.adapters,
         "device_map": options.device_map,
@@ -106,7 +109,7 @@ def _recipe(file: Path, options: LoadOptions) -> Recipe:
         )
     if recipe.heads:
         raise ValueError(f"recipe {recipe.name!r} has heads, which no GGUF file holds")
-    return recipe
+    return recipe, is_plain(recipe, options.recipe, saved)
 
 
 def _config(file: Path) -> tuple[PretrainedConfig, int]:
@@ -144,12 +147,22 @@ def _config(file: Path) -> tuple[PretrainedConfig, int]:
     return config, numbers
 
 
-def _tokenizer(file: Path) -> PreTrainedTokenizerFast:
-    if (file.parent / "tokenizer.json").is_file():
-        return load_tokenizer(file.parent)
+def _tokenizer(
+    file: Path, recipe: Recipe, *, plain: bool
+) -> tuple[Recipe, PreTrainedTokenizerFast]:
+    """The tokenizer, and the recipe fitted to it."""
+    place = file.parent
+    if (place / "tokenizer.json").is_file():
+        beside = Checkpoint(place, (), place)
+        return recipe_and_tokenizer(place, beside, recipe, observed=False, plain=plain)
+    if recipe.bos is None or recipe.eos is None:
+        raise ValueError(
+            f"recipe {recipe.name!r} puts what the tokenizer's files put around a text, and {file} "
+            "does not say that: put the original checkpoint's tokenizer files beside it"
+        )
     try:
         found: Any = PreTrainedTokenizerFast.from_pretrained(
-            file.parent, gguf_file=file.name, local_files_only=True
+            place, gguf_file=file.name, local_files_only=True
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileNotFoundError(
@@ -158,7 +171,7 @@ def _tokenizer(file: Path) -> PreTrainedTokenizerFast:
         ) from error
     found.backend_tokenizer.no_truncation()
     found.backend_tokenizer.no_padding()
-    return found  # type: ignore[no-any-return]
+    return without_foreign_bos(recipe, found) if plain else recipe, found
 
 
 def _backbone(
