@@ -83,7 +83,7 @@ class Encoder(BaseEncoder):
         """Load a checkpoint.
 
         Args:
-            model: Hub id or local directory; None is the small model in this package.
+            model: Hub id, local directory or GGUF file; None is the small model in this package.
             recipe: How the model embeds, if its files do not say. `LoadOptions` has more on all.
             adapters: LoRA adapters to apply on top, in order.
             device: None = the best there is.

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .arithmetic.kinds import check_quantization
 from .base_encoder import BaseEncoder
 from .checkpoint.options import LoadOptions
 from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from .recipe import Recipe
 
 AnEncoder = TypeVar("AnEncoder", bound=BaseEncoder)
 Make = Callable[..., AnEncoder]  # backbone, tokenizer, recipe, head -> encoder
@@ -53,30 +60,56 @@ def _load(
     make: Make[AnEncoder], model: str | Path, options: LoadOptions, *, device: Any
 ) -> AnEncoder:
     """An encoder on one device."""
+    from .checkpoint.gguf import gguf_of, load_gguf
     from .checkpoint.loading import load
 
-    loaded, ranges, origin = load(model, replace(options, device=device, devices=None))
-    encoder = make(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)
+    options = replace(options, device=device, devices=None)
+    file = gguf_of(model)
+    if file is None:
+        loaded, ranges, origin = load(model, options)
+    else:
+        loaded, ranges, origin = load_gguf(file, options), {}, None
+    parts = _Parts(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)
+    del loaded  # it knows every weight, and would keep those that are quantized
+    kind = options.quantization
+    # A config object has acted at load.
+    encoder = _quantized(make, parts, kind) if isinstance(kind, str) else make(*parts)
+    if isinstance(kind, str) and origin is not None:
+        origin = origin.but(quantization=kind)
     encoder.ranges, encoder.origin = ranges, origin
-    if isinstance(options.quantization, str):  # a config object has acted at load
-        return _quantized(make, encoder, options.quantization)
     return encoder
 
 
-def _quantized(make: Make[AnEncoder], encoder: AnEncoder, kind: str) -> AnEncoder:
-    """An encoder that computes in `kind`; it takes over the backbone, and the given one is closed.
+class _Parts(NamedTuple):
+    """What an encoder is made of."""
 
-    Its `quantization_cosine` is the lowest cosine on a sample between vectors before and after.
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe
+    head: nn.Module | None
+
+
+def _quantized(make: Make[AnEncoder], parts: _Parts, kind: str) -> AnEncoder:
+    """An encoder that computes in `kind`; a plain one is there before it, for the sample alone.
+
+    Nothing of that may outlive it: each float weight shall go when its integers are there. Its
+    `quantization_cosine` is the lowest cosine on a sample between vectors before and after.
     """
     from .arithmetic.calibration import sample
     from .arithmetic.quantization import quantize, sample_cosine
 
-    before: Vectors = sample(encoder.encode)
-    encoder.scheduler.close()
-    model, origin = encoder.model, encoder.origin
-    quantize(model.backbone, check_quantization(kind))
-    found = make(model.backbone, model.tokenizer, model.recipe, model.head)
-    found.ranges = encoder.ranges
-    found.origin = origin.but(quantization=kind) if origin is not None else None
+    before = _sample_of_plain(make, parts)
+    gc.collect()  # modules and what is bound to them refer to each other
+    quantize(parts.backbone, check_quantization(kind))
+    found = make(*parts)
     found.quantization_cosine = sample_cosine(before, sample(found.encode))
     return found
+
+
+def _sample_of_plain(make: Make[AnEncoder], parts: _Parts) -> Vectors:
+    from .arithmetic.calibration import sample
+
+    encoder = make(*parts)
+    vectors = sample(encoder.encode)
+    encoder.scheduler.close()
+    return vectors

@@ -9,6 +9,7 @@ import shutil
 import sys
 import sysconfig
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -387,6 +388,25 @@ def test_an_encoder_says_how_close_it_stays(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a model computed in int8 cannot be saved"):
         encoder.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_corpus")
+def test_float_weights_go_while_integers_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    quantize = Int8Linear.__init__
+
+    def counted(self: Int8Linear, linear: nn.Linear, *args: Any, **options: Any) -> None:
+        alive.append(sum(weight() is not None for weight in weights))
+        weights.append(weakref.ref(linear.weight))
+        quantize(self, linear, *args, **options)
+
+    monkeypatch.setattr(Int8Linear, "__init__", counted)
+    Encoder.from_pretrained(quantization="int8", device="cpu", dtype="bfloat16")
+    assert len(weights) == 18
+    assert max(alive) <= 2  # of the same gated MLP
 
 
 def test_kinds_are_checked_before_loading() -> None:

@@ -127,11 +127,12 @@ def _merge(model: Any, names: Sequence[str]) -> None:
                 "embeddings) in one of them: merge it with peft's merge_and_unload() into a model "
                 "whose weights are not tied, and load that"
             )
-        total = weight.data.float()
+        total = weight.data.to(torch.float32, copy=True)
         for name in names:
             if name in layer.lora_A or name in layer.lora_embedding_A:
-                total = total + layer.get_delta_weight(name).float()
-        weight.data = total.to(weight.dtype)
+                total += layer.get_delta_weight(name).float()
+        # In place: a page of a mapped file becomes one of the weight, not one beside it.
+        weight.data.copy_(total)
 
 
 def _config(directory: Path) -> Any:

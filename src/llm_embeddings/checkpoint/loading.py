@@ -26,6 +26,7 @@ from . import sidecar
 from .adapters import apply_adapters
 from .bounds import check_config, check_links, check_size, reading_tokenizer
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
+from .converting import stock_class, to_convert
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends, without_foreign_bos
 from .files import (
@@ -207,12 +208,18 @@ def load_backbone(
         set_direction(config, recipe)
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, directory, device)
-    if device.type == "cpu" and options.quantization is None and options.device_map is None:
-        check_memory(directory, dtype)
+    class_, stored = _class_of(config), None
+    if device.type == "cpu" and options.device_map is None:
+        if options.quantization is None:
+            check_memory(directory, dtype)
+        if (stock := stock_class(class_, config)) is not None:
+            stored = to_convert(directory, dtype)
+            class_ = class_ if stored is None else stock
     try:
         with without_load_report():
-            backbone, report = _class_of(config).from_pretrained(
-                directory,
+            backbone, report = class_.from_pretrained(
+                directory if stored is None else None,
+                state_dict=stored,
                 config=config,
                 dtype=dtype,
                 attn_implementation=options.attn_implementation,
@@ -230,6 +237,7 @@ def load_backbone(
         what = "do not fit its config.json" if fit else "cannot be loaded"
         raise ValueError(f"the weights in {directory} {what}: {error}") from error
     check_report(report, backbone, directory)
+    backbone.name_or_path = backbone.config.name_or_path = str(directory)
     backbone = backbone if part is None else getattr(backbone, part)
     if options.device_map is None and config_of(options.quantization) is None:
         backbone = backbone.to(device)
