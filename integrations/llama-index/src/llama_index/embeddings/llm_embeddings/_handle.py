@@ -39,7 +39,7 @@ class Handle:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model without instructions; known before the model is loaded."""
-        if self.encoder is not None and not self._fingerprint:
-            self._fingerprint = self.encoder.fingerprint("document", "")
-        return self._fingerprint
+        """Of the model as it is, without instructions; known before the model is loaded."""
+        if self.encoder is None:
+            return self._fingerprint
+        return self.encoder.fingerprint("document", "")
