@@ -11,8 +11,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the tests of `make test-lowest` import; the other extras have applications of their own.
-EXTRAS = {"llm-embeddings": ["train"], "langchain-llm-embeddings": ["cache"]}
+# Extras that the tests of `make test-lowest` import.
+EXTRAS = ("cache", "eval", "parquet", "train")
 # Its builds for CPUs are not on every index: it stays at the version of constraints.txt.
 PINNED = ("torch",)
 
@@ -23,8 +23,8 @@ def requirements() -> list[str]:
     for path in [ROOT / "pyproject.toml", *sorted(ROOT.glob("integrations/*/pyproject.toml"))]:
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         found += project["dependencies"]
-        for extra in EXTRAS.get(project["name"], []):
-            found += project["optional-dependencies"][extra]
+        for extra, needed in project.get("optional-dependencies", {}).items():
+            found += needed if extra in EXTRAS else []
     return found
 
 
