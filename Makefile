@@ -87,7 +87,7 @@ $(ENVS)/newest/.installed: $(PROJECTS)
 	grep "^torch==" constraints.txt > $(@D)/constraints.txt
 	$(@D)/bin/python $(PIP) --upgrade -c $(@D)/constraints.txt -e ".[train]" \
 		$(INTEGRATIONS:%=-e integrations/%) -e "integrations/langchain[cache]" \
-		datasets $(SHORT_TOOLS)
+		datasets "aiohttp<3.14" $(SHORT_TOOLS)
 	touch $@
 
 $(ENVS)/lowest/.installed: $(PROJECTS) constraints.txt scripts/floors.py
