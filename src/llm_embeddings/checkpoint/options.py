@@ -102,6 +102,7 @@ class Opening(Protocol):
         """Of its vectors."""
 
 
+_IMPORTED_IN = os.getpid()
 AnOpening = TypeVar("AnOpening", bound=Opening)
 
 
@@ -130,6 +131,7 @@ class Ticket:
             FileNotFoundError: the files are not there any more.
             ValueError: they give other vectors, or as `load`.
         """
+        tame_forked_torch()
         encoder = load(self.model, replace(self.options, token=token))
         if encoder.fingerprint("document", "") != self.fingerprint:
             raise ValueError(
@@ -138,6 +140,17 @@ class Ticket:
             )
         encoder.ranges.update(self.ranges)
         return encoder
+
+
+def tame_forked_torch() -> None:
+    """In a forked process, compute in one thread: torch's others stayed behind in the parent.
+
+    Its first parallel region would wait for them for ever, or find its pool invalid.
+    """
+    if os.getpid() != _IMPORTED_IN:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def plain(name: str, value: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers.base.modules import InputModule
 
 from llm_embeddings import Encoder, Recipe, Template
-from llm_embeddings.checkpoint.options import LoadOptions, Ticket
+from llm_embeddings.checkpoint.options import LoadOptions, Ticket, tame_forked_torch
 from llm_embeddings.inputs import check_texts
 from llm_embeddings.model import Model, vector_length
 from llm_embeddings.packed.padded import forward, pad
@@ -21,7 +21,7 @@ from llm_embeddings.packed.pooling import pool
 from llm_embeddings.tokens import tokenize
 
 from .identity import SETTINGS, identify, require_package
-from .sharing import Copies, check_kwargs, tame_forked_torch
+from .sharing import Copies, check_kwargs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

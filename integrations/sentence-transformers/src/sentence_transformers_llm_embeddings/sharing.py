@@ -1,19 +1,16 @@
-"""Modules that share weights, processes that were forked, and options that are not for a module."""
+"""Modules that share weights, and options that are not for a module."""
 
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from llm_embeddings.inputs import ELSEWHERE
 
-_IMPORTED_IN = os.getpid()
 # Options of SentenceTransformer that reach a module, and what says nothing in each.
 _LEFT_OUT: Mapping[str, tuple[Any, ...]] = {
     "backend": (None, "torch"),
@@ -30,15 +27,6 @@ def check_kwargs(given: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name}={given[name]!r} is not for this model: {instead}{ELSEWHERE[name][1]}"
             )
-
-
-def tame_forked_torch() -> None:
-    """In a forked process, compute in one thread: torch's others stayed behind in the parent.
-
-    Its first parallel region would wait for them for ever.
-    """
-    if os.getpid() != _IMPORTED_IN:
-        torch.set_num_threads(1)
 
 
 class Copies:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
 from llm_embeddings import Encoder
-
-_IMPORTED_IN = os.getpid()
-
-
-def tame_forked_torch() -> None:
-    """In a forked process, compute in one thread: torch's others stayed behind in the parent.
-
-    Its first parallel region would wait for them for ever. `IngestionPipeline.arun` forks its
-    workers on Linux before Python 3.14.
-    """
-    if os.getpid() != _IMPORTED_IN:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 class Handle:

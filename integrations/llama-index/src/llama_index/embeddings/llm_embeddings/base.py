@@ -12,10 +12,11 @@ from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.options import tame_forked_torch
 from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
 
 from ._cache import OwnCollection
-from ._handle import Handle, tame_forked_torch
+from ._handle import Handle
 from ._hooks import Hooks, Role
 from ._options import (
     EmbeddingKeywords,
