@@ -14,7 +14,11 @@ PIP := -m pip install -q --disable-pip-version-check
 # Peers and references run in environments of their own: they pin other versions.
 ENVS := .benchmarks/environments
 
-.PHONY: demo docs test test-fast check release format bench bench-reference bench-gpu clean
+# What `test-newest` and `test-lowest` run: loading, golden cases, the encoder, the integrations.
+SHORT := tests/test_golden.py tests/checkpoint/test_loading.py tests/test_encoder.py integrations
+SHORT_TOOLS := pytest pytest-asyncio pytest-socket pytest-xdist langchain-tests
+
+.PHONY: demo docs test test-fast test-newest test-lowest check release format bench bench-reference bench-gpu clean
 
 # Search real passages with the model that comes with the package.
 demo: $(STAMP)
@@ -27,6 +31,14 @@ test: $(STAMP)
 # The inner loop: those that take neither processes of their own nor seconds.
 test-fast: $(STAMP)
 	$(PYTEST) -m "not slow"
+
+# A selection of the tests with the newest of everything, but for torch: its builds for CPUs.
+test-newest: $(ENVS)/newest/.installed
+	$(<D)/bin/python -m pytest -q -m "not slow" $(SHORT)
+
+# The same with the lowest versions that the pyproject files declare.
+test-lowest: $(ENVS)/lowest/.installed
+	$(<D)/bin/python -m pytest -q -m "not slow" $(SHORT)
 
 # Lint, format and strict types, without changing a file.
 check: $(STAMP)
@@ -64,10 +76,28 @@ clean:
 	rm -rf site "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
 # Installs again only when the pinned versions, a pyproject.toml or the version change.
-$(STAMP): constraints.txt $(PROJECTS) src/llm_embeddings/__init__.py
+$(STAMP): constraints.txt tests/no-deps.txt $(PROJECTS) src/llm_embeddings/__init__.py
 	$(PYTHON) -m venv "$(VENV)"
 	"$(VENV)"/bin/python $(PIP) -c constraints.txt -e ".[dev]" $(INTEGRATIONS:%=-e integrations/%)
+	"$(VENV)"/bin/python $(PIP) --no-deps -r tests/no-deps.txt
 	touch "$@"
+
+$(ENVS)/newest/.installed: $(PROJECTS)
+	$(PYTHON) -m venv $(@D)
+	grep "^torch==" constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python $(PIP) --upgrade -c $(@D)/constraints.txt -e ".[train]" \
+		$(INTEGRATIONS:%=-e integrations/%) -e "integrations/langchain[cache]" \
+		datasets "aiohttp<3.14" $(SHORT_TOOLS)
+	touch $@
+
+$(ENVS)/lowest/.installed: $(PROJECTS) constraints.txt scripts/floors.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --upgrade pip
+	$(PYTHON) scripts/floors.py > $(@D)/constraints.txt
+	$(@D)/bin/python $(PIP) -c $(@D)/constraints.txt -e ".[train]" \
+		$(INTEGRATIONS:%=-e integrations/%) -e "integrations/langchain[cache]" \
+		datasets $(SHORT_TOOLS)
+	touch $@
 
 $(VENV)/.docs: $(STAMP)
 	"$(VENV)"/bin/python $(PIP) -c constraints.txt -e ".[docs]"

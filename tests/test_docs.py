@@ -190,6 +190,13 @@ def test_families_are_the_recipes() -> None:
     )
 
 
+def test_options_of_other_classes_are_all_answered() -> None:
+    generator = load(ROOT / "scripts" / "docs_hosts.py")
+    assert (DOCS / "hosts.md").read_text(encoding="utf-8") == generator.page(), (
+        "run python scripts/docs_hosts.py"
+    )
+
+
 def test_compared_checkpoints_are_listed_with_their_limit() -> None:
     text = (DOCS / "choosing.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+/\S+)`[^|]*\|[^|]+\| (\d+) \|", text, re.M)

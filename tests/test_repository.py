@@ -47,7 +47,9 @@ APPLICATIONS = {
 # The encoder, and what it is put together from.
 ENCODER = {"__init__.py", "encoder.py", "base_encoder.py", "opening.py", "streams.py"}
 # sentence-transformers runs the forward itself, with gradients; the others call `Encoder`.
-TENSOR_LEVEL = {"sentence-transformers": {"inputs", "model", "packed.padded", "tokens"}}
+TENSOR_LEVEL = {
+    "sentence-transformers": {"inputs", "model", "packed.padded", "packed.pooling", "tokens"}
+}
 # Chat models and retrievers stand on the generator and the document index.
 GENERATING = {name: {"generation", "rag"} for name in ("langchain", "llama-index")}
 # What every entry builds its options of: a call's, and those of loading.

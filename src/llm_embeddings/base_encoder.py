@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -23,7 +24,7 @@ from .vectors import Vectors
 if TYPE_CHECKING:
     import torch
 
-    from .checkpoint.options import LoadOptions
+    from .checkpoint.options import LoadOptions, Ticket
     from .model import Model
     from .vector_cache.origin import Origin
     from .vector_cache.store import VectorCache
@@ -40,7 +41,7 @@ class BaseEncoder:
         vector_cache: Where vectors are kept and looked for, or None; may be set.
         quantization_cosine: Lowest cosine between vectors of a sample before and after quantising
             with "int8" or "fp8"; None without.
-        opened: What it was loaded from, and what decides which files that is; None = nothing.
+        opened: What it was loaded from, and how, but for token and cache; None = nothing.
     """
 
     quantization_cosine: float | None = None
@@ -189,6 +190,25 @@ class BaseEncoder:
         from .vector_cache.fingerprint import Fingerprints
 
         self._fingerprints = Fingerprints(self.model, origin)
+
+    def ticket(self) -> Ticket | None:
+        """What opens an encoder with the same vectors in another process, for pickles of hosts.
+
+        None where the weights lie in memory alone, or have changed since they were read.
+        """
+        if self.opened is None or self.model.version() != 0:
+            return None
+        from .checkpoint.options import Ticket
+
+        model, options = self.opened
+        device = options.device if options.devices is None else options.devices[0]
+        dtype = options.dtype
+        if options.quantization is None:
+            dtype = str(self.model.backbone.dtype).removeprefix("torch.")
+        kept = replace(
+            options, device=device, devices=None, dtype=dtype, vector_cache=self.vector_cache
+        )
+        return Ticket(model, kept, self.fingerprint("document", ""), dict(self.ranges))
 
     def verify(self, checkpoint: str | None = None) -> Verification:
         """Compare with what its authors printed, with sentence-transformers, and with itself.

@@ -49,10 +49,7 @@ def open_encoder(make: Make[AnEncoder], model: str | Path, options: LoadOptions)
 
         encoder = open_on(options.devices, load)
     encoder.vector_cache = cache
-    place = LoadOptions(
-        revision=options.revision, cache_dir=options.cache_dir, adapters=options.adapters
-    )
-    encoder.opened = (str(model), place)
+    encoder.opened = (str(model), replace(options, token=None, vector_cache=None))
     return encoder
 
 

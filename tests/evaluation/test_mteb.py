@@ -80,6 +80,22 @@ def test_scores_are_mtebs(encoder: Encoder, sets: list[Path]) -> None:
         assert -1 <= theirs <= 1
 
 
+def test_precision_is_an_option_of_mteb(encoder: Encoder, sets: list[Path]) -> None:
+    model, task = mteb_encoder(encoder), local_task(sets[0])
+
+    def score(precision: str) -> float:
+        done = mteb.evaluate(
+            model, task, cache=None, co2_tracker=False, encode_kwargs={"precision": precision}
+        )
+        return float(done.task_results[0].scores["test"][0]["cosine_spearman"])
+
+    wanted = run(model, task)["cosine_spearman"]
+    assert score("float16") == pytest.approx(wanted, abs=0.05)
+    assert score("int8") == pytest.approx(wanted, abs=0.3)
+    with pytest.raises(ValueError, match="precision=.binary. is not one of"):
+        score("binary")
+
+
 class Recorder:
     """Notes what an encoder is asked, and passes it on."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.llm_embeddings import LLMEmbedding
@@ -65,7 +66,7 @@ def test_many_texts_keep_their_order(embed_model: LLMEmbedding) -> None:
 def test_vectors_are_lists_of_floats(embed_model: LLMEmbedding) -> None:
     for vector in (
         embed_model.get_query_embedding("a"),
-        *embed_model.get_text_embedding_batch("a"),
+        *embed_model.get_text_embedding_batch(["a"]),
     ):
         assert type(vector) is list
         assert {type(value) for value in vector} == {float}
@@ -248,8 +249,66 @@ def test_a_cache_is_welcome_where_queries_and_texts_are_alike(embed_model: LLMEm
     alike = LLMEmbedding(encoder=embed_model.encoder, query_instruction="", embeddings_cache=store)
     text = alike.get_text_embedding("cat")
     assert alike.get_query_embedding("cat") == text
-    assert len(store.get_all("embeddings")) == 1
+    assert [len(entries) for entries in store.to_dict().values()] == [1]
     assert "embeddings_cache" not in alike.to_dict()
+
+
+def test_two_models_do_not_mix_in_one_cache(embed_model: LLMEmbedding) -> None:
+    encoder, store = embed_model.encoder, SimpleKVStore()
+    recipe = encoder.recipe.replace(pooling="mean", instruction="")
+    other = Encoder(encoder.backbone, encoder.tokenizer, recipe)
+    shared: dict[str, Any] = {"query_instruction": "", "embeddings_cache": store}
+    models = [
+        LLMEmbedding(encoder=encoder, **shared),
+        LLMEmbedding(encoder=other, **shared),
+        LLMEmbedding(encoder=encoder, truncate_dim=8, **shared),
+    ]
+    for model in models * 2:
+        alone = LLMEmbedding(
+            encoder=model.encoder, truncate_dim=model.truncate_dim, query_instruction=""
+        )
+        assert_close(model.get_text_embedding("cat"), alone.get_text_embedding("cat"))
+        assert_close(model.get_text_embedding_batch(["cat"]), [alone.get_text_embedding("cat")])
+    assert len(store.to_dict()) == len(models)
+    again = LLMEmbedding(
+        encoder=encoder, **{**shared, "embeddings_cache": models[1].embeddings_cache}
+    )
+    assert_close(again.get_text_embedding("cat"), models[0].get_text_embedding("cat"))
+    with pytest.raises(TypeError, match="embeddings_cache is dict"):
+        LLMEmbedding(encoder=encoder, embeddings_cache={})  # type: ignore[arg-type]
+
+
+async def test_one_string_is_no_batch(embed_model: LLMEmbedding) -> None:
+    with pytest.raises(TypeError, match="not a list of strings"):
+        embed_model.get_text_embedding_batch("abc")
+    with pytest.raises(TypeError, match="not a list of strings"):
+        await embed_model.aget_text_embedding_batch("abc")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"parallel_process": True, "target_devices": ["cpu"]}, "here it is devices="),
+        ({"target_devices": ["cpu"]}, "here it is devices="),
+        ({"show_progress_bar": True}, "get_text_embedding_batch"),
+        ({"backend": "onnx"}, "PyTorch"),
+        ({"prompts": {"query": "q: "}}, "instruction"),
+        ({"model_kwargs": {"torch_dtype": "auto", "device_map": "auto"}}, "here it is dtype="),
+        ({"pooling": "mean"}, "recipe="),
+    ],
+    ids=str,
+)
+def test_words_of_hugging_face_are_answered_with_ours(option: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        LLMEmbedding(**option)
+
+
+def test_training_changes_the_fingerprint(options: dict[str, Any]) -> None:
+    made = LLMEmbedding(**options)
+    before = made.to_dict()
+    with torch.no_grad():
+        next(made.encoder.backbone.parameters()).add_(0.01)
+    assert made.to_dict() != before
 
 
 @pytest.mark.slow

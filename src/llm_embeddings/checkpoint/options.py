@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from ..arithmetic.kinds import Quantization, check_quantization
 from ..recipe import Recipe
+from ..vectors import Vectors
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +91,66 @@ class LoadOptions:
             raise ValueError("devices says where the model goes: leave out device and device_map")
         if isinstance(self.quantization, str):
             check_quantization(self.quantization)
+
+
+class Opening(Protocol):
+    """What a ticket asks of an encoder."""
+
+    ranges: dict[tuple[int, bool], Vectors]
+
+    def fingerprint(self, role: str = "document", instruction: str | None = None) -> str:
+        """Of its vectors."""
+
+
+_IMPORTED_IN = os.getpid()
+AnOpening = TypeVar("AnOpening", bound=Opening)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a pickle holds in place of weights: where they lie, and whose vectors they must give.
+
+    Attributes:
+        model: Hub id or directory.
+        options: How they were loaded, but for the token.
+        fingerprint: Of documents without an instruction.
+        ranges: Those of the encoder, calibrated ones included.
+    """
+
+    model: str
+    options: LoadOptions
+    fingerprint: str
+    ranges: dict[tuple[int, bool], Vectors]
+
+    def open(
+        self, load: Callable[[str, LoadOptions], AnOpening], token: str | bool | None = None
+    ) -> AnOpening:
+        """An encoder with the same vectors; `load` is `Encoder.open`.
+
+        Raises:
+            FileNotFoundError: the files are not there any more.
+            ValueError: they give other vectors, or as `load`.
+        """
+        tame_forked_torch()
+        encoder = load(self.model, replace(self.options, token=token))
+        if encoder.fingerprint("document", "") != self.fingerprint:
+            raise ValueError(
+                f"{self.model!r} does not give the vectors of the object that was pickled: its "
+                "files are others, or this machine computes in another dtype"
+            )
+        encoder.ranges.update(self.ranges)
+        return encoder
+
+
+def tame_forked_torch() -> None:
+    """In a forked process, compute in one thread: torch's others stayed behind in the parent.
+
+    Its first parallel region would wait for them for ever, or find its pool invalid.
+    """
+    if os.getpid() != _IMPORTED_IN:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def plain(name: str, value: Any) -> Any:

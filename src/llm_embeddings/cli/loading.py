@@ -161,7 +161,7 @@ def read_recipe(path: Path) -> Recipe:
         raise ValueError(f"{path} is not a JSON object with the fields of a recipe")
     try:
         return Recipe.from_dict(fields)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a recipe: {error}") from error
 
 

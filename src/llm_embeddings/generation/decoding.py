@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from .kv import as_argument
 from .sampling import Sampling
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ def decoding_of(
 
 
 def batch_of(
-    rows: Sequence[Sequence[int]], device: torch.device, cache: DynamicCache | None
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], cache: DynamicCache | None
 ) -> dict[str, Any]:
     """Inputs for `generate`: rows padded on the left, so that all end at the last position.
 
     Args:
+        model: What will generate.
         rows: Token ids of each prompt.
-        device: Where the tensors are made.
         cache: Keys and values of the first tokens of the rows; None = nothing is computed yet.
     """
     longest = max(map(len, rows))
@@ -105,8 +106,9 @@ def batch_of(
     for index, row in enumerate(rows):
         ids[index, longest - len(row) :] = torch.tensor(row)
         mask[index, longest - len(row) :] = 1
-    inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-    return inputs if cache is None else {**inputs, "past_key_values": cache}
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    return inputs if cache is None else {**inputs, **as_argument(model, cache)}
 
 
 def generate_batch(

@@ -220,7 +220,7 @@ class Generator:
             ValueError: a prompt does not fit, or states are given for a batch.
         """
         self._check(rows, decoding, states)
-        inputs = batch_of(rows, self.device, cache_of(states, self.device))
+        inputs = batch_of(self.model, rows, cache_of(states, self.device))
         found = generate_batch(self.model, inputs, decoding, self._ends, self._text)
         cached = 0 if states is None else states.length
         return [
@@ -236,7 +236,7 @@ class Generator:
         return self._pieces(ids, decoding, states)
 
     def _pieces(self, ids: Sequence[int], decoding: Decoding, states: KeyValues | None) -> Pieces:
-        inputs = batch_of([ids], self.device, cache_of(states, self.device))
+        inputs = batch_of(self.model, [ids], cache_of(states, self.device))
         answer = yield from generate_pieces(self.model, inputs, decoding, self._ends, self._text)
         cached = 0 if states is None else states.length
         return Generation(answer.text, answer.ids, len(ids), cached, answer.finish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,8 +98,14 @@ def run_states(
     cache: Any = cache_of(before, backbone.device) or DynamicCache()
     with torch.inference_mode():
         row = torch.tensor([ids[done:]], device=backbone.device)
-        backbone(input_ids=row, past_key_values=cache, use_cache=True)
+        backbone(input_ids=row, use_cache=True, **as_argument(backbone, cache))
     return KeyValues(tuple((layer.keys[0], layer.values[0]) for layer in cache.layers))
+
+
+def as_argument(model: PreTrainedModel, cache: Any) -> dict[str, Any]:
+    """The keyword argument by which a model takes a cache; transformers renames it."""
+    names = inspect.signature(model.forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def check_room(tokens: int, new: int, positions: int) -> None:

@@ -1,4 +1,4 @@
-"""Rows of token ids padded to the longest -> hidden states or vectors, where packing cannot be."""
+"""Rows of token ids padded to the longest -> hidden states, where packing cannot be."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..recipe import Recipe
-from .pooling import pool
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -52,17 +50,3 @@ def forward(
         input_ids=ids, attention_mask=mask, use_cache=False
     ).last_hidden_state
     return hidden
-
-
-def embed(
-    backbone: PreTrainedModel,
-    recipe: Recipe,
-    ids: torch.Tensor,
-    starts: torch.Tensor,
-    lengths: torch.Tensor,
-    head: nn.Module | None = None,
-) -> torch.Tensor:
-    """Vectors `[batch, dim]` (float32, not normalised) of right-padded rows; gradients flow."""
-    hidden = forward(backbone, recipe, ids, lengths)
-    pooled = pool(hidden, starts.to(ids.device), lengths, recipe)
-    return pooled if head is None else head(pooled)

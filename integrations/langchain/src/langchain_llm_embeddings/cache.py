@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,11 +59,12 @@ def cache_backed(
 def _vector_store(store: ByteStore, namespace: str) -> EncoderBackedStore[str, list[float]]:
     from langchain_classic.storage import EncoderBackedStore
 
-    def key(text: str) -> str:
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32)
-        return f"{namespace}-{digest.hexdigest()}"
+    return EncoderBackedStore(store, partial(_key, namespace), _to_bytes, _from_bytes)
 
-    return EncoderBackedStore(store, key, _to_bytes, _from_bytes)
+
+def _key(namespace: str, text: str) -> str:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32)
+    return f"{namespace}-{digest.hexdigest()}"
 
 
 def _to_bytes(vector: Sequence[float]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from typing import Any, get_args
 
 import numpy as np
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 
 from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
 
-from .loading import ModelFields
+from .identity import Identified
 from .values import FloatPrecision, Role
 
 
-class LLMEmbeddings(ModelFields, Embeddings):
+class LLMEmbeddings(Identified, Embeddings):
     """Embeddings from a decoder LLM, for LangChain.
 
     The model is loaded when the object is made, so that errors come early. The object is frozen:
@@ -45,7 +46,8 @@ class LLMEmbeddings(ModelFields, Embeddings):
 
     Attributes:
         model: Hub id or local directory; `model_name` is accepted too. None = the small model that
-            comes with `llm-embeddings`.
+            comes with `llm-embeddings`. Read, it says whose vectors these are: the hub id, or
+            `identity()` where that says more.
         recipe: How the checkpoint is used: a name from `list_recipes()`, a `Recipe` or its
             `to_dict()` (which is what is kept). None = recognised from the checkpoint.
         adapters: LoRA adapters to apply on top, in order.
@@ -154,6 +156,15 @@ class LLMEmbeddings(ModelFields, Embeddings):
             facts.append(encoder.ranges[self.dimension, normalize].tolist())
         digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
         return f"llm-embeddings-{role}-{digest}"
+
+    def identity(self) -> str:
+        """A name for all that decides the vectors of both roles, readable at its beginning.
+
+        `model` and `model_name` show it where no other name says as much.
+        """
+        names = "".join(self.cache_namespace(role) for role in get_args(Role))
+        name = re.sub(r"[^\w.-]+", "-", self.encoder.recipe.name, flags=re.ASCII)
+        return f"{name}-{hashlib.blake2b(names.encode(), digest_size=8).hexdigest()}"
 
     def _instruction(self, role: Role) -> str | None:
         return self.query_instruction if role == "query" else self.document_instruction

@@ -11,10 +11,11 @@ from langchain_core.load.serializable import (
     SerializedConstructor,
     SerializedNotImplemented,
 )
-from pydantic import AliasChoices, ConfigDict, Field, SecretStr
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 
 from llm_embeddings import Encoder
 from llm_embeddings.checkpoint.options import LoadOptions, from_plain
+from llm_embeddings.inputs import hint
 
 from .values import (
     DeviceMap,
@@ -58,6 +59,20 @@ class ModelFields(Serializable):
     # Never None outside: model_post_init sets it where none is given.
     encoder: Encoder = Field(default=cast(Encoder, None), exclude=True, repr=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, given: Any) -> Any:
+        """Say for an unknown option what it is called here, before a model is loaded."""
+        if isinstance(given, dict):
+            fields = cls.model_fields
+            aliases = {field.alias for field in fields.values() if field.alias}
+            for name in given.keys() - fields.keys() - aliases - {"model_name"}:
+                role = "document" if name == "encode_kwargs" else "query"
+                names = {**SPELLED, "prompt_name": f"{role}_prompt_name"}
+                said = hint(name, list(fields), given[name], names)
+                raise ValueError(f"{name!r} is not an option of {cls.__name__}; {said}")
+        return given
+
     def model_post_init(self, context: Any) -> None:
         """Load the model unless a loaded one is given."""
         if self._is_shared:
@@ -99,4 +114,4 @@ class ModelFields(Serializable):
         values = {name: getattr(self, SPELLED.get(name, name)) for name in names}
         if isinstance(self.token, SecretStr):
             values["token"] = self.token.get_secret_value()
-        return Encoder.open(self.model, from_plain(values))
+        return Encoder.open(self.__dict__["model"], from_plain(values))

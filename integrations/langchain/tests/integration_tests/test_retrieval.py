@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
@@ -50,6 +51,7 @@ async def test_in_memory_store_over_a_cache(embeddings: LLMEmbeddings, encoder: 
 
 
 async def test_qdrant(embeddings: LLMEmbeddings, encoder: Encoder) -> None:
+    pytest.importorskip("langchain_qdrant")
     from langchain_qdrant import QdrantVectorStore
 
     store = QdrantVectorStore.from_texts(

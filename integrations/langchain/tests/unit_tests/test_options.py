@@ -31,7 +31,9 @@ def revive(embeddings: LLMEmbeddings, **options: Any) -> LLMEmbeddings:
 
 def test_model_name_is_model(checkpoint: Path) -> None:
     embeddings = LLMEmbeddings(model_name=checkpoint)
-    assert embeddings.model == embeddings.model_name == str(checkpoint)
+    assert embeddings.encoder.opened is not None
+    assert embeddings.encoder.opened[0] == embeddings.model_dump()["model"] == str(checkpoint)
+    assert embeddings.model == embeddings.model_name
 
 
 def test_adapters(golden: Path) -> None:

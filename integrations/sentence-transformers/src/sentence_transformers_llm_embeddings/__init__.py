@@ -2,7 +2,8 @@
 
 from importlib.metadata import version
 
-from .module import EncoderModule, as_sentence_transformer
+from .module import EncoderModule
+from .wrapping import as_sentence_transformer
 
 __version__ = version("sentence-transformers-llm-embeddings")
 __all__ = ["EncoderModule", "__version__", "as_sentence_transformer"]

@@ -1,30 +1,33 @@
-"""An Encoder as a sentence-transformers module, and a model made of it."""
+"""An Encoder as a sentence-transformers module."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 
 from llm_embeddings import Encoder, Recipe, Template
-from llm_embeddings.checkpoint.options import LoadOptions
+from llm_embeddings.checkpoint.options import LoadOptions, Ticket, tame_forked_torch
 from llm_embeddings.inputs import check_texts
 from llm_embeddings.model import Model, vector_length
-from llm_embeddings.packed.padded import embed, pad
+from llm_embeddings.packed.padded import forward, pad
+from llm_embeddings.packed.pooling import pool
 from llm_embeddings.tokens import tokenize
+
+from .identity import SETTINGS, identify, require_package
+from .sharing import Copies, check_kwargs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
-DISTRIBUTION = "sentence-transformers-llm-embeddings"
 # Fields of `LoadOptions` in `model_kwargs`; four others are arguments of `load`. `device` is one of
 # SentenceTransformer, which moves the module; `devices` and `vector_cache` serve the encoder's own
 # calls, which it does not make; and code from the repository never runs.
@@ -32,58 +35,12 @@ _MODEL_KWARGS = "recipe adapters dtype attn_implementation quantization device_m
 _OTHER_NAMES = {"torch_dtype": "dtype", "quantization_config": "quantization"}
 
 
-def as_sentence_transformer(
-    encoder: Encoder,
-    *,
-    prompts: Mapping[str, str] | None = None,
-    default_prompt_name: str | None = None,
-    truncate_dim: int | None = None,
-    similarity_fn_name: Literal["cosine", "dot", "euclidean", "manhattan"] = "cosine",
-) -> SentenceTransformer:
-    """A sentence-transformers model with the encoder's vectors; no `trust_remote_code` needed.
-
-    The model shares the encoder's weights: training one trains the other. `encode_query` and
-    `encode_document` use the recipe's templates; plain `encode` embeds documents.
-
-    Args:
-        encoder: What to wrap.
-        prompts: Prompts by name, beside "query" and "document" (the recipe's prefixes) or in
-            their place. A prompt stands verbatim where the recipe's prefix would.
-        default_prompt_name: The prompt of plain `encode`; None = the recipe's document side.
-        truncate_dim: Keep this many dimensions. sentence-transformers does not renormalise
-            afterwards unless `normalize_embeddings=True` is passed to `encode`.
-        similarity_fn_name: What `model.similarity` computes.
-
-    Raises:
-        ValueError: `default_prompt_name` is none of the prompts, or the prompt of a role is "",
-            which sentence-transformers cannot tell from a prompt that nobody set.
-    """
-    module = EncoderModule(encoder)
-    defaults: dict[str, str] = {
-        name: module.default_prompt(name) for name in (*ROLES, *dict(encoder.recipe.prompts))
-    }
-    prompts = {**defaults, **(prompts or {})}
-    for role, default in defaults.items():
-        if default and not prompts[role]:
-            raise ValueError(
-                f"prompts[{role!r}] is empty: pass prompt='' or instruction='' to each call, or an "
-                "encoder whose recipe has no default instruction"
-            )
-    return SentenceTransformer(
-        modules=[module],
-        device=str(encoder.device),
-        prompts=prompts,
-        default_prompt_name=default_prompt_name,
-        truncate_dim=truncate_dim,
-        similarity_fn_name=similarity_fn_name,
-    )
-
-
 class EncoderModule(InputModule):
     """The whole way from text to vector as the first module of a sentence-transformers model.
 
     Features: `input_ids` and `attention_mask` `[batch, length]` (int64, right-padded),
-    `pool_start` `[batch]` (int64, first pooled position); after `forward` also
+    `pool_start` `[batch]` (int64, first pooled position); after `forward` also `token_embeddings`
+    `[batch, length, hidden]` (the backbone's dtype, prompt and special tokens included) and
     `sentence_embedding` `[batch, dim]` (float32).
 
     Attributes:
@@ -105,6 +62,8 @@ class EncoderModule(InputModule):
         self.head = encoder.model.head
         self._encoder = encoder
         self._max_seq_length = encoder.max_length
+        self._copies = Copies()
+        self._saved_prompts: Mapping[str, str] = {}
 
     @property
     def encoder(self) -> Encoder:
@@ -129,6 +88,35 @@ class EncoderModule(InputModule):
             )
         self._max_seq_length = value
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A ticket in place of the weights, where they lie in files.
+
+        Processes that are being started get the weights by shared memory.
+        """
+        mine = self._encoder.backbone is self.backbone and self._encoder.model.head is self.head
+        ticket = self._encoder.ticket() if mine and get_spawning_popen() is None else None
+        if ticket is None:
+            return super().__reduce_ex__(protocol)
+        state = {"_max_seq_length": self._max_seq_length, "_saved_prompts": self._saved_prompts}
+        return type(self)._redeem, (ticket, state)
+
+    @classmethod
+    def _redeem(cls, ticket: Ticket, state: dict[str, Any]) -> EncoderModule:
+        module = cls(ticket.open(Encoder.open))
+        module.__dict__.update(state)
+        return module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EncoderModule:
+        """A copy that shares the weights; neither can be trained while both are there."""
+        return self.__copy__()
+
+    def __copy__(self) -> EncoderModule:
+        found = type(self)(self._encoder)
+        shared = self.__dict__ | {"_modules": dict(self._modules)}
+        found.__dict__.update(shared)
+        self._copies.add(self, found)
+        return found
+
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
         return vector_length(self.recipe, self.backbone.config)
@@ -146,9 +134,14 @@ class EncoderModule(InputModule):
         return self.recipe.prefix(role) + (f"{{text}}{suffix}" if suffix else "")
 
     def on_model_ready(self, model: Any) -> None:
-        """Show the recipe's prefixes as the prompts of a model that has none."""
+        """Show the recipe's prefixes as the prompts of a model that has none, and who it is.
+
+        A prompt that was saved, and is empty now, was emptied by who loaded the model.
+        """
         for role in (*ROLES, *dict(self.recipe.prompts)):
-            model.prompts[role] = model.prompts.get(role) or self.default_prompt(role)
+            if not model.prompts.get(role) and not self._saved_prompts.get(role):
+                model.prompts[role] = self.default_prompt(role)
+        identify(model)
 
     def preprocess(  # type: ignore[override]  # an unknown option is an error
         self,
@@ -196,17 +189,23 @@ class EncoderModule(InputModule):
         }
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Add `sentence_embedding` to the features: the encoder's own forward, with gradients.
+        """Add the states of tokens and the vectors: the encoder's own forward, with gradients.
 
         Args:
             features: What `preprocess` returned, or a slice of it along the batch.
             **kwargs: The `instruction`, which has done its work in `preprocess`.
         """
-        lengths = features["attention_mask"].sum(1)
-        rows = features["input_ids"], features["pool_start"], lengths
-        vectors = embed(self.backbone, self.recipe, *rows, self.head)
+        tame_forked_torch()
+        if self.training and torch.is_grad_enabled():
+            self._copies.check()
+        ids, lengths = features["input_ids"], features["attention_mask"].sum(1)
+        hidden = forward(self.backbone, self.recipe, ids, lengths)
+        vectors = pool(hidden, features["pool_start"].to(ids.device), lengths, self.recipe)
+        if self.head is not None:
+            vectors = self.head(vectors)
         if self.recipe.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
+        features["token_embeddings"] = hidden
         features["sentence_embedding"] = vectors
         return features
 
@@ -223,7 +222,7 @@ class EncoderModule(InputModule):
         if not safe_serialization:
             raise ValueError("only safetensors are written: leave out safe_serialization=False")
         self.encoder.save_pretrained(output_path)
-        _require_package(Path(output_path))
+        require_package(Path(output_path))
 
     @classmethod
     def load(
@@ -250,13 +249,15 @@ class EncoderModule(InputModule):
             init_defaults: Not used; other kinds of models hand defaults to their modules by it.
             model_kwargs: `recipe`, `adapters`, `dtype`, `attn_implementation`, `quantization` (or
                 `quantization_config`) and `device_map`, as in `Encoder.from_pretrained`.
-            **kwargs: What sentence-transformers offers to every module and this one has no use for.
-                `trust_remote_code` is among it: code in the repository never runs.
+            **kwargs: What sentence-transformers offers to every module: `trust_remote_code`, for
+                which there is no use, as code in the repository never runs; `backend`,
+                `processor_kwargs` and `config_kwargs`, which must be left as they are.
 
         Raises:
             FileNotFoundError: `subfolder` does not exist.
-            ValueError: an unknown key in `model_kwargs`.
+            ValueError: an unknown key in `model_kwargs`, or an option that is not for this module.
         """
+        check_kwargs(kwargs)
         given = {
             _OTHER_NAMES.get(name, name): value for name, value in (model_kwargs or {}).items()
         }
@@ -275,7 +276,19 @@ class EncoderModule(InputModule):
             local_files_only=local_files_only,
             **given,
         )
-        return cls(Encoder.open(source, options))
+        module = cls(Encoder.open(source, options))
+        settings = cls.load_file_path(
+            model_name_or_path,
+            SETTINGS,
+            token=token,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+        )
+        if settings is not None:
+            saved = json.loads(Path(settings).read_text(encoding="utf-8"))
+            module._saved_prompts = saved.get("prompts", {})
+        return module
 
 
 def _role(task: str | None) -> Role:
@@ -284,14 +297,3 @@ def _role(task: str | None) -> Role:
     if task == "query":
         return "query"
     raise ValueError(f"task={task!r} is not one of {ROLES}")
-
-
-def _require_package(directory: Path) -> None:
-    """Make sentence-transformers name the missing package, with a pip line, before it loads."""
-    path = directory / "config_sentence_transformers.json"
-    if not path.is_file():
-        return
-    config = json.loads(path.read_text(encoding="utf-8"))
-    reason = "It defines the module of this model."
-    config["requirements"] = {DISTRIBUTION: {"specifier": ">=0.1,<0.2", "reason": reason}}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ...faces import require
 from ..rules import Prompts, Side, prompts_of, rules_of
@@ -14,6 +14,7 @@ from ..scores import Floats
 if TYPE_CHECKING:
     from ...encoder import Encoder
 
+Precision = Literal["float32", "float16", "int8", "uint8"]
 _OWN_GROUP = "llm-embeddings"
 
 
@@ -53,7 +54,6 @@ class MTEBEncoder:
 
     Attributes:
         encoder: Makes the vectors.
-        mteb_model_meta: An `mteb.ModelMeta`, made without asking the hub.
     """
 
     def __init__(
@@ -69,7 +69,12 @@ class MTEBEncoder:
         self._instructions = dict(instructions)
         published = rules_of(encoder.recipe).max_length
         self._max_length = max_length or (min(published, encoder.max_length) if published else None)
-        self.mteb_model_meta = self._meta(name, revision)
+        self._name, self._revision = name, revision
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """An `mteb.ModelMeta` of the model as it is, made without asking the hub."""
+        return self._meta(self._name, self._revision)
 
     def prompts(self, task_metadata: Any) -> Prompts:
         """Roles and instructions with which a task is embedded.
@@ -99,6 +104,7 @@ class MTEBEncoder:
         prompt_type: Any = None,
         batch_size: int = 32,
         show_progress_bar: bool = False,
+        precision: Precision = "float32",
     ) -> Floats:
         """Vectors of a task's texts.
 
@@ -110,13 +116,19 @@ class MTEBEncoder:
             prompt_type: An `mteb.types.PromptType`, in searches and rerankings: query or document.
             batch_size: Not used: passes are filled by tokens.
             show_progress_bar: Show a progress bar.
+            precision: "float32", "float16", "int8" or "uint8"; mteb keeps results of each apart.
 
         Returns:
-            `[texts, dim]`, float32.
+            `[texts, dim]`, in that precision.
 
         Raises:
-            ValueError: the task is not about texts.
+            ValueError: the task is not about texts, or a precision that is none, or has no cosine.
         """
+        if precision not in get_args(Precision):
+            raise ValueError(
+                f"precision={precision!r} is not one of {get_args(Precision)}: the packed ones put "
+                "eight dimensions into a number, and mteb takes cosines"
+            )
         texts: list[str] = []
         for batch in inputs:
             if "text" not in batch:
@@ -134,6 +146,7 @@ class MTEBEncoder:
             normalize=prompts.normalize,
             max_length=self._max_length,
             show_progress=show_progress_bar,
+            precision=precision,
         )
         return found
 
@@ -158,7 +171,7 @@ class MTEBEncoder:
         return ModelMeta(
             loader=None,
             name=name if "/" in name else f"{_OWN_GROUP}/{name}",
-            revision=revision or self._revision(),
+            revision=revision or self._fingerprint(),
             release_date=None,
             languages=None,
             n_parameters=sum(weight.numel() for weight in encoder.backbone.parameters()),
@@ -175,7 +188,7 @@ class MTEBEncoder:
             training_datasets=None,
         )
 
-    def _revision(self) -> str:
+    def _fingerprint(self) -> str:
         """A hash of weights, recipe and options, 32 hexadecimal digits."""
         whole = [
             self.encoder.fingerprint("query"),

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
 from llm_embeddings import Encoder
-
-_IMPORTED_IN = os.getpid()
-
-
-def tame_forked_torch() -> None:
-    """In a forked process, compute in one thread: torch's others stayed behind in the parent.
-
-    Its first parallel region would wait for them for ever. `IngestionPipeline.arun` forks its
-    workers on Linux before Python 3.14.
-    """
-    if os.getpid() != _IMPORTED_IN:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 class Handle:
@@ -39,7 +24,7 @@ class Handle:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model without instructions; known before the model is loaded."""
-        if self.encoder is not None and not self._fingerprint:
-            self._fingerprint = self.encoder.fingerprint("document", "")
-        return self._fingerprint
+        """Of the model as it is, without instructions; known before the model is loaded."""
+        if self.encoder is None:
+            return self._fingerprint
+        return self.encoder.fingerprint("document", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from llm_embeddings import Encoder, Recipe
 from llm_embeddings.checkpoint.options import LoadOptions, from_plain, plain
+from llm_embeddings.inputs import hint
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,21 @@ def load_options(values: Mapping[str, Any]) -> LoadOptions:
     core = [field.name for field in dataclasses.fields(LoadOptions)]
     names = {name: SPELLED.get(name, name) for name in core}
     return from_plain({name: values[host] for name, host in names.items() if host in values})
+
+
+def check_options(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise `TypeError` for an option that is not among the known ones, with what to say instead.
+
+    Words of `HuggingFaceEmbedding` are answered with ours.
+    """
+    names = list(known)
+    for name, value in options.items():
+        if name in ("show_progress", "show_progress_bar"):
+            said = "LlamaIndex's own methods take it: get_text_embedding_batch(show_progress=True)"
+        else:
+            said = hint(name, names, value, {**SPELLED, "prompt_name": "text_prompt_name"})
+        if name not in names:
+            raise TypeError(f"unexpected keyword argument {name!r}; {said}")
 
 
 def check_list(texts: Any) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
 
 from llm_embeddings import Encoder
-from llm_embeddings.inputs import EncodeKeywords, EncodeOptions, check_names
+from llm_embeddings.checkpoint.options import tame_forked_torch
+from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
 
-from ._handle import Handle, tame_forked_torch
+from ._cache import OwnCollection
+from ._handle import Handle
+from ._hooks import Hooks, Role
 from ._options import (
     EmbeddingKeywords,
     FloatPrecision,
     PathText,
     check_encoder,
-    check_list,
+    check_options,
     load_options,
     plain_options,
     to_lists,
@@ -29,11 +33,10 @@ if TYPE_CHECKING:
     from llama_index.core.rate_limiter import BaseRateLimiter
     from llama_index.core.storage.kvstore.types import BaseKVStore
 
-Role = Literal["query", "document"]
-UNNAMED = "<encoder>"
+UNNAMED, BUNDLED = "<encoder>", "<llm-embeddings-small>"
 
 
-class LLMEmbedding(BaseEmbedding):
+class LLMEmbedding(Hooks):
     """Embeddings from a decoder LLM, for LlamaIndex.
 
     The model is loaded when the object is made, so that errors come early; an unpickled one loads
@@ -48,8 +51,8 @@ class LLMEmbedding(BaseEmbedding):
         ... )
 
     Attributes:
-        model_name: Hub id or local directory; "" = the small model that comes with
-            `llm-embeddings`, "<encoder>" = a given `encoder` without a name.
+        model_name: Hub id or local directory; "<llm-embeddings-small>" = the small model that comes
+            with `llm-embeddings`, "<encoder>" = a given `encoder` without a name.
         recipe: How the checkpoint is used: a name from `list_recipes()`, or a recipe's `to_dict()`.
             None = recognised from the checkpoint.
         adapters: LoRA adapters to apply on top, in order.
@@ -124,7 +127,8 @@ class LLMEmbedding(BaseEmbedding):
                 if the object is to be pickled (pipelines with `num_workers`) or written as a dict.
             token: Hub token. It is in no dict, event or repr; a pickle carries it.
             num_workers, callback_manager, rate_limiter: As in `BaseEmbedding`.
-            embeddings_cache: As in `BaseEmbedding`, and refused where queries and texts differ.
+            embeddings_cache: As in `BaseEmbedding`, a collection for each model and options;
+                refused where queries and texts differ.
             **options: The other attributes; paths, torch's objects and `Recipe`s are taken too.
 
         Raises:
@@ -135,15 +139,17 @@ class LLMEmbedding(BaseEmbedding):
         check_encoder(encoder)
         if encoder is not None and not model_name:
             model_name = UNNAMED
-        check_names(options, list(EmbeddingKeywords.__annotations__))
+        check_options(options, EmbeddingKeywords.__annotations__)
         fields = plain_options(options)
         token = fields.pop("token", None)
         super().__init__(
-            model_name=os.fspath(model_name or ""),
+            model_name=os.fspath(model_name or BUNDLED),
             embed_batch_size=embed_batch_size,
             num_workers=num_workers,
             callback_manager=callback_manager or CallbackManager([]),
-            embeddings_cache=embeddings_cache,
+            embeddings_cache=None
+            if embeddings_cache is None
+            else OwnCollection(embeddings_cache, self._collection),
             rate_limiter=rate_limiter,
             **fields,
         )
@@ -194,7 +200,6 @@ class LLMEmbedding(BaseEmbedding):
             **super().to_payload(),
             "family": recipe.family,
             "recipe": recipe.name,
-            "fingerprint": self.fingerprint,
             "device": str(self.encoder.device),
             "dimension": self.dimension,
             **self.model_dump(include={"query_prompt_name", "text_prompt_name"}),
@@ -238,7 +243,8 @@ class LLMEmbedding(BaseEmbedding):
                 "give model_name= where the object is first made"
             )
         options = load_options({**dict(self), "token": self._token})
-        return Encoder.open(self.model_name or None, options)
+        bundled = self.model_name in ("", BUNDLED)
+        return Encoder.open(None if bundled else self.model_name, options)
 
     def _check(self) -> None:
         """Try every option on no text, and refuse a cache that would mix queries and texts."""
@@ -263,6 +269,16 @@ class LLMEmbedding(BaseEmbedding):
         instruction, prompt = self._side(role)
         return self.encoder.fingerprint(role if prompt is None else prompt, instruction)
 
+    def _collection(self) -> str:
+        """Names all that decides a vector, for an `embeddings_cache`."""
+        encoder = self.encoder
+        normalize = encoder.recipe.normalize if self.normalize is None else self.normalize
+        limit = self.max_length or encoder.max_length
+        facts = [self._named("document"), normalize, self.dimension, self.precision, limit]
+        if self.precision in ("int8", "uint8"):
+            facts.append(encoder.ranges_of(self.dimension, normalize).tolist())
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
     def _options(self, prompt: str | None) -> EncodeKeywords:
         own = type(self).model_fields
         names = [field.name for field in dataclasses.fields(EncodeOptions) if field.name in own]
@@ -271,30 +287,10 @@ class LLMEmbedding(BaseEmbedding):
         return found
 
     def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
-        check_list(texts)
         instruction, prompt = self._side(role)
         return to_lists(self.encoder.encode(texts, role, instruction, **self._options(prompt)))
 
     async def _aembed(self, texts: list[str], role: Role) -> list[list[float]]:
-        check_list(texts)
         instruction, prompt = self._side(role)
         options = self._options(prompt)
         return to_lists(await self.encoder.aencode(texts, role, instruction, **options))
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embed([query], "query")[0]
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._aembed([query], "query"))[0]
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embed([text], "document")[0]
-
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._aembed([text], "document"))[0]
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed(texts, "document")
-
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._aembed(texts, "document")

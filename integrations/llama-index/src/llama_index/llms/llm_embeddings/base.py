@@ -29,13 +29,13 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.embeddings.llm_embeddings._options import (
     ModelKeywords,
     check_encoder,
+    check_options,
     load_options,
     plain_options,
 )
 
 from llm_embeddings import Encoder
 from llm_embeddings.generation import GenerateOptions, Generator
-from llm_embeddings.inputs import check_names
 from llm_embeddings.rag import Mode, Reader, Rule, StateStore
 
 from ._convert import conversation, in_threads
@@ -125,7 +125,7 @@ class GritLM(CustomLLM):
                 anything else that does not fit; the message names it and the remedy.
         """
         check_encoder(encoder)
-        check_names(options, list(ModelKeywords.__annotations__))
+        check_options(options, ModelKeywords.__annotations__)
         name = model_name if encoder is None else encoder.backbone.name_or_path
         if name is None or (encoder is not None and model_name is not None):
             raise ValueError(
