@@ -46,6 +46,7 @@ _ABSENT: Mapping[str, Any] = {
     "teacher_temperature": 1.0,
     "distillation_weight": 1.0,
     "contrastive_weight": 1.0,
+    "held_out": 0.0,
 }
 # The layers that got adapters by default before all did.
 _NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
