@@ -45,11 +45,15 @@ def test_a_query_is_either_trained_or_held_out(tmp_path: Path) -> None:
 
 def test_scores_are_those_of_an_evaluation_set(tmp_path: Path) -> None:
     """The same rows in BEIR's form; the vectors are those of letters, not of meaning."""
-    data = triplets(tmp_path / "stones.jsonl", 40)
+    lines = Path(triplets(tmp_path / "stones.jsonl", 40)).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows[::2]:
+        row["instruction"] = "Name"
+    data = write_rows(tmp_path / "mixed.jsonl", rows)
     held = held_out(0.5, data)
 
     def encode(texts: list[str], role: str, instruction: str | None = None) -> Any:
-        assert instruction in {"query": ("Find", None), "document": ("", None)}[role]
+        assert instruction in {"query": ("Find", "Name", None), "document": ("", None)}[role]
         return np.array([[text.count(x) + 0.1 for x in "abcdegilrtw0123456789"] for text in texts])
 
     corpus: dict[str, int] = {}
