@@ -38,6 +38,7 @@ from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
+from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress
@@ -215,11 +216,8 @@ class _Stage:
     def __init__(self, options: Contrastive) -> None:
         self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
-        read = partial(
-            read_examples,
-            negatives=options.negatives > 0,
-            scores=options.distillation is not None,
-        )
+        taught = options.distillation is not None
+        read = partial(read_examples, negatives=options.negatives > 0, scores=taught)
         sources, short = sources_of(options.data), within(options.max_characters or sys.maxsize)
         share, seed, instruction = options.held_out, options.seed, options.instruction
         self.held_out = HeldOut(share, sources, read, seed=seed, instruction=instruction)
@@ -229,6 +227,7 @@ class _Stage:
             seed=seed,
             keep=lambda row: row not in self.held_out and short(row),
             same_source=options.same_source,
+            known=counted(options),
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
         self._trained = load_backbone_for_training(options)

@@ -113,6 +113,12 @@ def options_of(checkpoint: Path) -> Mapping[str, Any]:
     return options
 
 
+def counted(options: StageOptions) -> list[Mapping[str, Any]]:
+    """The fingerprint of the data with which a run began that goes on; [] = none is known."""
+    checkpoint = newest(options.output) if options.resume else None
+    return [] if checkpoint is None else read_json(checkpoint / STATE).get("data") or []
+
+
 def as_begun(options: _Options) -> _Options:
     """The options of a run, where it goes on as it was begun by a version that lacked some."""
     checkpoint = newest(options.output) if options.resume else None

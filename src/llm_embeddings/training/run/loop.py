@@ -262,6 +262,7 @@ class _Trainer(Generic[Batch]):
             checkpoints.check_space(output, state.state_bytes(self.model))
         self.accelerator.wait_for_everyone()
         content = {"step": step, "stage": self.stage.name, "options": self.options.to_dict()}
+        content["data"] = self.stage.facts()["data"]
         with (
             checkpoints.checkpoint_folder(directory, content)
             if main
