@@ -9,9 +9,10 @@ from helpers import BUNDLED
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from llm_embeddings import Encoder, Recipe, Template, get_recipe
+from llm_embeddings import Encoder, Recipe, get_recipe
 from llm_embeddings.checkpoint.ends import without_foreign_bos
 from llm_embeddings.checkpoint.loading import load_tokenizer
+from llm_embeddings.families import with_examples
 from llm_embeddings.recipe import Role
 from llm_embeddings.tokens import tokenize
 
@@ -69,10 +70,10 @@ def test_bge_en_icl_keeps_its_suffix_and_eos(marked: PreTrainedTokenizerFast) ->
     assert row.ids[-1] == 2
     assert row.ids[0] == 1
     assert marked.decode(row.ids[:-1]).endswith("\n<response>")
-    shot = recipe.query.prefix.format(instruction="x") + "q\n<response>a\n\n" + recipe.query.prefix
-    few = recipe.replace(query=Template(shot, recipe.query.suffix))
-    text = marked.decode(tokenize(marked, few, ["now"], "query", "x")[0].ids)
-    assert text.count("<instruct>") == 2
+    few = with_examples(recipe, [("q", "a")])
+    row = tokenize(marked, few, ["now"], "query", "x")[0]
+    blocks = "<instruct>x\n<query>q\n<response>a\n\n<instruct>x\n<query>now\n<response>"
+    assert row.ids == [1, *plain(marked, blocks), 2]
 
 
 def test_qwen3_has_no_bos_and_its_own_eos(tokenizer: PreTrainedTokenizerFast) -> None:

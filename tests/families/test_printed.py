@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from llm_embeddings.families import RECIPES, printed
+from llm_embeddings.families import RECIPES, printed, with_examples
 from llm_embeddings.recipe import Role
 from llm_embeddings.verifying.examples import prompt_problem
 
@@ -76,3 +76,44 @@ def test_another_prompt_is_named() -> None:
     assert "Query:', the recipe has" in (prompt_problem(recipe, example) or "")
     plain = RECIPES["last-token"]
     assert "the recipe takes no such instruction" in (prompt_problem(plain, example) or "")
+
+
+def test_examples_stand_before_a_query_as_printed() -> None:
+    (example, *_) = printed.examples_of("BAAI/bge-en-icl")
+    prefix = example.query.prefix
+    assert prefix is not None
+    blocks = prefix.removesuffix("<query>").split("\n\n")
+    assert len(blocks) == 3
+    instruction = blocks[-1].removeprefix("<instruct>").strip()
+    shots = []
+    for block in blocks[:-1]:
+        asked, _, rest = block.removeprefix("<instruct>").partition("\n<query>")
+        shots.append((asked, *rest.split("\n<response>")))
+    recipe = with_examples(RECIPES["BAAI/bge-en-icl"], shots)
+    assert recipe.prefix("query", instruction) == prefix
+    assert recipe.query.suffix == example.query.suffix
+    assert recipe.prefix("document") == ""
+
+
+def test_examples_get_the_instruction_of_their_query() -> None:
+    recipe = with_examples(RECIPES["BAAI/bge-en-icl"], [("q", "r"), ("own", "s", "t")])
+    own = "<instruct>own\n<query>s\n<response>t\n\n"
+    asked = f"<instruct>I\n<query>q\n<response>r\n\n{own}<instruct>I\n<query>"
+    assert recipe.prefix("query", "I") == asked
+    assert recipe.prefix("query", "") == f"<query>q\n<response>r\n\n{own}<query>"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "BAAI/bge-en-icl"])
+def test_other_models_take_no_examples(name: str) -> None:
+    with pytest.raises(ValueError, match="takes no examples"):
+        with_examples(RECIPES[name], [("q", "r")])
+
+
+def test_examples_that_are_none_are_refused() -> None:
+    recipe = RECIPES["BAAI/bge-en-icl"]
+    with pytest.raises(TypeError, match="is not"):
+        with_examples(recipe, ["qr"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="place for one"):
+        with_examples(recipe, [("{instruction}", "r")])
+    with pytest.raises(ValueError, match="all of them at once"):
+        with_examples(with_examples(recipe, [("q", "r")]), [("q", "r")])

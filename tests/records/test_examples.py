@@ -357,6 +357,24 @@ def test_the_filter_counts(files: list[Source]) -> None:
         within(4, shortest=5)
 
 
+def test_what_was_counted_is_not_read_again(files: list[Source]) -> None:
+    begun = Mixture(files, read_examples, keep=within(7))
+    known = json.loads(json.dumps(begun.fingerprint()))
+
+    def unread(source: Source) -> Any:
+        raise AssertionError("read again")
+
+    assert Mixture(files, unread, keep=within(7), known=known).surveys == begun.surveys
+    with pytest.raises(ValueError, match=r"the data was 2 files when the run began and is 1"):
+        Mixture(files[:1], unread, known=known)
+    with pytest.raises(ValueError, match=r"short.jsonl is not what it was when the run began"):
+        Mixture(files[::-1], unread, known=known)
+    with files[1].path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"query": "one more", "pos": "p", "neg": "n"}) + "\n")
+    with pytest.raises(ValueError, match=r"short.jsonl is not what it was when the run began"):
+        Mixture(files, unread, known=known)
+
+
 def test_mistakes_come_before_training(files: list[Source]) -> None:
     with pytest.raises(ValueError, match=r"short.jsonl has 10 items, fewer than a batch of 11"):
         Mixture(files, read_examples).batches_per_epoch(11)

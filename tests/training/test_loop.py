@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from llm_embeddings import Encoder
 from llm_embeddings.training import mntp
+from llm_embeddings.training.batches.mixture import Mixture
 from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
@@ -148,6 +149,21 @@ def test_other_options_are_not_resumed(made: MNTP) -> None:
     with pytest.raises(ValueError, match=r"learning_rate was 0.01 and is 0.0001; seed was 42"):
         train_mntp(other)
     train_mntp(dataclasses.replace(short, resume=True, batch_tokens=64, log_every=5))
+
+
+def test_a_run_that_goes_on_counts_nothing_again_and_knows_its_data(
+    made: MNTP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "copy.txt"
+    shutil.copy(made.data[0], data)
+    short = dataclasses.replace(made, data=(str(data),), max_steps=2)
+    train_mntp(short)
+    with monkeypatch.context() as patch:
+        patch.setattr(Mixture, "_survey", None)
+        train_mntp(dataclasses.replace(short, resume=True))
+    data.write_text(data.read_text(encoding="utf-8") + "More.\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"copy.txt is not what it was when the run began"):
+        train_mntp(dataclasses.replace(short, resume=True))
 
 
 def test_a_run_may_be_made_longer_where_its_rates_stay(made: MNTP, tmp_path: Path) -> None:

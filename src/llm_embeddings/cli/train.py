@@ -146,6 +146,7 @@ def _start(stage: str, start: Callable[[Any], Path], options: Any) -> None:
     """Train, and print where the result is; a `TrainingError` is printed without a traceback."""
     from transformers.utils import logging
 
+    from ..training.held_out import summary
     from ..training.run.stage import TrainingError
 
     logging.disable_progress_bar()
@@ -154,6 +155,9 @@ def _start(stage: str, start: Callable[[Any], Path], options: Any) -> None:
     except TrainingError as error:
         raise ValueError(str(error)) from error  # printed without a traceback
     if os.environ.get("RANK", "0") == "0":
-        remarks().print(
-            f"{result}: made by {stage}, ready for Encoder.from_pretrained", markup=False
-        )
+        lines = [
+            f"{result}: made by {stage}, ready for Encoder.from_pretrained",
+            summary(result),
+            f"in LangChain: LLMEmbeddings(model={str(result)!r})",
+        ]
+        remarks().print("\n".join(filter(None, lines)), markup=False, soft_wrap=True)

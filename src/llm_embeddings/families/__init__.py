@@ -7,6 +7,19 @@ import fnmatch
 
 from ..recipe import Recipe
 from . import e5_mistral, gemma, gritlm, llara, llm2vec, nemotron, qwen, siblings
+from .siblings import with_examples
+
+__all__ = [
+    "OWN_FILES",
+    "RECIPES",
+    "REFUSED",
+    "find_recipe",
+    "get_recipe",
+    "list_recipes",
+    "near_names",
+    "nearest",
+    "with_examples",
+]
 
 RECIPES: dict[str, Recipe] = {
     **llm2vec.RECIPES,

@@ -4,11 +4,50 @@ Sources: the model cards and sentence-transformers files of each repository, Fla
 map, tevatron (RepLLaMA). `REFUSED` names checkpoints that need behaviour this package lacks.
 """
 
+from collections.abc import Sequence
+
 from ..recipe import Recipe, Template
 from . import e5_mistral
 
 QWEN3 = Template("Instruct: {instruction}\nQuery:")
 BGE_ICL = Template("<instruct>{instruction}\n<query>", "\n<response>", bare="<query>")
+
+
+def with_examples(recipe: Recipe, examples: Sequence[tuple[str, ...]]) -> Recipe:
+    """A recipe whose queries come behind examples, as FlagEmbedding's `FlagICLModel` puts them.
+
+    Each example is written as a query is, its response behind it, and followed by a blank line.
+    They count among the tokens of `max_length`; documents stay as they are.
+
+    Args:
+        recipe: That of bge-en-icl, or of a model trained from it.
+        examples: In their order, each (query, response), which gets the instruction of the query
+            that is embedded, or (instruction, query, response).
+
+    Raises:
+        TypeError: an example is not two or three strings.
+        ValueError: the recipe's queries are not bge-en-icl's, so that examples mean nothing to the
+            model or stand there already; or a text holds "{instruction}".
+    """
+    if recipe.query != BGE_ICL:
+        raise ValueError(
+            f"recipe {recipe.name!r} takes no examples: its queries are {recipe.query.prefix!r:.80}"
+            f", and examples are known to models with the template {BGE_ICL.prefix!r} alone. Give "
+            "all of them at once, to the recipe without any"
+        )
+    blocks = bare = ""
+    for example in examples:
+        given = isinstance(example, tuple | list) and all(isinstance(x, str) for x in example)
+        if not given or len(example) not in (2, 3):
+            raise TypeError(f"{example!r:.80} is not (query, response) or (instruction, both)")
+        if any("{instruction}" in text for text in example):
+            raise ValueError(f"{example!r:.80} holds '{{instruction}}', which is a place for one")
+        *own, query, response = example
+        block = f"{query}{BGE_ICL.suffix}{response}\n\n"
+        blocks += (BGE_ICL.render_prefix(own[0]) if own else BGE_ICL.prefix) + block
+        bare += BGE_ICL.render_prefix("".join(own)) + block
+    template = Template(blocks + BGE_ICL.prefix, BGE_ICL.suffix, bare=bare + BGE_ICL.bare)
+    return recipe.replace(query=template)
 
 
 def _qwen3(size: str) -> Recipe:
@@ -54,7 +93,7 @@ BGE_EN_ICL = Recipe(
     max_length=512,
     truncate="text",
     required_tokens=("<instruct>", "<query>", "<response>"),
-    source="FlagEmbedding ICL embedder, zero-shot form; few-shot blocks go into the query prefix",
+    source="FlagEmbedding ICL embedder, zero-shot form; `with_examples` gives the few-shot form",
 )
 
 LAST_TOKEN = Recipe(

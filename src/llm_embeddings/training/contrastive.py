@@ -7,6 +7,7 @@ values of the options (`PRESETS`) and in the recipe.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,11 +32,13 @@ from .batches.pairs import (
     targets_of,
     tokenize_pairs,
 )
+from .held_out import HeldOut
 from .losses import Distillation, distillation, info_nce, matryoshka
 from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
 from .presets import PRESETS
+from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress
@@ -168,12 +171,16 @@ class Contrastive(StageOptions):
     max_characters: int | None = field(
         default=None, metadata={"help": "leave out examples with longer texts"}
     )
+    held_out: float = field(
+        default=0.0, metadata={"help": "share of queries kept to be scored before and after"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_option("temperature", self.temperature, self.temperature > 0, "must be above 0")
         check_option("negatives", self.negatives, self.negatives >= 0, "must be 0 or more")
         check_option("margin", self.margin, (self.margin or 0) >= 0, "must be 0 or more")
+        check_option("held_out", self.held_out, 0 <= self.held_out <= 0.5, "must be in [0, 0.5]")
         self._check_teacher()
         for name in ("query_length", "passage_length", "max_characters"):
             value = getattr(self, name)
@@ -209,17 +216,18 @@ class _Stage:
     def __init__(self, options: Contrastive) -> None:
         self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
-        read = partial(
-            read_examples,
-            negatives=options.negatives > 0,
-            scores=options.distillation is not None,
-        )
+        taught = options.distillation is not None
+        read = partial(read_examples, negatives=options.negatives > 0, scores=taught)
+        sources, short = sources_of(options.data), within(options.max_characters or sys.maxsize)
+        share, seed, instruction = options.held_out, options.seed, options.instruction
+        self.held_out = HeldOut(share, sources, read, seed=seed, instruction=instruction)
         self._mixture: Mixture[Example] = Mixture(
-            sources_of(options.data),
+            sources,
             read,
-            seed=options.seed,
-            keep=None if options.max_characters is None else within(options.max_characters),
+            seed=seed,
+            keep=lambda row: row not in self.held_out and short(row),
             same_source=options.same_source,
+            known=counted(options),
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
         self._trained = load_backbone_for_training(options)
@@ -274,7 +282,13 @@ class _Stage:
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""
-        return encode_texts(model, self._trained, texts, role, budget=self.budget)
+        return self.encode_as(model, texts, role, None)
+
+    def encode_as(
+        self, model: torch.nn.Module, texts: list[str], role: Role, instruction: str | None
+    ) -> Vectors:
+        """The same with an instruction; None = the recipe's default for the role."""
+        return encode_texts(model, self._trained, texts, role, instruction, budget=self.budget)
 
     def facts(self) -> Mapping[str, object]:
         """Where the method comes from, and the fingerprint of the data."""

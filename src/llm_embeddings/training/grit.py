@@ -35,6 +35,7 @@ from .options import LoraOptions, StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, backward_vectors, plan
 from .passes.unified import UnifiedModel, learnt
+from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress
@@ -170,6 +171,7 @@ class _Stage:
             instruction=options.instruction,
             epochs=options.epochs,
             seed=options.seed,
+            known=counted(options),
         )
         self.updates = self._data.updates
         self._trained = load_backbone_for_training(options, GRIT_RECIPE)

@@ -32,6 +32,7 @@ from .options import LoraOptions, StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
 from .passes.joint import Joint, JointModel, check_recipe, joint_prompts, tokenize_joint
+from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress
@@ -143,6 +144,7 @@ class _Stage:
             partial(read_passages, words=options.words),
             seed=options.seed,
             same_source=False,
+            known=counted(options),
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
         # Loaded as a plain causal model: its own recipe may be bidirectional, and that of LLaRA

@@ -28,6 +28,7 @@ from .losses import IGNORED, head_nll_sum, next_tokens
 from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
+from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress
@@ -155,7 +156,11 @@ class _Stage:
         self.model: torch.nn.Module = _Model(self._encoding, head)
         self._special = {*tokenizer.all_special_ids, self._mask_id}
         self._mixture = Mixture(
-            sources_of(options.data), self._read, seed=options.seed, same_source=False
+            sources_of(options.data),
+            self._read,
+            seed=options.seed,
+            same_source=False,
+            known=counted(options),
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
 

@@ -26,6 +26,7 @@ from .mntp import MNTP_RECIPE
 from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors
+from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress
@@ -103,7 +104,11 @@ class _Stage:
         )
         self.model: torch.nn.Module = self._encoding
         self._mixture = Mixture(
-            sources_of(options.data), read_texts, seed=options.seed, same_source=False
+            sources_of(options.data),
+            read_texts,
+            seed=options.seed,
+            same_source=False,
+            known=counted(options),
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
 

@@ -6,11 +6,13 @@ from .cache import cache_backed
 from .chat import GritLMChat
 from .embeddings import LLMEmbeddings
 from .prompts import DocumentPrompt
+from .reranker import DocumentReranker
 from .retriever import DocumentRetriever
 
 __version__ = version("langchain-llm-embeddings")
 __all__ = [
     "DocumentPrompt",
+    "DocumentReranker",
     "DocumentRetriever",
     "GritLMChat",
     "LLMEmbeddings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -14,6 +14,7 @@ from ...records.sources import Source
 from .mixture import Mixture
 from .pairs import Pair, choose
 
+_LOSSES = ("embedding", "generative")
 _STRIPPED = "\t\n :"  # what gritlm's training takes off both ends of an instruction
 
 
@@ -43,6 +44,7 @@ class BothData:
         instruction: str,
         epochs: int | None,
         seed: int,
+        known: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Read both once.
 
@@ -54,6 +56,7 @@ class BothData:
             instruction: What queries without an instruction of their own get.
             epochs: Passes over the data; None = endless.
             seed: Seed of the order, and of the passages that are drawn.
+            known: `fingerprint` of the run that goes on; () = it begins.
 
         Raises:
             OSError: a file cannot be read.
@@ -62,9 +65,10 @@ class BothData:
         self._sizes, self._seed = sizes, seed
         self._draw = partial(choose, negatives=negatives, instruction=instruction)
         read = partial(read_stripped, negatives=negatives > 0)
-        self._examples = Mixture(examples, read, seed=seed) if examples else None
+        pairs, talks = ([entry for entry in known if entry["loss"] == name] for name in _LOSSES)
+        self._examples = Mixture(examples, read, seed=seed, known=pairs) if examples else None
         self._conversations = (
-            Mixture(conversations, read_conversations, seed=seed, same_source=False)
+            Mixture(conversations, read_conversations, seed=seed, same_source=False, known=talks)
             if conversations
             else None
         )
@@ -86,10 +90,10 @@ class BothData:
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """`Mixture.fingerprint` of both, each entry with the loss that it is for."""
-        parts = {"embedding": self._examples, "generative": self._conversations}
+        parts = zip(_LOSSES, (self._examples, self._conversations), strict=True)
         return [
             {"loss": name, **entry}
-            for name, part in parts.items()
+            for name, part in parts
             if part is not None
             for entry in part.fingerprint()
         ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -41,7 +41,8 @@ class Mixture(Generic[Item]):
 
     An epoch has every item of a source of weight 1 once, up to the last incomplete batch, which is
     dropped. The order depends on the seed alone. No file is held in memory; making a mixture reads
-    each once, so that a row that does not fit is an error before training starts.
+    each once, so that a row that does not fit is an error before training starts. A run that goes
+    on has counted them: then files are only compared with those of its beginning.
 
     Attributes:
         surveys: What each source holds.
@@ -56,6 +57,7 @@ class Mixture(Generic[Item]):
         keep: Callable[[Item], bool] | None = None,
         same_source: bool = True,
         buffer: int = 10_000,
+        known: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Read all sources once.
 
@@ -68,16 +70,18 @@ class Mixture(Generic[Item]):
                 `source`; at the end of a pass over a file, what is left of several is put together.
             buffer: How many items of a source are held to be shuffled. A file with more should not
                 be sorted.
+            known: `fingerprint` of the same sources, read and kept alike before; () = none is.
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a row that does not fit, or a source of which nothing is kept.
+            ValueError: a row that does not fit, a source of which nothing is kept, or one that is
+                not what was known.
         """
         if buffer < 1:
             raise ValueError(f"buffer={buffer} must be 1 or more")
         self._read, self._keep, self._seed = read, keep, seed
         self._same_source, self._buffer = same_source, buffer
-        self.surveys = tuple(self._survey(source) for source in sources)
+        self.surveys = known_surveys(sources, known) if known else tuple(map(self._survey, sources))
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Name, size, hash and weight of each file, as JSON-ready values; equal for equal data."""
@@ -222,6 +226,35 @@ class Mixture(Generic[Item]):
         left = [item for group in held.values() for item in group]
         for start in range(0, len(left) - size + 1, size):
             yield left[start : start + size]
+
+
+def known_surveys(
+    sources: Sequence[Source], known: Sequence[Mapping[str, Any]]
+) -> tuple[Survey, ...]:
+    """What sources held when a run began, without reading their rows again.
+
+    Args:
+        sources: The files and how they are used.
+        known: `Mixture.fingerprint` of the run, of the same sources in the same order.
+
+    Raises:
+        ValueError: a file is another, or they are more or fewer.
+    """
+    found = []
+    for source, entry in zip_longest(sources, known):
+        if source is None or entry is None:
+            raise ValueError(
+                f"the data was {len(known):,} files when the run began and is {len(sources):,}: "
+                "bring back what there was, or start anew in another folder"
+            )
+        digest = _sha256(source.path)
+        if (source.path.name, digest) != (entry["name"], entry["sha256"]):
+            raise ValueError(
+                f"{source.path} is not what it was when the run began ({entry['name']}): bring the "
+                "file back, or start anew in another folder"
+            )
+        found.append(Survey(source, entry["items"], entry["filtered"], entry["bytes"], digest))
+    return tuple(found)
 
 
 def shuffled(items: Iterable[Item], rng: random.Random, buffer: int) -> Iterator[Item]:

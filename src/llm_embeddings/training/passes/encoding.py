@@ -31,6 +31,7 @@ def encode_texts(
     trained: Model,
     texts: list[str],
     role: Role,
+    instruction: str | None = None,
     *,
     max_length: int | None = None,
     budget: int,
@@ -42,10 +43,11 @@ def encode_texts(
         trained: Tokenizer and recipe are used.
         texts: The texts.
         role: Role of all texts.
+        instruction: Of all texts; None = the recipe's default for the role.
         max_length: Most tokens of a text; None = the recipe's limit.
         budget: Most tokens per pass.
     """
-    rows = trained.rows(texts, role, None, max_length)
+    rows = trained.rows(texts, role, instruction, max_length)
     parts, order = [], []
     with torch.no_grad():
         for chunk in plan([len(row.ids) for row in rows], budget)[0]:

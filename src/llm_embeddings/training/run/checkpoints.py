@@ -46,6 +46,7 @@ _ABSENT: Mapping[str, Any] = {
     "teacher_temperature": 1.0,
     "distillation_weight": 1.0,
     "contrastive_weight": 1.0,
+    "held_out": 0.0,
 }
 # The layers that got adapters by default before all did.
 _NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -110,6 +111,12 @@ def options_of(checkpoint: Path) -> Mapping[str, Any]:
     """The options of the run that wrote a checkpoint, as JSON-ready values."""
     options: Mapping[str, Any] = read_json(checkpoint / STATE)["options"]
     return options
+
+
+def counted(options: StageOptions) -> list[Mapping[str, Any]]:
+    """The fingerprint of the data with which a run began that goes on; [] = none is known."""
+    checkpoint = newest(options.output) if options.resume else None
+    return [] if checkpoint is None else read_json(checkpoint / STATE).get("data") or []
 
 
 def as_begun(options: _Options) -> _Options:

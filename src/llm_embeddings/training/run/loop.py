@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from ...evaluation.own import evaluate
+from ..held_out import scores_before, write_scores
 from ..options import StageOptions
 from ..weights.lora import coverage
 from . import checkpoints, memory, processes, state
 from .card import write_card
 from .metrics import MetricsWriter
-from .stage import Batch, Stage, TrainingError
+from .stage import Batch, HoldsOut, Stage, TrainingError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,7 +68,9 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     with MetricsWriter(options, total, first, visible=accelerator.is_main_process) as metrics:
         for remark in remarks:
             metrics.tell(remark)
+        before = trainer.score_held_out(first)
         last = trainer.train(first, metrics)
+        trainer.tell_gain(last, before, metrics)
     with state.whole(accelerator, model, skeleton) as trained:
         if accelerator.is_main_process:
             checkpoints.check_space(output, state.result_bytes(trained))
@@ -222,6 +226,28 @@ class _Trainer(Generic[Batch]):
         )
         metrics.scores(step, {name: score.value for name, score in scores.items()})
 
+    def score_held_out(self, done: int) -> list[float] | None:
+        """The scores of held-out queries before training; None = nothing is, or not known."""
+        stage, main = self.stage, self.accelerator.is_main_process
+        if not isinstance(stage, HoldsOut) or not stage.held_out.examples:
+            return None
+        return scores_before(self.options.output, done, self._held_out, writes=main)
+
+    def tell_gain(self, step: int, before: list[float] | None, metrics: MetricsWriter) -> None:
+        """Score held-out queries after the last update, and write what training brought."""
+        if not isinstance(self.stage, HoldsOut) or not self.stage.held_out.examples:
+            return
+        after = self._held_out()
+        if self.accelerator.is_main_process:
+            metrics.write(step, write_scores(self.options.output, before, after))
+
+    def _held_out(self) -> list[float]:
+        """Score held-out queries by the model as it is, on every process."""
+        stage = self.stage
+        assert isinstance(stage, HoldsOut)
+        self.model.eval()
+        return stage.held_out.scores(partial(stage.encode_as, self.model))
+
     def _save(self, step: int) -> None:
         """Write a checkpoint after update `step`, and remove old ones.
 
@@ -236,6 +262,7 @@ class _Trainer(Generic[Batch]):
             checkpoints.check_space(output, state.state_bytes(self.model))
         self.accelerator.wait_for_everyone()
         content = {"step": step, "stage": self.stage.name, "options": self.options.to_dict()}
+        content["data"] = self.stage.facts()["data"]
         with (
             checkpoints.checkpoint_folder(directory, content)
             if main

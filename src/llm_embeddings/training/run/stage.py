@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from ...recipe import Role
 from ...vectors import Vectors
+from ..held_out import HeldOut
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -82,6 +83,23 @@ class Stage(Protocol[Batch]):
         "data" is the fingerprint of the data, "source" where the method and its defaults come from;
         other entries are printed as they are, and must fit into JSON.
         """
+        ...
+
+
+@runtime_checkable
+class HoldsOut(Protocol):
+    """A stage that keeps some of its data from training, to be scored.
+
+    Attributes:
+        held_out: What is kept.
+    """
+
+    held_out: HeldOut
+
+    def encode_as(
+        self, model: torch.nn.Module, texts: list[str], role: Role, instruction: str | None
+    ) -> Vectors:
+        """`Stage.encode` with an instruction; None = the recipe's default for the role."""
         ...
 
 

@@ -2,5 +2,12 @@
 
 from .base import GritLM
 from .query import DocumentQueryEngine, DocumentRetriever, DocumentSynthesizer
+from .reranker import DocumentReranker
 
-__all__ = ["DocumentQueryEngine", "DocumentRetriever", "DocumentSynthesizer", "GritLM"]
+__all__ = [
+    "DocumentQueryEngine",
+    "DocumentReranker",
+    "DocumentRetriever",
+    "DocumentSynthesizer",
+    "GritLM",
+]
