@@ -174,7 +174,9 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
     if isinstance(value, dict) and (build := _builder(hint, place)):
         try:
             return build(value)
-        except TypeError as error:  # a required field is missing
+        except (TypeError, ValueError) as error:  # a field is missing, or of another kind
+            if str(error).startswith(place):
+                raise
             raise ValueError(f"{place}: {error}") from error
     found = _kind(hint, place)
     if _is_many(found):

@@ -141,7 +141,7 @@ class Reranker:
     def _last_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Logits `[rows, vocabulary]`, float32, of what follows each row."""
         model: Any = self.generator.model
-        inputs = batch_of(rows, self.generator.device, None)
+        inputs = batch_of(self.generator.model, rows, None)
         positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
             found = model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1)
