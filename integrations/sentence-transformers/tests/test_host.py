@@ -74,8 +74,8 @@ def test_a_card_tells_nobody_elses_revision(fresh: Encoder, tmp_path: Path) -> N
     assert revision not in (tmp_path / "README.md").read_text()
 
 
-def test_a_pickle_holds_no_weights(gritlm: Encoder) -> None:
-    model = as_sentence_transformer(gritlm, truncate_dim=8, prompts={"sts": "Same? "})
+def test_a_pickle_holds_no_weights(fresh: Encoder) -> None:
+    model = as_sentence_transformer(fresh, truncate_dim=8, prompts={"sts": "Same? "})
     model.max_seq_length = 30
     data = pickle.dumps(model)
     assert len(data) < 30_000
