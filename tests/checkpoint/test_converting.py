@@ -34,6 +34,12 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.fixture(autouse=True)
+def also_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints of any size are converted."""
+    monkeypatch.setattr("llm_embeddings.checkpoint.converting._FEWEST", 0)
+
+
 @pytest.mark.parametrize(
     ("stored", "wanted"), [pair for pair in itertools.product(FLOATS, FLOATS) if pair[0] != pair[1]]
 )

@@ -82,13 +82,19 @@ class StoredTensor:
         return found.view(self.shape)
 
 
+_FEWEST = 2**26  # bytes of weights
+
+
 def to_convert(directory: Path, dtype: torch.dtype) -> dict[str, Any] | None:
     """The tensors of a checkpoint by name, if some are stored in another dtype than wanted.
 
     Returns:
-        What `from_pretrained(state_dict=...)` takes; None where there is nothing to convert.
+        What `from_pretrained(state_dict=...)` takes; None where there is nothing to convert, or so
+        little that its memory does not matter.
     """
     paths = weight_files(directory)
+    if sum(path.stat().st_size for path in set(paths.values())) < _FEWEST:
+        return None
     tensors: dict[str, Any] = {}
     for path in sorted(set(paths.values())):
         tensors |= _tensors(path)
