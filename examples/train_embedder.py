@@ -19,6 +19,7 @@ def write_llm(directory: Path) -> None:
     """A stand-in for a real language model, of which you would give the hub id."""
     set_seed(0)
     tokenizer = Encoder.from_pretrained().tokenizer
+    tokenizer.add_bos_token = True  # as Llama's
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(vocab_size=len(tokenizer), intermediate_size=128, **sizes)
     LlamaForCausalLM(config).save_pretrained(directory)
@@ -29,8 +30,7 @@ def report(stage: str, encoder: Encoder, pairs: list[tuple[str, str]]) -> None:
     """How many titles find their own passage among the five nearest of all."""
     titles, texts = map(list, zip(*pairs, strict=True))
     scores = encoder.similarity(encoder.encode_query(titles), encoder.encode_document(texts))
-    nearest = scores.argsort(axis=1)[:, -5:]
-    found = sum(place in row for place, row in enumerate(nearest.tolist()))
+    found = sum(place in row[-5:] for place, row in enumerate(scores.argsort(axis=1).tolist()))
     print(f"{stage:12}{found:3} of {len(pairs)} titles find their passage")
 
 

@@ -15,7 +15,7 @@ from llm_embeddings import Encoder
 
 @pytest.fixture(scope="session", autouse=True)
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hashes of files are noted in a folder of the session's, by children, too."""
+    """Hashes of files are noted in a folder of this test run, by children, too."""
     folder = str(tmp_path_factory.mktemp("assets"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ASSETS_CACHE", folder)

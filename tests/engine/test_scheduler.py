@@ -373,6 +373,17 @@ print("end")
     assert "Error" not in done.stderr
 
 
+def test_a_daemon_starts_no_daemon(fresh: Encoder) -> None:
+    """The interpreter waits for the worker whoever called it first."""
+    before = set(threading.enumerate())
+    caller = threading.Thread(target=fresh.encode, args=(["a"],), daemon=True)
+    caller.start()
+    caller.join()
+    started = set(threading.enumerate()) - before
+    assert started
+    assert not any(thread.daemon for thread in started)
+
+
 # -- all at once -----------------------------------------------------------------------------------
 
 

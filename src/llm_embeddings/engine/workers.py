@@ -68,8 +68,9 @@ class Workers:
             for number, place in list(self.dispatch.places.items()):
                 if place.thread is None:
                     arguments = weakref.ref(self), number, place.woken
+                    # A daemon's child would be one, and be ended within an operation of torch.
                     place.thread = threading.Thread(
-                        target=_serve, args=arguments, name="llm-embeddings"
+                        target=_serve, args=arguments, name="llm-embeddings", daemon=False
                     )
                     place.thread.start()
             for place in called:
