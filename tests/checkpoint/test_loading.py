@@ -182,9 +182,37 @@ def test_merged_weights_can_be_trained_and_carry_no_adapter(llm2vec: Encoder) ->
     assert not any("lora" in name for name in names)
 
 
-def test_second_stage_alone_is_refused() -> None:
+@pytest.mark.parametrize("config", [None, "base", "saved"])
+def test_second_stage_alone_is_refused(
+    tmp_path: Path, config: str | None, llm2vec: Encoder
+) -> None:
+    """Whatever was saved beside it: all stages name the raw base."""
+    case = copy(LLM2VEC, tmp_path / "case")
+    stage = case / "supervised"
+    if config is not None:
+        shutil.copyfile(case / "base/config.json", stage / "config.json")
+    if config == "saved":
+        (stage / "llm2vec_config.json").write_text("{}")
+        shutil.copyfile(case / "mntp/tokenizer.json", stage / "tokenizer.json")
     with pytest.raises(ValueError, match="second-stage LLM2Vec adapter"):
-        load(LLM2VEC / "supervised")
+        load(stage)
+    assert_close(load(case / "mntp", adapters=[stage]).encode(TEXTS), llm2vec.encode(TEXTS))
+
+
+def test_first_stage_without_its_mark(tmp_path: Path) -> None:
+    """A user's own MNTP run saves no config.json; where it belongs is said by who loads it."""
+    case = copy(LLM2VEC, tmp_path / "case")
+    edit_json(
+        case / "base/config.json",
+        lambda values: values.update(_name_or_path="mistralai/Mistral-7B-Instruct-v0.2"),
+    )
+    wanted = load(case / "mntp").encode(TEXTS)
+    (case / "mntp/config.json").unlink()
+    with pytest.raises(ValueError, match="if this is the first stage, pass the base"):
+        load(case / "mntp")
+    assert_close(load(case / "base", adapters=[case / "mntp"]).encode(TEXTS), wanted)
+    named = "McGill-NLP/LLM2Vec-Mistral-7B-Instruct-v2-mntp"
+    assert_close(load(case / "mntp", recipe=named).encode(TEXTS), wanted)
 
 
 def test_adapter_with_head_prefix_fits_the_bare_decoder(tmp_path: Path, llm2vec: Encoder) -> None:

@@ -24,6 +24,8 @@ from .files import Checkpoint, read_json
 from .module_files import agreed, from_module_files
 from .stock import is_stock
 
+_LLM2VEC_CODE = r"_encoder\.\w+EncoderModel"
+
 
 def named(model: str, wanted: str | Recipe | None) -> Recipe | None:
     """The recipe that was asked for, else the one listed under the hub id.
@@ -59,8 +61,8 @@ def settle(
     if known is not None and trusted:
         return known
     family = _family(directory, checkpoint)
-    if family == "llm2vec":
-        _check_not_second_stage(directory, checkpoint)
+    if family == "llm2vec" and known is None:
+        _check_first_stage(directory, checkpoint)
     if known is not None:
         if family not in (None, known.family) and known.family != "custom":
             raise ValueError(
@@ -91,7 +93,7 @@ def _family(directory: Path, checkpoint: Checkpoint) -> str | None:
         find_recipe(str(adapter.get("base_model_name_or_path")))  # a refused base is refused
     if any(parent.startswith("llm2vec.") for parent in parents):
         return "llm2vec"
-    if re.search(r"_encoder\.\w+EncoderModel", remote):
+    if re.search(_LLM2VEC_CODE, remote):
         return "llm2vec"
     if "modeling_gritlm" in remote:
         return "gritlm"
@@ -127,13 +129,20 @@ def _of_family(family: str, directory: Path, checkpoint: Checkpoint) -> Recipe:
     return siblings.BGE_EN_ICL.replace(name=directory.name)
 
 
-def _check_not_second_stage(directory: Path, checkpoint: Checkpoint) -> None:
-    """Refuse a SimCSE or supervised LLM2Vec adapter on the raw base that it names."""
-    if len(checkpoint.adapters) == 1 and not (directory / "config.json").is_file():
+def _check_first_stage(directory: Path, checkpoint: Checkpoint) -> None:
+    """Refuse a lone adapter that may be a SimCSE or supervised stage: all stages name the raw base.
+
+    Only MNTP stages, as they are published, have a config.json that names the encoder's code. Who
+    puts an adapter on a model by `adapters=` says where it belongs.
+    """
+    alone = checkpoint.adapters == (directory,)
+    if alone and not re.search(_LLM2VEC_CODE, _remote_code(directory)):
         raise ValueError(
-            f"{directory} is a second-stage LLM2Vec adapter: it was trained on base + MNTP merged, "
-            "though its adapter_config.json names the raw base. Pass the MNTP directory as the "
-            "model and this one by adapters=[...], or name its recipe"
+            f"{directory} may be a second-stage LLM2Vec adapter, which was trained on base + MNTP "
+            "merged, though its adapter_config.json names the raw base: its config.json, if any, "
+            "lacks the auto_map of an MNTP stage. Pass the MNTP directory as the model and this "
+            "one by adapters=[...]; if this is the first stage, pass the base as the model, or "
+            "name its recipe"
         )
 
 

@@ -253,8 +253,8 @@ def resolve(
         model: The checkpoint's directory.
         adapters: More adapters, applied last.
         source: Where hub ids are looked up.
-        base: What the checkpoint goes on if it is an adapter without a config.json, instead of what
-            its adapter_config.json names (`Recipe.base`).
+        base: What the checkpoint goes on if it is an adapter, instead of what its
+            adapter_config.json names (`Recipe.base`).
     """
     if isinstance(adapters, str | Path):
         raise TypeError(f"adapters must be a list, not the single {str(adapters)!r}: put it in one")
@@ -265,8 +265,7 @@ def resolve(
         if root in chain:
             raise ValueError(f"{root} names itself as its base")
         chain.insert(0, root)
-        second_stage = base if root == model and not (root / "config.json").is_file() else None
-        root = _base_of(root, second_stage, upper)
+        root = _base_of(root, base if root == model else None, upper)
     extra = [find(adapter, upper) for adapter in adapters]
     for directory in extra:
         if not (directory / "adapter_config.json").is_file():
