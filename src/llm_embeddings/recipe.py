@@ -22,6 +22,7 @@ PoolSpan = Literal["all", "text", "behind_prompt"]
 Join = Literal["string", "segments"]
 Truncate = Literal["end", "text", "text_ids"]
 Window = Literal["keep", "drop"]
+SENTENCE_TRANSFORMERS = "sentence-transformers"  # family of what only its files describe
 
 
 def check_types(values: Any, what: str) -> None:

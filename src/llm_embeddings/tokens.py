@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .cutting import CHARACTERS_PER_ID, FIRST_CHARACTERS, Cuts
 from .joins import NO_OFFSETS, Offsets, Ranges, cut_text, locate, segments, separated
-from .recipe import Recipe
+from .recipe import SENTENCE_TRANSFORMERS, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -223,8 +223,15 @@ def _joined(frame: _Frame, recipe: Recipe, texts: list[str]) -> list[Tokens]:
         row = _row(frame, [*frame.bos, *kept, *frame.eos], start, cut, text_start, offsets)
         if recipe.pool_span == "behind_prompt":
             row = replace(row, start=min(start, len(row.ids)))
+        elif not (frame.bos or kept or frame.eos) and _sums_to_zero(recipe):
+            row = replace(row, start=len(row.ids))
         rows.append(row)
     return rows
+
+
+def _sums_to_zero(recipe: Recipe) -> bool:
+    """Whether no tokens are pooled to zeros, which a head builds on, and not to minus infinity."""
+    return recipe.family == SENTENCE_TRANSFORMERS and "max" not in recipe.poolings
 
 
 def _row(

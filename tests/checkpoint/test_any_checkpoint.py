@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.differential import compare
@@ -128,6 +129,22 @@ def test_a_text_that_fuses_with_its_prompt_is_as_in_sentence_transformers(
     made = with_tokenizer(plain("qwen3", modules=modules), kind="byte-level", ends="nothing")
     outcome = compare(made, write(made, tmp_path), ["rain", "", "x y z"])
     assert outcome.verdict == "equal", outcome
+
+
+@pytest.mark.parametrize("mode", ["mean", "weightedmean", "mean_sqrt_len_tokens", "lasttoken"])
+def test_a_text_without_tokens_is_as_in_a_batch_of_sentence_transformers(
+    mode: str, tmp_path: Path
+) -> None:
+    """Where the tokenizer puts nothing around it: alone most architectures refuse it there."""
+    from sentence_transformers import SentenceTransformer
+
+    modules = ModulesPlan("saved", (mode,), True)
+    made = with_tokenizer(plain("qwen3", modules=modules), kind="byte-level", ends="nothing")
+    path = write(made, tmp_path)
+    texts = ["rain on the hills", "", "x"]
+    wanted = SentenceTransformer(str(path), device="cpu").encode(texts)
+    found = Encoder.from_pretrained(path, dtype="float32").encode(texts)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ..arithmetic.dtype import default_device, resolve_dtype
 from ..arithmetic.memory import check_memory
 from ..families import siblings
 from ..model import Model, vector_length
-from ..recipe import Recipe
+from ..recipe import SENTENCE_TRANSFORMERS, Recipe
 from ..vector_cache.origin import Origin
 from ..vectors import Vectors
 from . import sidecar
@@ -40,7 +40,6 @@ from .files import (
 )
 from .head_files import load_head
 from .module_files import (
-    SENTENCE_TRANSFORMERS,
     renders_messages,
     transformer_folder,
     transformer_settings,

@@ -8,13 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..recipe import Head, Pooling, Recipe
+from ..recipe import SENTENCE_TRANSFORMERS, Head, Pooling, Recipe
 from .bounds import inside
 from .files import Checkpoint, check_keys, read_json, read_json_list
 from .head_files import FOLLOWING, read_heads
 from .prompts import Frame, agreed_prompts, chat_frame, stated_templates
 
-SENTENCE_TRANSFORMERS = "sentence-transformers"  # family of what only its files describe
 _UNLIMITED = 10**9  # transformers writes 1e30 into tokenizer_config.json for "no limit"
 _NO_LIMIT = 2**31
 # Names in the files of versions 6 and, with this prefix and some suffixes, of earlier ones; in the
