@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 from helpers import BUNDLED
@@ -163,13 +165,19 @@ def test_a_row_is_never_empty(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenize(tokenizer, bare, [""], "document")[0].ids == [tokenizer.eos_token_id]
 
 
-def test_no_bos_is_put_that_the_tokenizer_does_not_put() -> None:
+def test_no_bos_is_put_that_the_tokenizer_does_not_put(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(BUNDLED / "e5-mistral/model")
     mean = get_recipe("mean")
     assert without_foreign_bos(mean, tokenizer) is mean
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<unk> $A </s>", special_tokens=[("<unk>", 0), ("</s>", 2)]
+    )
+    assert without_foreign_bos(mean, tokenizer) == mean.replace(bos="<unk>")
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     assert without_foreign_bos(mean, tokenizer) == mean.replace(bos=False)
     named = mean.replace(bos="<s>")
     assert without_foreign_bos(named, tokenizer) is named
-    tokenizer.init_kwargs["add_bos_token"] = True
-    assert without_foreign_bos(mean, tokenizer) is mean
+    tokenizer.save_pretrained(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "add_bos_token": True}))
+    assert without_foreign_bos(mean, load_tokenizer(tmp_path)) is mean

@@ -154,7 +154,8 @@ def _one(way: Callable[[list[str]], Any], text: str) -> NDArray[np.float32] | No
 def _bare(plan: Plan, path: Path) -> _Stock:
     """A folder of transformers or peft, used by a plain recipe: the pooling written out.
 
-    Tokens are those of its tokenizer.json, and attention goes as its config makes it go.
+    Tokens are those of its tokenizer.json, first the one that it puts itself or its files ask for,
+    and attention goes as its config makes it go.
     """
     from transformers import AutoModel, PreTrainedTokenizerFast
 
@@ -163,6 +164,10 @@ def _bare(plan: Plan, path: Path) -> _Stock:
     most = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
     last = plan.pooling != "mean"
     recipe: Recipe | str = plan.pooling
+    begin = [tokenizer.bos_token_id]
+    if plan.pooling != "recipe" and not plan.tokenizer.flags.get("add_bos_token"):
+        whole, text = tokenizer("x")["input_ids"], tokenizer("x", add_special_tokens=False)
+        begin = whole[: whole.index(text["input_ids"][0])][:1]
     if plan.pooling == "recipe":
         causal = _is_causal(model)
         recipe = Recipe(name="own", causal=causal, pooling="mean", bos=True, eos=True)
@@ -173,7 +178,7 @@ def _bare(plan: Plan, path: Path) -> _Stock:
         for text in texts:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             end = [tokenizer.eos_token_id] if last else []
-            ids = [tokenizer.bos_token_id, *ids[: most - 1 - len(end)], *end]
+            ids = [*begin, *ids[: most - len(begin) - len(end)], *end]
             states = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
             pooled = states[-1] if plan.pooling == "last-token" else states.mean(0)
             rows.append(torch.nn.functional.normalize(pooled, dim=0).numpy())

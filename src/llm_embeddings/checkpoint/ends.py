@@ -96,17 +96,22 @@ def with_ends(recipe: Recipe, directory: Path, tokenizer: PreTrainedTokenizerFas
 
 
 def without_foreign_bos(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recipe:
-    """A recipe for any decoder, fitted: no BOS where the tokenizer itself puts none.
+    """A recipe for any decoder, fitted: first comes what the tokenizer itself puts, or nothing.
 
     Some tokenizers name a BOS that their model has never seen first (SmolLM2's `<|im_start|>`,
-    GPT-2's `<|endoftext|>`).
+    GPT-2's `<|endoftext|>`). Files that ask for it by `add_bos_token` have it, though
+    transformers 5 leaves it out.
     """
     if recipe.bos is not True:
         return recipe
-    bos = special_id(tokenizer, True, "bos")
     backend: Any = tokenizer.backend_tokenizer
-    puts = backend.encode("x").ids[0] == bos or tokenizer.init_kwargs.get("add_bos_token") is True
-    return recipe if puts else recipe.replace(bos=False)
+    whole = backend.encode(_TEXT)
+    plain: list[int] = backend.encode(_TEXT, add_special_tokens=False).ids
+    puts = whole.ids[: len(plain)] != plain
+    settings = read_json(Path(tokenizer.name_or_path) / "tokenizer_config.json")
+    if puts and whole.ids[0] != special_id(tokenizer, True, "bos"):
+        return recipe.replace(bos=whole.tokens[0])
+    return recipe if puts or settings.get("add_bos_token") is True else recipe.replace(bos=False)
 
 
 def _closes_like_e5(recipe: Recipe) -> bool:
