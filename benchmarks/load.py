@@ -131,7 +131,7 @@ def _made(stored: str) -> Path:
     for file in E5_TOKENIZER.iterdir():
         if file.is_dir():
             shutil.copytree(file, folder / file.name, dirs_exist_ok=True)
-        elif file.name != "config.json" and file.suffix != ".safetensors":
+        elif file.name != "config.json" and not file.name.startswith("model.safetensors"):
             shutil.copyfile(file, folder / file.name)
     shutil.copyfile(E5_TOKENIZER / "modules.json", folder / "modules.json")
     return folder

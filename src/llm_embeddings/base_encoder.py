@@ -204,7 +204,7 @@ class BaseEncoder:
         device = options.device if options.devices is None else options.devices[0]
         dtype = options.dtype
         if options.quantization is None:
-            dtype = str(self.model.backbone.dtype).removeprefix("torch.")
+            dtype = str(self.model.dtype).removeprefix("torch.")
         kept = replace(
             options, device=device, devices=None, dtype=dtype, vector_cache=self.vector_cache
         )

@@ -130,8 +130,8 @@ class Encoder(BaseEncoder):
 
     @property
     def backbone(self) -> PreTrainedModel:
-        """The decoder without a head."""
-        return self.model.backbone
+        """The decoder without a head, its weights in the dtype that it computes in."""
+        return self.model.converted()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,21 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, (self.backbone, self.tokenizer, self.recipe, self.head)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What passes compute in; the weights may be stored in another (`arithmetic.stored`)."""
+        from .arithmetic.stored import computed_in
+
+        return computed_in(self.backbone)
+
+    def converted(self) -> PreTrainedModel:
+        """The backbone with all its weights in the dtype of passes, from now on."""
+        from .arithmetic.stored import convert
+
+        with self._watch.unseen():
+            convert(self.backbone)
+        return self.backbone
 
     @property
     def dimension(self) -> int:
@@ -153,6 +169,15 @@ class _Watch:
                 self._number += 1
                 self._look()
             return self._number if self._countable else None
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Changes that give the same vectors, and need no other version."""
+        with self._lock:
+            changed = self._countable and self._state() != self._seen
+            yield
+            self._number += changed
+            self._look()
 
     def _look(self) -> None:
         modules = [module for root in self._roots for module in root.modules()]

@@ -63,7 +63,7 @@ def _load(
     options = replace(options, device=device, devices=None)
     file = gguf_of(model)
     if file is None:
-        loaded, ranges, origin = load(model, options)
+        loaded, ranges, origin = load(model, options, keep=True)
     else:
         loaded, ranges, origin = load_gguf(file, options), {}, None
     parts = _Parts(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)

@@ -128,6 +128,7 @@ def test_a_file_that_ends_while_it_is_read(tmp_path: Path, monkeypatch: pytest.M
             file.truncate(weights.stat().st_size // 2)
         return found
 
+    monkeypatch.setattr(converting, "MODEL_TYPES", ())
     monkeypatch.setattr("llm_embeddings.checkpoint.loading.to_convert", cut)
     with pytest.raises(ValueError, match=r"model\.safetensors ends before its tensors do"):
         Encoder.from_pretrained(tmp_path, dtype="float32", device="cpu")
@@ -187,8 +188,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @LINUX
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "adapters"), [("bfloat16", 0), ("float16", 2)])
-def test_weights_are_never_held_twice(models: Path, dtype: str, adapters: int) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "adapters", "share"),
+    [("bfloat16", 0, 1.25), ("float16", 2, 1.25), ("float32", 0, 0.6)],
+)
+def test_weights_are_never_held_twice(
+    models: Path, dtype: str, adapters: int, share: float
+) -> None:
+    """Those stored in float16 are not held in float32 at all."""
     peak, weights = measured(models, adapters, dtype=dtype, recipe="last-token")
     assert weights > 2**26
-    assert peak < 1.25 * weights
+    assert peak < share * weights

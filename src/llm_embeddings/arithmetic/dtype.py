@@ -31,7 +31,12 @@ def default_device() -> str:
 
 
 def resolve_dtype(
-    wanted: str | torch.dtype, config: PretrainedConfig, directory: Path, device: torch.device
+    wanted: str | torch.dtype,
+    config: PretrainedConfig,
+    directory: Path,
+    device: torch.device,
+    *,
+    kept: bool = False,
 ) -> torch.dtype:
     """The dtype to compute in.
 
@@ -39,10 +44,17 @@ def resolve_dtype(
     processor has it natively, or has no memory for twice the bytes, and in float32 elsewhere: never
     in float16.
 
+    Args:
+        wanted: A dtype, its name or "auto".
+        config: The checkpoint's.
+        directory: Holds its weights.
+        device: What computes.
+        kept: Whether weights keep the dtype of their files, whatever passes compute in.
+
     Raises:
         ValueError: an unknown dtype, or float16 for a model whose activations exceed its range.
     """
-    found = _resolved(wanted, config, directory, device)
+    found = _resolved(wanted, config, directory, device, kept)
     if found == torch.float16 and config.model_type in _NEVER_FLOAT16:
         raise ValueError(
             f"{config.model_type} models overflow in float16 (model card of EmbeddingGemma): pass "
@@ -52,7 +64,11 @@ def resolve_dtype(
 
 
 def _resolved(
-    wanted: str | torch.dtype, config: PretrainedConfig, directory: Path, device: torch.device
+    wanted: str | torch.dtype,
+    config: PretrainedConfig,
+    directory: Path,
+    device: torch.device,
+    kept: bool,
 ) -> torch.dtype:
     if isinstance(wanted, torch.dtype):
         return wanted
@@ -66,7 +82,7 @@ def _resolved(
         return stored
     if bfloat16_pays():
         return torch.bfloat16
-    if fits(directory, torch.float32):
+    if kept or fits(directory, torch.float32):
         return torch.float32
     logger.warning(
         "%s runs in bfloat16, which this processor emulates: in float32 its weights would take "

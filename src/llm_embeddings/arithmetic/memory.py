@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of control groups, versions 2 and 1
 _UNKNOWN = 2**33
-_SHARE = 0.7  # of all memory that weights may take where there is a smaller form
+SHARE = 0.7  # of all memory that weights may take where there is a smaller form
 _SMALLER = {"bfloat16": 2, "int8": 1}
 
 
@@ -41,7 +41,7 @@ def stored_values(directory: Path) -> int:
 
 def fits(directory: Path, dtype: torch.dtype) -> bool:
     """Whether the weights of a checkpoint leave room in memory when they are held in a dtype."""
-    return stored_values(directory) * dtype.itemsize <= _SHARE * total_memory()
+    return stored_values(directory) * dtype.itemsize <= SHARE * total_memory()
 
 
 def check_memory(directory: Path, dtype: torch.dtype) -> None:

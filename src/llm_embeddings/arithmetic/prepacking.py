@@ -18,12 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .memory import total_memory
+from .memory import SHARE, total_memory
+from .stored import StoredLinear, leave_memory
 
 _DTYPES = (torch.bfloat16, torch.float32)
 _PROCESSORS = ("x86_64", "AMD64")  # measured on these alone
 _SIDE = 32
-_SHARE = 0.25  # of all memory
+_SHARE = 0.25  # of all memory that copies may take beside the weights
 
 
 def through_onednn(twin: nn.Module) -> list[nn.Linear]:
@@ -45,8 +46,13 @@ def through_onednn(twin: nn.Module) -> list[nn.Linear]:
             if type(child) is nn.Linear and _can_copy(child.weight) and _works(child.weight.dtype):
                 layer: Any = copy.copy(child)
                 layer.forward = partial(_product(), W=child.weight.detach(), B=child.bias, **_PLAIN)
-                parent._modules[name] = layer
-                layers.append(layer)
+            elif isinstance(child, StoredLinear) and _works(child.dtype):
+                layer = copy.copy(child)
+                layer.forward = partial(_converted_product, child)
+            else:
+                continue
+            parent._modules[name] = layer
+            layers.append(layer)
     return layers
 
 
@@ -55,19 +61,33 @@ def prepack(layers: Sequence[nn.Linear]) -> int:
 
     The copies take the memory of the weights once more: nothing is done if that is more than a
     quarter of the machine's or of the container's. (A weight whose file is mapped, because it is
-    stored in the dtype of the pass, can leave memory in exchange.) The products are the same, bit
-    by bit; a single row alone is multiplied in another order in float32.
+    stored in the dtype of the pass, can leave memory in exchange; one that is converted at every
+    product does, so that the copies may take as much as weights may.) The products are the same,
+    bit by bit; a single row alone is multiplied in another order in float32.
 
     Returns:
         Bytes of the copies.
     """
-    size = sum(layer.weight.nbytes for layer in layers)
-    if size > _SHARE * total_memory():
+    stored = [layer.weight.detach() for layer in layers if isinstance(layer, StoredLinear)]
+    size = sum(layer.weight.numel() * _dtype(layer).itemsize for layer in layers)
+    if size > (SHARE if stored else _SHARE) * total_memory():
         return 0
     for layer in layers:
-        packed: Any = partial(_product(), W=_packed(layer.weight), B=layer.bias, **_PLAIN)
+        weight = layer.computed_weight() if isinstance(layer, StoredLinear) else layer.weight
+        packed: Any = partial(_product(), W=_packed(weight), B=layer.bias, **_PLAIN)
         layer.forward = packed  # type: ignore[method-assign]
+    leave_memory(stored)
     return size
+
+
+def _converted_product(layer: StoredLinear, states: torch.Tensor) -> torch.Tensor:
+    """The product with a weight that is converted for it."""
+    found: torch.Tensor = _product()(states, W=layer.computed_weight(), B=layer.bias, **_PLAIN)
+    return found
+
+
+def _dtype(layer: nn.Linear) -> torch.dtype:
+    return layer.dtype if isinstance(layer, StoredLinear) else layer.weight.dtype
 
 
 def _can_copy(weight: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..arithmetic.stored import computed_in
 from ..model import Model, embedding_rows
 from ..packed.padded import forward, pad
 from ..packed.shallow import shallow
@@ -193,7 +194,7 @@ def _moved(hidden: torch.Tensor, backbone: PreTrainedModel) -> bool:
     if not bool(torch.isfinite(hidden).all()):
         raise ValueError(
             f"{type(backbone).__name__} gives hidden states that are not finite in "
-            f"{backbone.dtype}: its weights are broken or it needs another dtype"
+            f"{computed_in(backbone)}: its weights are broken or it needs another dtype"
         )
     if not bool(hidden.any()):
         raise ValueError(
@@ -201,5 +202,5 @@ def _moved(hidden: torch.Tensor, backbone: PreTrainedModel) -> bool:
         )
     noise = float((hidden[0] - hidden[1]).abs().max())
     moved = float((hidden[0] - hidden[2]).abs().max())
-    relative = max(2 * torch.finfo(backbone.dtype).eps, 1e-4)
+    relative = max(2 * torch.finfo(computed_in(backbone)).eps, 1e-4)
     return moved > max(10 * noise, relative * float(hidden.abs().mean()))

@@ -1,4 +1,4 @@
-"""Weights that are converted while they are read, when they are stored in another dtype.
+"""Weights that are stored in another dtype than is computed in: kept, or converted while read.
 
 transformers maps a file, converts a tensor at once and leaves the mapped pages in memory until all
 are done: twice the bytes. Here a tensor is read in pieces that stay in the processor's cache.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,14 @@ import torch
 from safetensors import safe_open
 from transformers import MODEL_MAPPING, AutoModel
 
+from ..arithmetic.dtype import resolve_dtype
+from ..arithmetic.stored import HALF, MODEL_TYPES
 from .files import weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from .options import LoadOptions
 
 _BLOCK = 2**18  # values that are read at once
 _PIECE = 2**15  # values that torch leaves to the thread that asks: several read at once
@@ -100,6 +104,55 @@ def to_convert(directory: Path, dtype: torch.dtype) -> dict[str, Any] | None:
         tensors |= _tensors(path)
     stored = {tensor.dtype for tensor in tensors.values() if isinstance(tensor, StoredTensor)}
     return tensors if stored - {dtype} and sys.byteorder == "little" else None
+
+
+def dtypes(
+    directory: Path,
+    config: PretrainedConfig,
+    options: LoadOptions,
+    device: torch.device,
+    *,
+    keep: bool,
+) -> tuple[torch.dtype, torch.dtype]:
+    """The dtype that weights have in memory, and the one that passes compute in.
+
+    Args:
+        directory: Holds the weights.
+        config: Theirs.
+        options: How they are loaded.
+        device: What computes.
+        keep: Whether weights may keep the dtype of their files.
+
+    Raises:
+        ValueError: as `resolve_dtype`.
+    """
+    kept = None
+    if keep and device.type == "cpu" and options.device_map is options.quantization is None:
+        kept = _kept(directory, config)
+    computed = resolve_dtype(options.dtype, config, directory, device, kept=kept is not None)
+    return computed if kept is None else kept, computed
+
+
+def _kept(directory: Path, config: PretrainedConfig) -> torch.dtype | None:
+    """The half-precision dtype that all weights of a checkpoint have and may keep in memory.
+
+    None where they are to be converted: by the architecture (`stored.MODEL_TYPES`), or because they
+    are so few that it does not matter.
+    """
+    special = getattr(config, "quantization_config", None) or hasattr(config, "auto_map")
+    paths = weight_files(directory)
+    size = sum(path.stat().st_size for path in set(paths.values()))
+    if special or config.model_type not in MODEL_TYPES or size < _FEWEST:
+        return None
+    names = {entry["dtype"] for path in set(paths.values()) for entry in _entries(path)}
+    found = _DTYPES.get(names.pop()) if len(names) == 1 else None
+    return found if found in HALF else None
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    """What the header of a safetensors file says of each tensor."""
+    header, _ = _header(path)
+    return (entry for name, entry in header.items() if name != "__metadata__")
 
 
 def stock_class(found: Any, config: PretrainedConfig) -> Any:

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from ..arithmetic.dtype import default_device, resolve_dtype
+from ..arithmetic.dtype import default_device
 from ..arithmetic.memory import check_memory
+from ..arithmetic.stored import leave_stored
 from ..families import siblings
 from ..model import Model, vector_length
 from ..recipe import SENTENCE_TRANSFORMERS, Recipe
@@ -26,7 +27,7 @@ from . import sidecar
 from .adapters import apply_adapters
 from .bounds import check_config, check_links, check_size, reading_tokenizer
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
-from .converting import stock_class, to_convert
+from .converting import dtypes, stock_class, to_convert
 from .detect import named, settle
 from .ends import stock_tokenizer, with_ends, without_foreign_bos
 from .files import (
@@ -57,9 +58,14 @@ _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5Enco
 
 
 def load(
-    model: str | Path, options: LoadOptions
+    model: str | Path, options: LoadOptions, *, keep: bool = False
 ) -> tuple[Model, dict[tuple[int, bool], Vectors], Origin]:
     """Find the recipe and the files, load the weights and merge the adapters in order.
+
+    Args:
+        model: Hub id or directory.
+        options: How it is loaded.
+        keep: Let weights keep the dtype of their files, where passes can convert them.
 
     Returns:
         The model, its attention direction not checked yet; ranges of int8 and uint8 vectors,
@@ -96,7 +102,8 @@ def load(
     )
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     origin = origin_of(checkpoint, config_of(options.quantization))
-    backbone = load_backbone(checkpoint.root, config, recipe, options)
+    keep = keep and not checkpoint.adapters  # which are merged in the dtype of passes
+    backbone = load_backbone(checkpoint.root, config, recipe, options, keep=keep)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
@@ -189,11 +196,17 @@ def _lower(backend: Any) -> None:
 
 
 def load_backbone(
-    directory: Path, config: PretrainedConfig, recipe: Recipe, options: LoadOptions
+    directory: Path,
+    config: PretrainedConfig,
+    recipe: Recipe,
+    options: LoadOptions,
+    *,
+    keep: bool = False,
 ) -> PreTrainedModel:
     """The model without its head, in evaluation mode, on its device.
 
-    It attends as its config says; a recipe that drops the window turns it before.
+    It attends as its config says; a recipe that drops the window turns it before. Arguments as
+    for `load`.
     """
     part = text_part(config)
     if part is None and getattr(config, "hidden_size", None) is None:
@@ -206,7 +219,25 @@ def load_backbone(
     if recipe.window == "drop":
         set_direction(config, recipe)
     device = torch.device(options.device or default_device())
-    dtype = resolve_dtype(options.dtype, config, directory, device)
+    dtype, computed = dtypes(directory, config, options, device, keep=keep)
+    backbone = _read(directory, config, options, dtype, device)
+    backbone.name_or_path = backbone.config.name_or_path = str(directory)
+    backbone = backbone if part is None else getattr(backbone, part)
+    if options.device_map is None and config_of(options.quantization) is None:
+        backbone = backbone.to(device)
+    if dtype != computed:
+        leave_stored(backbone, computed)
+    return backbone  # type: ignore[no-any-return]
+
+
+def _read(
+    directory: Path,
+    config: PretrainedConfig,
+    options: LoadOptions,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Any:
+    """The model with the weights of its files in a dtype, each of them in its place."""
     class_, stored = _class_of(config), None
     if device.type == "cpu" and options.device_map is None:
         if options.quantization is None:
@@ -236,11 +267,7 @@ def load_backbone(
         what = "do not fit its config.json" if fit else "cannot be loaded"
         raise ValueError(f"the weights in {directory} {what}: {error}") from error
     check_report(report, backbone, directory)
-    backbone.name_or_path = backbone.config.name_or_path = str(directory)
-    backbone = backbone if part is None else getattr(backbone, part)
-    if options.device_map is None and config_of(options.quantization) is None:
-        backbone = backbone.to(device)
-    return backbone  # type: ignore[no-any-return]
+    return backbone
 
 
 def _class_of(config: PretrainedConfig) -> Any:

@@ -25,7 +25,7 @@ def save(model: Model, path: Path, ranges: Mapping[tuple[int, bool], Vectors]) -
         ValueError: quantised weights.
     """
     refuse_quantized(model.backbone)
-    backbone = without_adapters(model.backbone)
+    backbone = without_adapters(model.converted())
     if any("lora_" in name for name, _ in backbone.named_parameters()):
         raise ValueError(
             "adapters lie unmerged on this model (quantised weights cannot take them in): load it "

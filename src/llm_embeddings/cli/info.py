@@ -19,7 +19,7 @@ from ..recipe import Role
 from ..verifying import Check
 from .console import ModelArgument, PipeConsole, load_encoder, output
 from .describe import Fact, pooled, recipe_facts, visible
-from .inspect import BYTES, Subject, count_parameters, look
+from .inspect import BYTES, Subject, count_parameters, in_memory, look
 from .loading import with_load_options
 
 _NARROW = 60
@@ -55,7 +55,7 @@ def info(
     console = output()
     subject = look(model, load)
     console.print(f"[bold]{subject.recipe.name}[/] ({subject.recipe.family})\n")
-    _show_facts(console, [*recipe_facts(subject.recipe), *_of_files(subject)])
+    _show_facts(console, [*recipe_facts(subject.recipe), *_of_files(subject, load)])
     console.print(Text(f"\nrecipe: {subject.origin}", "dim"))
     roles: list[Role] = [role] if role else ["query", "document"]
     for each in roles:
@@ -68,7 +68,7 @@ def info(
         _show_checks(console, check_model(encoder))
 
 
-def _of_files(subject: Subject) -> Iterator[Fact]:
+def _of_files(subject: Subject, load: LoadOptions) -> Iterator[Fact]:
     """What the files of the checkpoint say: dimension, positions, parameters, memory."""
     if subject.checkpoint is None:
         yield Fact("size, memory", "unknown: the checkpoint is not on this disk", "no file")
@@ -88,6 +88,8 @@ def _of_files(subject: Subject) -> Iterator[Fact]:
     sizes = ", ".join(f"{decimal(count * size)} in {name}" for name, size in BYTES.items())
     yield Fact("parameters", f"{count / 1e6:,.1f} million", source)
     yield Fact("memory", f"{sizes}, and what a pass needs", source)
+    if (here := in_memory(subject, load)) is not None:
+        yield Fact("memory here", here, source)
 
 
 def _show_facts(console: PipeConsole, facts: list[Fact]) -> None:

@@ -104,6 +104,32 @@ def count_parameters(subject: Subject) -> tuple[int, str] | None:
     return sum(weight.numel() for weight in backbone.parameters()), "config.json"
 
 
+def in_memory(subject: Subject, options: LoadOptions) -> str | None:
+    """What the weights take on this machine, in words; None = they are not on this disk."""
+    import torch
+    from rich.filesize import decimal
+
+    from ..arithmetic.dtype import default_device
+    from ..checkpoint.converting import dtypes
+    from ..checkpoint.files import shards_of
+    from ..checkpoint.stock import read_config
+
+    counted = count_parameters(subject)
+    if subject.checkpoint is None or counted is None or not shards_of(subject.checkpoint.root):
+        return None
+    root, device = subject.checkpoint.root, torch.device(options.device or default_device())
+    config = read_config(root, trust_remote_code=options.trust_remote_code)
+    keep = not subject.checkpoint.adapters
+    held, computed = (
+        str(dtype).removeprefix("torch.")
+        for dtype in dtypes(root, config, options, device, keep=keep)
+    )
+    size = decimal(counted[0] * getattr(torch, held).itemsize)
+    if held == computed:
+        return f"{size} in {held} on {device}"
+    return f"{size} in {held}, mapped from the files and converted to {computed} when multiplied"
+
+
 def _parameters_of(path: Path) -> int:
     """How many numbers a safetensors file has, but for the head's, which encoders do not load."""
     from ..checkpoint.files import check_safetensors

@@ -160,7 +160,7 @@ class EmbedBatch:
         return Facts(
             print_,
             encoder.device.type,
-            str(encoder.backbone.dtype).removeprefix("torch."),
+            str(encoder.model.dtype).removeprefix("torch."),
             nothing.dtype.name,
             nothing.shape[1],
             encoder.recipe.resolve_instruction(self._named, self._instruction),

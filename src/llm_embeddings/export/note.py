@@ -34,7 +34,7 @@ for row in rows(".", ["a text"], "query"):  # or "document"
 def command(model: Model, engine: Engine, where: str = ".") -> str:
     """The shell command that serves the exported directory `where`."""
     recipe, name = model.recipe, _served_name(model.recipe)
-    place, dtype = shlex.quote(where), str(model.backbone.dtype).removeprefix("torch.")
+    place, dtype = shlex.quote(where), str(model.dtype).removeprefix("torch.")
     if engine == "tei":
         mount = '"$PWD"' if where == "." else f'"$(realpath {place})"'
         return (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..arithmetic.stored import computed_in
 from ..model import embedding_rows
 from ..recipe import Recipe
 from . import attention, last_layer
@@ -40,7 +41,7 @@ def choose_kernel(
         enable(backbone)
     except ValueError as error:
         return None, f"padded batches: {error}"
-    for name, kernel in kernels(backbone.device, backbone.dtype):
+    for name, kernel in kernels(backbone.device, computed_in(backbone)):
         try:
             difference = _packed_difference(backbone, plain or backbone, recipe, kernel)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -119,7 +120,7 @@ def _states(
 
 def _most(backbone: PreTrainedModel) -> float:
     """Relative difference that rounding may make."""
-    return float(max(16 * torch.finfo(backbone.dtype).eps, 1e-4))
+    return float(max(16 * torch.finfo(computed_in(backbone)).eps, 1e-4))
 
 
 def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:

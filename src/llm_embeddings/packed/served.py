@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.prepacking import prepack, through_onednn
+from ..arithmetic.stored import use_one_room, widen
 from ..model import Model
 from .choice import choose_kernel, trims
 from .last_layer import trimmed
@@ -52,6 +53,9 @@ class Served:
         twin = twin_of(few)
         self.kernel, self.packing = choose_kernel(twin, model.recipe, few)
         self._trims = self.kernel is not None and trims(twin, model.recipe, self.kernel)
+        if self.kernel is None:
+            model.converted()  # padded passes run the backbone itself
+        use_one_room(model.backbone)
         self.copied = 0
         self.trees = self._made(model.version())
 
@@ -72,6 +76,7 @@ class Served:
         """Trees of the present weights."""
         backbone = self._model.backbone
         whole = twin_of(backbone)
+        widen(whole)
         own = self.kernel is not None and version is not None and whole is not backbone
         layers = tuple(through_onednn(whole)) if own else ()
         self.copied = 0

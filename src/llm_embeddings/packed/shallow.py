@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .twin import can_have_twin, shared_copy
+from ..arithmetic.stored import is_stored, widen
+from .twin import can_have_twin, shared_copy, twin_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,8 +18,17 @@ def shallow(backbone: PreTrainedModel) -> PreTrainedModel:
     """A twin with the first layer, the last one and one of every kind; else the backbone itself.
 
     Attention direction, kernels and the order of a layer's steps are properties of the class and
-    its config, so they are asked of this. The parameters are the backbone's own.
+    its config, so they are asked of this. The parameters are the backbone's own, and converted
+    when they are used where passes compute in another dtype.
     """
+    twin = _with_few_layers(backbone)
+    if is_stored(backbone):
+        twin = twin_of(backbone) if twin is backbone else twin
+        widen(twin)
+    return twin
+
+
+def _with_few_layers(backbone: PreTrainedModel) -> PreTrainedModel:
     depth = getattr(backbone.config, "num_hidden_layers", 0)
     kinds = list(getattr(backbone.config, "layer_types", None) or [None] * depth)
     chosen = sorted({0, depth - 1, *(kinds.index(kind) for kind in kinds)})

@@ -88,5 +88,5 @@ class Metrics:
         def see(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
             fill.observe(options["input_ids"].numel() / runner.budget)
 
-        handle = encoder.backbone.register_forward_hook(see, with_kwargs=True)
+        handle = encoder.model.backbone.register_forward_hook(see, with_kwargs=True)
         weakref.finalize(self, handle.remove)

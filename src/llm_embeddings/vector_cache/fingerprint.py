@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version as _version_of
 from typing import TYPE_CHECKING, Any
 
+from ..arithmetic.stored import converted, dtype_of
 from ..model import Model
 from ..storage.hashing import BLOCK, hash_blocks, note, noted
 from .origin import Origin
@@ -98,7 +99,7 @@ class Fingerprints:
         if origin is None:
             return _hash_module(backbone)
         made = [_version_of(name) for name in ("torch", "transformers", "peft")]
-        made += [str(backbone.dtype), backbone.device.type, type(backbone).__name__]
+        made += [str(self._model.dtype), backbone.device.type, type(backbone).__name__]
         facts = {**origin.facts, "config": _hash_json(self._config()), "made": made}
         found = noted(origin.files, facts)
         if found is None:
@@ -143,15 +144,15 @@ def _hash_module(backbone: PreTrainedModel) -> str:
 
 
 def _hash_tensors(module: nn.Module) -> str:
-    """Of the names, shapes and contents of all weights and buffers."""
+    """Of the names, shapes and contents of all weights and buffers, as passes use them."""
     tensors = [*_plain(module.named_parameters()), *_plain(_buffers(module))]
-    names = [(name, tuple(one.shape), str(one.dtype)) for name, one in tensors]
+    names = [(name, tuple(one.shape), str(dtype_of(one, module))) for name, one in tensors]
     pieces = [
-        (flat, start)
+        (flat, dtype, start)
         for _, one in tensors
         if one.device.type != "meta"
-        for flat in [one.detach().contiguous().reshape(-1)]
-        for start in range(0, flat.numel(), BLOCK // flat.itemsize)
+        for flat, dtype in [(one.detach().contiguous().reshape(-1), dtype_of(one, module))]
+        for start in range(0, flat.numel(), BLOCK // dtype.itemsize)
     ]
     return _hash_json([names, hash_blocks(_hash_piece, pieces)])
 
@@ -195,9 +196,10 @@ def _hash_json(values: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _hash_piece(piece: tuple[torch.Tensor, int]) -> bytes:
-    flat, start = piece
-    return hashlib.sha256(_raw(flat[start : start + BLOCK // flat.itemsize])).digest()
+def _hash_piece(piece: tuple[torch.Tensor, torch.dtype, int]) -> bytes:
+    flat, dtype, start = piece
+    values = flat[start : start + BLOCK // dtype.itemsize]
+    return hashlib.sha256(_raw(converted(values, dtype))).digest()
 
 
 def _raw(flat: torch.Tensor) -> Any:

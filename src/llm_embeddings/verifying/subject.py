@@ -74,7 +74,7 @@ def vectors(
 
 def dtype_of(subject: Subject) -> str:
     """What a model computes in, such as "bfloat16"."""
-    return str(subject.model.backbone.dtype).removeprefix("torch.")
+    return str(subject.model.dtype).removeprefix("torch.")
 
 
 def tolerance(subject: Subject) -> float:

@@ -125,7 +125,7 @@ class GritLMChat(ModelFields, BaseChatModel):
 
     @property
     def _shown_name(self) -> str:
-        return self.model_name or str(self.encoder.backbone.name_or_path)
+        return self.model_name or str(self.encoder.model.backbone.name_or_path)
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

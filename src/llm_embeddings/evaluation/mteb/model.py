@@ -174,7 +174,7 @@ class MTEBEncoder:
             revision=revision or self._fingerprint(),
             release_date=None,
             languages=None,
-            n_parameters=sum(weight.numel() for weight in encoder.backbone.parameters()),
+            n_parameters=sum(weight.numel() for weight in encoder.model.backbone.parameters()),
             memory_usage_mb=None,
             max_tokens=self._max_length or encoder.max_length,
             embed_dim=encoder.dimension,

@@ -126,7 +126,7 @@ class GritLM(CustomLLM):
         """
         check_encoder(encoder)
         check_options(options, ModelKeywords.__annotations__)
-        name = model_name if encoder is None else encoder.backbone.name_or_path
+        name = model_name if encoder is None else encoder.model.backbone.name_or_path
         if name is None or (encoder is not None and model_name is not None):
             raise ValueError(
                 "give either model_name or encoder: the small model inside llm-embeddings embeds "
