@@ -179,3 +179,19 @@ def _widened(encoder: Encoder) -> Any:
     twin = twin_of(encoder.model.backbone)
     stored.widen(twin)
     return twin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "computed"), [*PAIRS, (torch.bfloat16, "bfloat16")])
+def test_integers_are_made_of_stored_weights(
+    dtype: torch.dtype,
+    computed: str,
+    written: Callable[..., Path],
+    converts_all: Callable[..., Encoder],
+) -> None:
+    path, options = written("qwen2", dtype), {"dtype": computed, "quantization": "int8"}
+    ours, wanted = load(path, **options), converts_all(path, **options)
+    np.testing.assert_array_equal(ours.encode(TEXTS), wanted.encode(TEXTS))
+    assert ours.quantization_cosine == wanted.quantization_cosine
+    floats = [weight.dtype for weight in ours.backbone.parameters() if weight.is_floating_point()]
+    assert set(floats) <= {getattr(torch, computed), torch.float32}

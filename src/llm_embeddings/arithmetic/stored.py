@@ -35,13 +35,18 @@ _PIECE = 2**20  # values that are converted at once: they stay in the processor'
 _DONTNEED = 4  # MADV_DONTNEED of Linux
 
 
-def leave_stored(backbone: PreTrainedModel, dtype: torch.dtype) -> None:
+def leave_stored(backbone: PreTrainedModel, dtype: torch.dtype, *, once: bool = False) -> None:
     """Note that a backbone keeps the dtype of its files, while passes compute in another.
 
     What is converted is kept at first: a few layers are asked many things. See `use_one_room`.
+
+    Args:
+        backbone: Its weights are those of the files.
+        dtype: What passes compute in; it may be the same.
+        once: Whether pages of the files shall leave memory as soon as they have been read.
     """
     setattr(backbone, _MARK, dtype)
-    setattr(backbone, _ROOM, _Room())
+    setattr(backbone, _ROOM, _Room(once=once))
 
 
 def use_one_room(backbone: nn.Module) -> None:
@@ -66,13 +71,19 @@ def convert(backbone: PreTrainedModel) -> None:
     if not is_stored(backbone):
         return
     dtype = computed_in(backbone)
-    for weight in backbone.parameters():
-        if weight.dtype in HALF:
-            before, weight.data = weight.data, converted(weight.data, dtype)
-            leave_memory([before])
+    convert_part(backbone, dtype)
     backbone.config.dtype = dtype
     delattr(backbone, _MARK)
     delattr(backbone, _ROOM)
+
+
+def convert_part(part: nn.Module, dtype: torch.dtype) -> None:
+    """Give the weights of a module in half precision another dtype, one after the other."""
+    mapped = _mapped()
+    for weight in part.parameters():
+        if weight.dtype in HALF and weight.dtype != dtype:
+            before, weight.data = weight.data, converted(weight.data, dtype)
+            _leave(before, mapped)
 
 
 def dtype_of(weight: torch.Tensor, module: nn.Module) -> torch.dtype:
@@ -159,22 +170,27 @@ def leave_memory(weights: Sequence[torch.Tensor]) -> None:
 
     On Linux; elsewhere the system takes them back when it wants to.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    libc: Any = ctypes.CDLL(None)
     mapped = _mapped()
     for weight in weights:
-        start, end = weight.data_ptr(), weight.data_ptr() + weight.nbytes
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
-        number = bisect.bisect(mapped, (start, sys.maxsize)) - 1
-        if length > 0 and number >= 0 and end <= mapped[number][1]:
-            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _DONTNEED)
+        _leave(weight, mapped)
+
+
+def _leave(weight: torch.Tensor, mapped: list[tuple[int, int]]) -> None:
+    """Let the pages of a weight go from memory if it lies in one of the mapped places."""
+    start, end = weight.data_ptr(), weight.data_ptr() + weight.nbytes
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
+    number = bisect.bisect(mapped, (start, sys.maxsize)) - 1
+    if length > 0 and number >= 0 and end <= mapped[number][1]:
+        libc: Any = ctypes.CDLL(None)
+        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _DONTNEED)
 
 
 def _mapped() -> list[tuple[int, int]]:
-    """Where this process has mapped files of weights that it cannot have changed, in order."""
-    found = []
+    """Where this process has mapped files of weights, in order; nothing but on Linux."""
+    found: list[tuple[int, int]] = []
+    if not sys.platform.startswith("linux"):
+        return found
     for line in Path("/proc/self/maps").read_text().splitlines():
         place, _, _, _, _, *path = line.split(maxsplit=5)
         if path and path[0].endswith(".safetensors"):
@@ -190,8 +206,10 @@ class _Room:
         kept: What was converted, by where it comes from; None = only the last is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, once: bool = False) -> None:
+        """Keep all; `once`: what has been read is to leave memory."""
         self.kept: dict[int, torch.Tensor] | None = {}
+        self._leaving = _mapped() if once else []
         self._own = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -206,7 +224,9 @@ class _Room:
         flat, size = getattr(self._own, "flat", None), weight.numel()
         if flat is None or len(flat) < size:
             flat = self._own.flat = torch.empty(size, dtype=dtype)
-        return _into(flat[:size].view(weight.shape), weight)
+        found = _into(flat[:size].view(weight.shape), weight)
+        _leave(weight, self._leaving)
+        return found
 
 
 def _into(found: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -214,7 +234,7 @@ def _into(found: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
     There torch converts one value at a time, and here many.
     """
-    if not {found.dtype, weight.dtype} <= set(HALF):
+    if found.dtype == weight.dtype or not {found.dtype, weight.dtype} <= set(HALF):
         return found.copy_(weight)
     wide = torch.empty(min(_PIECE, math.prod(weight.shape)))
     pieces = zip(found.view(-1).split(_PIECE), weight.reshape(-1).split(_PIECE), strict=True)

@@ -113,8 +113,8 @@ def dtypes(
     device: torch.device,
     *,
     keep: bool,
-) -> tuple[torch.dtype, torch.dtype]:
-    """The dtype that weights have in memory, and the one that passes compute in.
+) -> tuple[torch.dtype | None, torch.dtype]:
+    """The dtype that weights keep, None where they are converted, and the one computed in.
 
     Args:
         directory: Holds the weights.
@@ -127,10 +127,11 @@ def dtypes(
         ValueError: as `resolve_dtype`.
     """
     kept = None
-    if keep and device.type == "cpu" and options.device_map is options.quantization is None:
+    plain = options.device_map is None and options.quantization in (None, "int8")
+    if keep and device.type == "cpu" and plain:
         kept = _kept(directory, config)
     computed = resolve_dtype(options.dtype, config, directory, device, kept=kept is not None)
-    return computed if kept is None else kept, computed
+    return kept, computed
 
 
 def _kept(directory: Path, config: PretrainedConfig) -> torch.dtype | None:

@@ -219,14 +219,14 @@ def load_backbone(
     if recipe.window == "drop":
         set_direction(config, recipe)
     device = torch.device(options.device or default_device())
-    dtype, computed = dtypes(directory, config, options, device, keep=keep)
-    backbone = _read(directory, config, options, dtype, device)
+    kept, computed = dtypes(directory, config, options, device, keep=keep)
+    backbone = _read(directory, config, options, kept or computed, device)
     backbone.name_or_path = backbone.config.name_or_path = str(directory)
     backbone = backbone if part is None else getattr(backbone, part)
     if options.device_map is None and config_of(options.quantization) is None:
         backbone = backbone.to(device)
-    if dtype != computed:
-        leave_stored(backbone, computed)
+    if kept and (kept != computed or options.quantization is not None):
+        leave_stored(backbone, computed, once=options.quantization is not None)
     return backbone  # type: ignore[no-any-return]
 
 

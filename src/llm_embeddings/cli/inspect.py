@@ -120,14 +120,15 @@ def in_memory(subject: Subject, options: LoadOptions) -> str | None:
     root, device = subject.checkpoint.root, torch.device(options.device or default_device())
     config = read_config(root, trust_remote_code=options.trust_remote_code)
     keep = not subject.checkpoint.adapters
-    held, computed = (
-        str(dtype).removeprefix("torch.")
-        for dtype in dtypes(root, config, options, device, keep=keep)
-    )
-    size = decimal(counted[0] * getattr(torch, held).itemsize)
+    kept, computed = dtypes(root, config, options, device, keep=keep)
+    held = kept or computed
+    size, name = decimal(counted[0] * held.itemsize), str(held).removeprefix("torch.")
+    if options.quantization is not None:
+        return f"{size} in {name}, quantised layer by layer"
     if held == computed:
-        return f"{size} in {held} on {device}"
-    return f"{size} in {held}, mapped from the files and converted to {computed} when multiplied"
+        return f"{size} in {name} on {device}"
+    wanted = str(computed).removeprefix("torch.")
+    return f"{size} in {name}, mapped from the files and converted to {wanted} when multiplied"
 
 
 def _parameters_of(path: Path) -> int:
