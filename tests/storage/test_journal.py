@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_embeddings.storage.files import lock_of, locked
-from llm_embeddings.storage.journal import JournalFile, check_settings, whole_lines
+from llm_embeddings.storage.journal import JournalFile, check_settings, written_lines
 
 # -- journals --------------------------------------------------------------------------------------
 
@@ -18,18 +18,40 @@ from llm_embeddings.storage.journal import JournalFile, check_settings, whole_li
 def test_a_line_cut_off_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = JournalFile(path, path)
-    assert [journal.append({"n": n, "text": "é\ud800"}) for n in range(3)] == [0, 26, 52]
+    places = [journal.append({"n": n, "text": "é\ud800"}) for n in range(3)]
     journal.close()
     path.write_bytes(path.read_bytes()[:-3])
     journal = JournalFile(path, path)
-    places = [place for place, _ in journal.lines()]
-    assert (places, journal.at(26)) == ([0, 26], {"n": 1, "text": "é\ud800"})
-    journal.truncate(52)
-    assert journal.append({"n": 9}) == 52
+    assert [place for place, _, _ in journal.lines()] == places[:2]
+    assert journal.at(places[1]) == {"n": 1, "text": "é\ud800"}
+    journal.truncate(places[2])
+    assert journal.append({"n": 9}) == places[2]
     with path.open("rb") as reader:
-        assert len(list(whole_lines(reader))) == 3
+        assert len(list(written_lines(reader, path))) == 3
     journal.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_a_disk_has_changed_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = JournalFile(path, path)
+    places = [journal.append({"n": n}) for n in range(3)]
+    journal.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"n": 1', b'"n": 7'))
+    journal = JournalFile(path, path)
+    assert [values for _, _, values in journal.lines()] == [{"n": 0}, None, {"n": 2}]
+    with pytest.raises(ValueError, match=r"journal\.jsonl has changed on the disk at byte"):
+        journal.at(places[1])
+    journal.close()
+    path.write_bytes(whole.replace(b"seal", b"seam", 2).replace(b"seam", b"seal", 1))
+    journal = JournalFile(path, path)
+    assert [values for _, _, values in journal.lines()] == [{"n": 0}, None, {"n": 2}]
+    journal.close()
+    path.write_bytes(b'{"n": 0}\n{"n": 1}\n')
+    with path.open("rb") as older:
+        found = [values for _, _, values in written_lines(older, path)]
+    assert found == [{"n": 0}, {"n": 1}], "a version without checksums wrote it"
 
 
 def test_settings_are_compared_by_name() -> None:

@@ -1,16 +1,23 @@
-"""JSON lines that one process appends to: a kill costs at most the line that was being written."""
+"""JSON lines that one process appends to: a kill costs at most the line that was being written.
+
+Each line ends with its checksum. A journal whose first line has none is an earlier version's.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .files import lock_of, locked, sync
+
+_SEAL = re.compile(rb', "seal": (\d+)\}\n$')
 
 
 class JournalFile:
@@ -40,10 +47,10 @@ class JournalFile:
             self._file = stack.enter_context(path.open("a+b"))
             self._open = stack.pop_all()
 
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Whole lines and where each begins."""
+    def lines(self) -> Iterator[tuple[int, int, Any]]:
+        """Where each whole line begins and ends and what was written in it: `written_lines`."""
         self._file.seek(0)
-        return whole_lines(self._file)
+        return written_lines(self._file, self.path)
 
     def truncate(self, end: int) -> None:
         """Drop all that lies behind a place."""
@@ -59,17 +66,20 @@ class JournalFile:
             OSError: the disk is full.
         """
         place = self._file.seek(0, os.SEEK_END)
-        line = json.dumps(values, ensure_ascii=False)
-        self._file.write(line.encode(errors="surrogatepass") + b"\n")
+        line = json.dumps(values, ensure_ascii=False).encode(errors="surrogatepass")
+        self._file.write(b'%b, "seal": %d}\n' % (line[:-1], zlib.crc32(line)))
         self._file.flush()
         if time.monotonic() - self._synced >= self._sync_seconds:
             self._sync()
         return place
 
     def at(self, place: int) -> Any:
-        """What was written in the line that begins at a place."""
-        self._file.seek(place)
-        return json.loads(self._file.readline())
+        """What was written in the line that begins at a place.
+
+        Raises:
+            ValueError: it has changed on the disk since it was read.
+        """
+        return line_at(self._file, place, self.path)
 
     def close(self) -> None:
         """Put all of it on the disk and let go of it."""
@@ -89,14 +99,60 @@ class JournalFile:
         self._synced = time.monotonic()
 
 
-def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Lines up to one that is being written, or was cut off by a kill, and where each begins."""
-    place = 0
+def written_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, Any]]:
+    """Where each line begins and ends and what was written; None = a disk has changed the line.
+
+    They stop before one that is being written, or was cut off by a kill.
+
+    Args:
+        file: The journal from its beginning.
+        path: Its name for errors.
+
+    Raises:
+        ValueError: a line of a journal without checksums is no JSON.
+    """
+    place, sealed = 0, False
     for line in file:
         if not line.endswith(b"\n"):
             return
-        yield place, line
-        place += len(line)
+        seal = _SEAL.search(line)
+        sealed = sealed or (place == 0 and seal is not None)
+        if seal is not None:
+            values = _unsealed(line, seal)
+        else:
+            values = None if sealed else _parsed(line, path)
+        end = place + len(line)
+        yield place, end, values
+        place = end
+
+
+def line_at(file: BinaryIO, place: int, path: Path) -> Any:
+    """What was written in the line that begins at a place.
+
+    Raises:
+        ValueError: a disk has changed the line.
+    """
+    file.seek(place)
+    line = file.readline()
+    seal = _SEAL.search(line)
+    values = _parsed(line, path) if seal is None else _unsealed(line, seal)
+    if values is None:
+        raise ValueError(f"{path} has changed on the disk at byte {place:,}: begin again")
+    return values
+
+
+def _unsealed(line: bytes, seal: re.Match[bytes]) -> Any:
+    body = line[: seal.start()] + b"}"
+    return json.loads(body) if zlib.crc32(body) == int(seal[1]) else None
+
+
+def _parsed(line: bytes, path: Path) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} holds {line!r:.80}, which no run wrote: name another file or directory"
+        ) from error
 
 
 def check_settings(

@@ -7,7 +7,6 @@ on the disk. What lies behind the last whole line was cut off when a process end
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -145,7 +144,7 @@ class Journal:
             data = rows.read(max(0, entry.end - start))
             if entry.checksum is not None and entry.sealed(data) != entry:
                 logger.warning("%s has changed on the disk: rows are made again", self.spool)
-                places = [place for place, _ in self._log.lines()]
+                places = [place for place, _, _ in self._log.lines()]
                 self._log.truncate(places[number + 1])
                 self.finished = self.finished[:number]
                 return
@@ -204,22 +203,45 @@ class Journal:
 
     def _read(self, restart: bool) -> None:
         """Take over the whole lines whose rows are on the disk."""
-        lines = [] if restart else [line for _, line in self._log.lines()]
+        lines, end = ([], 0) if restart else self._lines()
         try:
             size = self.spool.stat().st_size
         except FileNotFoundError:  # not begun, or published already
             lines, size = [], 0
         if lines:
             try:
-                self.settings = json.loads(lines[0])
-                self.finished = [Entry(**json.loads(line)) for line in lines[1:]]
+                self.settings = dict(lines[0])
+                self.finished = [Entry(**values) for values in lines[1:]]
             except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{self.directory / JOURNAL} is not what this version writes: begin again "
-                    "with --restart"
-                ) from error
+                raise ValueError(self._strange) from error
         if not self.finished:
-            self.settings, lines = None, []
+            self.settings, end = None, 0
         elif self.finished[-1].end > size:
             raise ValueError(f"{self.directory} has lost rows: begin again with --restart")
-        self._log.truncate(sum(map(len, lines)))
+        self._log.truncate(end)
+
+    def _lines(self) -> tuple[list[Any], int]:
+        """What lines say, up to the first that a disk has changed, and where that begins.
+
+        Raises:
+            ValueError: the journal is not one of a run.
+        """
+        found: list[Any] = []
+        end = 0
+        try:
+            for _, following, values in self._log.lines():
+                if values is None:
+                    logger.warning(
+                        "%s has changed on the disk: rows are made again", self._log.path
+                    )
+                    break
+                found.append(values)
+                end = following
+        except ValueError as error:
+            raise ValueError(self._strange) from error
+        return found, end
+
+    @property
+    def _strange(self) -> str:
+        path = self.directory / JOURNAL
+        return f"{path} is not what this version writes: begin again with --restart"

@@ -8,12 +8,15 @@ power failure can cost replies, those of the last second.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...storage.files import lock_of
-from ...storage.journal import JournalFile, check_settings, whole_lines
+from ...storage.journal import JournalFile, check_settings, line_at, written_lines
+
+logger = logging.getLogger(__name__)
 
 FILE = "journal.jsonl"
 _SYNC_SECONDS = 1.0
@@ -34,8 +37,10 @@ def recorded(directory: Path, kind: str) -> tuple[dict[str, Any], Iterator[dict[
     places: dict[int, int] = {}
     settings: dict[str, Any] = {}
     with path.open("rb") as file:
-        for place, line in whole_lines(file):
-            read = _parsed(line, path)
+        for place, _, values in written_lines(file, path):
+            read = _checked(values, place, path)
+            if read is None:
+                continue
             if "settings" in read:
                 settings = read["settings"]
             elif read["kind"] == kind and read["value"] is not None:
@@ -114,14 +119,16 @@ class Journal:
 
     def _read(self, settings: dict[str, Any]) -> None:
         end = 0
-        for place, raw in self._file.lines():
-            line = _parsed(raw, self.path)
-            if "settings" in line:
+        for place, following, values in self._file.lines():
+            end = following
+            line = _checked(values, place, self.path)
+            if line is None:
+                logger.warning("%s has changed at byte %d: asked again", self.path, place)
+            elif "settings" in line:
                 remedy = "go on as it was begun, or name another directory"
                 check_settings(self.path.parent, line["settings"], settings, remedy)
             else:
                 self._take(line, place)
-            end = place + len(raw)
         self._file.truncate(end)
         if not end:
             self._file.append({"settings": settings})
@@ -142,16 +149,20 @@ class Journal:
 def _lines_at(path: Path, places: Sequence[int]) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for place in places:
-            file.seek(place)
-            yield json.loads(file.readline())
+            yield line_at(file, place, path)
 
 
-def _parsed(line: bytes, path: Path) -> dict[str, Any]:
-    wrong = f"{path} holds {line!r:.80}, which no run wrote: name another directory"
-    try:
-        read = json.loads(line)
-    except ValueError as error:
-        raise ValueError(wrong) from error
-    if not isinstance(read, dict) or not ("settings" in read or _KEYS <= set(read)):
-        raise ValueError(wrong)
-    return read
+def _checked(values: Any, place: int, path: Path) -> dict[str, Any] | None:
+    """What a line says; None = a disk has changed it, so its job is asked again.
+
+    Raises:
+        ValueError: no run wrote it, or the settings are those that have changed.
+    """
+    if values is None and place:
+        return None
+    if not isinstance(values, dict) or not ("settings" in values or _KEYS <= set(values)):
+        raise ValueError(
+            f"{path} holds {values!r:.80} at byte {place:,}, which no run wrote: name another "
+            "directory"
+        )
+    return values
