@@ -110,7 +110,7 @@ def _index(folder: Path) -> Any:
 
 def _make_search(folder: Path) -> None:
     from llm_embeddings.searching.chunks import Chunk
-    from llm_embeddings.searching.index import Entry
+    from llm_embeddings.searching.rows import Entry
     from llm_embeddings.searching.sources import File
 
     with _index(folder) as index:

@@ -105,7 +105,7 @@ def test_files_are_embedded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     command = ("search", "notes", "pets", "--index", "index", "--json")
     wanted = run(*command).stdout
     changed(Path("index/index.sqlite"), "contents", "vectors")
-    assert "is damaged: the vectors of 1 files" in run(*command, exit_code=1).stderr
+    assert "is damaged: the passages of 1 files" in run(*command, exit_code=1).stderr
     assert run(*command).stdout == wanted
 
 

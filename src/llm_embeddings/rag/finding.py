@@ -36,13 +36,11 @@ class Snapshot:
     """The documents of an index at one time.
 
     Attributes:
-        names: Their ids.
         numbers: Their numbers in the table, ascending, `[n]`.
         vectors: `[n, dim]`, float32.
         nearest: Finds among the vectors.
     """
 
-    names: list[str]
     numbers: NDArray[np.int64]
     vectors: Vectors
     nearest: Nearest
@@ -78,10 +76,11 @@ class Snapshot:
         values: Sequence[tuple[float, float | None, float | None]],
     ) -> list[Hit]:
         """Hits at places; those that another thread has just deleted are passed over."""
-        there = table.get([self.names[place] for place in places])
+        numbers = [int(self.numbers[place]) for place in places]
+        there = table.at(numbers)
         found = []
-        for place, scores in zip(places, values, strict=True):
-            if (one := there.get(self.names[place])) is not None:
+        for number, scores in zip(numbers, values, strict=True):
+            if (one := there.get(number)) is not None:
                 found.append(Hit(one.id, one.text, one.metadata, *scores))
         return found
 

@@ -263,12 +263,12 @@ class DocumentIndex:
         """The documents as they are, their vectors in memory."""
         with self._lock:
             if self._snapshot is None:
-                names, numbers, matrix = self._whole_vectors()
-                self._snapshot = Snapshot(names, numbers, matrix, Nearest(matrix, self._faiss))
+                numbers, matrix = self._whole_vectors()
+                self._snapshot = Snapshot(numbers, matrix, Nearest(matrix, self._faiss))
             return self._snapshot
 
-    def _whole_vectors(self) -> tuple[list[str], NDArray[np.int64], Vectors]:
-        """All ids, numbers and vectors; those that a disk has changed are made from their texts.
+    def _whole_vectors(self) -> tuple[NDArray[np.int64], Vectors]:
+        """All numbers and vectors; those that a disk has changed are made from their texts.
 
         Raises:
             DamagedRows: a text has changed, too, or the vector was one of late chunking.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..ranking import fulltext
 from ..ranking.fusion import SearchMode, fuse
 from ..ranking.nearest import best
 from .chunks import Chunk
+from .rows import passage
 
 # Contents, numbers of their passages, and the vectors of these, in pieces.
 Blocks = Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]]
@@ -64,6 +65,7 @@ def rank(
     blocks: Blocks,
     top: int,
     paths: Mapping[int, list[str]],
+    damaged: list[int],
 ) -> tuple[list[Found], int]:
     """The passages that fit a query best, best first, and how many were compared.
 
@@ -73,6 +75,7 @@ def rank(
         blocks: The vectors of all passages to compare, by ascending ids of contents.
         top: How many hits are wanted.
         paths: Files by the id of their content.
+        damaged: Gets the contents of hits whose passages are not as they were written.
     """
     numbers, cosines = _cosines(query, blocks)
     words = None
@@ -87,25 +90,29 @@ def rank(
     found = []
     for place in places:
         content, number = divmod(int(numbers[place]), 1 << _PASSAGE_BITS)
-        kind, chunk = _passage(sql, content, number)
+        there = passage(sql, content, number)
+        if there is None:
+            damaged.append(content)
+            continue
+        kind, chunk = there[0].partition(":")[0], there[1]
         cosine = None if query.mode == "words" else float(cosines[place])
         bm25 = None if words is None else float(words[place])
         found.append(Found(float(scores[place]), paths[content], kind, chunk, cosine, bm25))
     return found, len(numbers)
 
 
-def index_words(sql: sqlite3.Connection, content: int, chunks: Iterable[Chunk]) -> None:
-    """Make the passages of a content known by their words."""
+def numbered(content: int, chunks: Iterable[Chunk]) -> Iterator[tuple[int, str]]:
+    """The passages of a content with their numbers in the index of words."""
     first = content << _PASSAGE_BITS
-    fulltext.add(sql, ((first + number, part.passage) for number, part in enumerate(chunks)))
+    return ((first + number, part.passage) for number, part in enumerate(chunks))
 
 
-def forget_words(sql: sqlite3.Connection) -> None:
-    """Forget the words of passages whose content is gone, before the passages themselves go."""
+def orphans(sql: sqlite3.Connection) -> list[int]:
+    """Numbers in the index of words of passages whose content is gone."""
     gone = sql.execute(
         "SELECT content, number FROM chunks WHERE content NOT IN (SELECT id FROM contents)"
     )
-    fulltext.remove(sql, [(content << _PASSAGE_BITS) + number for content, number in gone])
+    return [(content << _PASSAGE_BITS) + number for content, number in gone]
 
 
 def _cosines(query: Query, blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -116,16 +123,3 @@ def _cosines(query: Query, blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[n
         if query.mode != "words":
             cosines.append(vectors.astype(np.float32) @ query.vector)
     return np.concatenate(numbers), np.concatenate(cosines)
-
-
-def _passage(sql: sqlite3.Connection, content: int, number: int) -> tuple[str, Chunk]:
-    """Format and passage."""
-    statement = (
-        "SELECT kind, first, last, heading, text FROM chunks JOIN contents ON content = id "
-        "WHERE content = ? AND number = ?"
-    )
-    row = sql.execute(statement, (content, number)).fetchone()
-    if row is None:
-        raise ValueError("the index has lost a passage: --rebuild makes it anew")
-    kind, *chunk = row
-    return kind.partition(":")[0], Chunk(*chunk)

@@ -6,52 +6,32 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.blocks import unseal
+from ..ranking.sealed_words import SealedWords
 from ..storage.sqlite import Database, transaction
-from .chunks import Chunk
-from .hits import Found, Query, forget_words, index_words, rank
+from .hits import Found, Query, numbered, orphans, rank
 from .places import FILE, claim
-from .schema import KIND, begin, blocks_of, sealed
+from .rows import (
+    Entry,
+    Known,
+    Part,
+    all_passages,
+    begun_parts,
+    content_id,
+    insert_content,
+    known_files,
+    put_file,
+    put_part,
+    put_roots,
+)
+from .schema import KIND, begin, blocks_of
 from .sources import File
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the index remembers of a file: its content's id, or why it has none, and its reader."""
-
-    size: int
-    mtime_ns: int
-    content: int | None
-    skipped: str
-    reader: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A content to keep, the files that hold it, and the vectors `[n, dim]` of its passages."""
-
-    files: list[File]
-    digest: bytes
-    kind: str
-    chunks: list[Chunk]
-    vectors: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Vectors `[m, dim]` of passages `first` to `first + m` of a content that is not complete."""
-
-    digest: bytes
-    kind: str
-    first: int
-    vectors: NDArray[np.float32]
 
 
 class Index:
@@ -78,10 +58,11 @@ class Index:
         """
         self._directory = directory
         claim(directory)
+        self._words = SealedWords()
         self._file = Database(directory / FILE, KIND, rebuild=rebuild)
         try:
             with self._file.used() as sql, transaction(sql):
-                self._facts = begin(sql, fingerprint, maker)
+                self._facts = begin(sql, self._words, fingerprint, maker)
                 self._check(sql)
         except BaseException:
             self.close()
@@ -98,36 +79,27 @@ class Index:
         self._file.close()
 
     def files(self) -> dict[str, Known]:
-        """All files by absolute path; without rows that cannot be as they were written."""
-        query = """SELECT path, size, mtime_ns, content, skipped, reader FROM files WHERE
-            typeof(path) = 'blob' AND (content IS NULL OR content IN (SELECT id FROM contents))"""
+        """All files by absolute path; those not known as they were written are forgotten."""
         with self._file.used() as sql:
-            return {os.fsdecode(path): Known(*row) for path, *row in sql.execute(query)}
+            found, damaged = known_files(sql)
+        if damaged:
+            with self._transaction() as sql:
+                rows = [(number,) for number in damaged]
+                sql.executemany("DELETE FROM files WHERE rowid = ?", rows)
+        return found
 
     def link(self, file: File, digest: bytes, kind: str) -> bool:
         """Remember that a file holds a content that is known; False if it is not."""
         with self._transaction() as sql:
-            content = _content(sql, digest, kind)
+            content = content_id(sql, digest, kind)
             if content is not None:
-                _put(sql, file, content, "", kind)
+                put_file(sql, file, content, "", kind)
             return content is not None
 
     def begun(self, digest: bytes, kind: str) -> list[NDArray[np.float32]]:
         """Vectors `[m, dim]` of the first passages of a content that was interrupted, in parts."""
-        query = (
-            "SELECT first, passages, vectors FROM unfinished WHERE hash = ? AND kind = ? "
-            "ORDER BY first"
-        )
-        found: list[NDArray[np.float32]] = []
-        end = 0
         with self._transaction("DEFERRED") as sql:
-            for first, passages, blob in sql.execute(query, (digest, kind)):
-                # Another process may have cut the same content elsewhere.
-                numbers = unseal(blob, digest, f"{kind} {first}", older=False)
-                if first == end and numbers is not None:
-                    found.append(np.frombuffer(numbers, "<f2").reshape(passages, -1).astype("<f4"))
-                    end += passages
-        return found
+            return begun_parts(sql, digest, kind)
 
     def add(self, entries: Iterable[Entry], part: Part | None = None) -> None:
         """Keep files with their passages: all of them or, when something fails, none.
@@ -138,35 +110,38 @@ class Index:
         """
         with self._transaction() as sql:
             for entry in entries:
-                content = _content(sql, entry.digest, entry.kind)
+                content = content_id(sql, entry.digest, entry.kind)
                 if content is None:
-                    content = _insert(sql, entry)
+                    content = insert_content(sql, entry)
+                    self._words.add(sql, numbered(content, entry.chunks))
+                    gone = "DELETE FROM unfinished WHERE hash = ? AND kind = ?"
+                    sql.execute(gone, (entry.digest, entry.kind))
                 for file in entry.files:
-                    _put(sql, file, content, "", entry.kind)
+                    put_file(sql, file, content, "", entry.kind)
             if part is not None:
-                block = sealed(part.vectors, part.digest, f"{part.kind} {part.first}")
-                row = (part.digest, part.kind, part.first, len(part.vectors), block)
-                sql.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)", row)
+                put_part(sql, part)
 
     def skip(self, file: File, reason: str, kind: str) -> None:
         """Remember that a file cannot be read as it is now, and why."""
         with self._transaction() as sql:
-            _put(sql, file, None, reason, kind)
+            put_file(sql, file, None, reason, kind)
 
     def searches(self, roots: Iterable[str]) -> None:
         """Remember what is searched with this index."""
         with self._transaction() as sql:
-            rows = [(os.fsencode(root),) for root in roots]
-            sql.executemany("INSERT OR IGNORE INTO roots VALUES (?)", rows)
+            put_roots(sql, list(roots))
 
     def leave_out(self, files: Iterable[tuple[File, str]]) -> None:
         """Remember files that were not looked into, and why; what is known of them stays."""
         with self._transaction() as sql:
-            sql.executemany(
-                "INSERT INTO files VALUES (?, ?, -1, NULL, ?, '') ON CONFLICT (path) DO UPDATE SET "
-                "skipped = excluded.skipped, mtime_ns = iif(content IS NULL, -1, mtime_ns)",
-                ((os.fsencode(file.path), file.size, reason) for file, reason in files),
-            )
+            known = known_files(sql)[0]
+            for file, reason in files:
+                before = known.get(file.path)
+                if before is None or before.content is None:
+                    put_file(sql, replace(file, mtime_ns=-1), None, reason, "")
+                else:
+                    there = replace(file, size=before.size, mtime_ns=before.mtime_ns)
+                    put_file(sql, there, before.content, reason, before.reader)
 
     def drop(self, paths: Iterable[str]) -> None:
         """Forget files, and contents that no file holds any more."""
@@ -178,7 +153,7 @@ class Index:
                 "DELETE FROM contents WHERE id NOT IN "
                 "(SELECT content FROM files WHERE content IS NOT NULL)"
             )
-            forget_words(sql)
+            self._words.remove(sql, orphans(sql))
             sql.execute("DELETE FROM chunks WHERE content NOT IN (SELECT id FROM contents)")
             # An update that comes here is complete: what was begun and is still there is of
             # contents that no file has any more, or of another process, which has it in memory.
@@ -193,32 +168,59 @@ class Index:
             files: Paths to search, with the ids of their contents.
 
         Raises:
-            ValueError: vectors are not as they were written; the next update makes them again.
+            ValueError: something is not as it was written; the next update makes it again.
         """
+        if query.mode != "vector":
+            self.settle()
         damaged: list[int] = []
         paths: dict[int, list[str]] = {}
         for path, content in files.items():
             paths.setdefault(content, []).append(path)
         with self._transaction("DEFERRED") as sql:
             blocks = blocks_of(sql, paths.keys(), len(query.vector), damaged)
-            found = rank(sql, query, blocks, top, paths)
-        if not damaged:
-            return found
+            found = rank(sql, query, blocks, top, paths, damaged)
         self._forget(damaged)
-        names = sorted(name for content in damaged for name in paths[content])
-        raise ValueError(
-            f"the index in {self._directory} is damaged: the vectors of {len(names)} files are not "
-            f"those that were written ({', '.join(names[:3])}). Search again: they are made anew"
-        )
+        return found
 
-    def _forget(self, contents: Iterable[int]) -> None:
-        """Take contents for new when their files are next looked at."""
+    def settle(self) -> None:
+        """Make the index of words again if it is not as it was written; seal it if it is.
+
+        Raises:
+            ValueError: passages are not as they were written; the next update makes them again.
+        """
+        with self._transaction("DEFERRED") as sql:
+            if self._words.sealed(sql):
+                return
+        damaged: list[int] = []
         with self._transaction() as sql:
-            sql.executemany(
-                "UPDATE files SET content = NULL, mtime_ns = -1 WHERE content = ?",
-                ((content,) for content in contents),
-            )
+            if self._words.whole(sql):
+                self._words.seal(sql)
+            else:
+                whole = all_passages(sql, damaged)
+                self._words.make(sql, (one for found in whole for one in numbered(*found)))
+        self._forget(damaged)
+
+    def _forget(self, damaged: list[int]) -> None:
+        """Take contents for new when their files are next looked at.
+
+        Raises:
+            ValueError: there are some.
+        """
+        if not damaged:
+            return
+        names: list[str] = []
+        with self._transaction() as sql:
+            self._words.doubt(sql)
+            for content in damaged:
+                rows = sql.execute("SELECT path FROM files WHERE content = ?", (content,))
+                names += [os.fsdecode(path) for (path,) in rows]
+                sql.execute("DELETE FROM files WHERE content = ?", (content,))
         self.drop(())
+        raise ValueError(
+            f"the index in {self._directory} is damaged: the passages of {len(names)} files are "
+            f"not those that were written ({', '.join(sorted(names)[:3])}). Search again: they are "
+            "made anew"
+        )
 
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -240,37 +242,3 @@ class Index:
                 f"the index in {self._directory} was made by {whose}, not by {self._facts[1]}: "
                 "--rebuild makes it anew, another --index keeps both"
             )
-
-
-def _content(sql: sqlite3.Connection, digest: bytes, kind: str) -> int | None:
-    query = "SELECT id FROM contents WHERE hash = ? AND kind = ?"
-    row = sql.execute(query, (digest, kind)).fetchone()
-    return None if row is None else int(row[0])
-
-
-def _insert(sql: sqlite3.Connection, entry: Entry) -> int:
-    cursor = sql.execute(
-        "INSERT INTO contents (hash, kind, vectors) VALUES (?, ?, ?)",
-        (entry.digest, entry.kind, sealed(entry.vectors, entry.digest, entry.kind)),
-    )
-    content = int(cursor.lastrowid or 0)
-    sql.executemany(
-        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            (content, number, chunk.first, chunk.last, chunk.heading, chunk.text)
-            for number, chunk in enumerate(entry.chunks)
-        ),
-    )
-    index_words(sql, content, entry.chunks)
-    gone = "DELETE FROM unfinished WHERE hash = ? AND kind = ?"
-    sql.execute(gone, (entry.digest, entry.kind))
-    return content
-
-
-def _put(
-    sql: sqlite3.Connection, file: File, content: int | None, skipped: str, reader: str
-) -> None:
-    sql.execute(
-        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-        (os.fsencode(file.path), file.size, file.mtime_ns, content, skipped, reader),
-    )

@@ -1,4 +1,4 @@
-"""The tables of an index, how one of an earlier version gets those it lacks, how vectors lie."""
+"""The tables of an index, how one of an earlier version gets what it lacks; vectors in pieces."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ranking import fulltext
-from ..storage.blocks import seal, unseal
+from ..ranking.sealed_words import SCHEMA, SealedWords
+from ..storage.blocks import unseal
 from ..storage.sqlite import Kind
-from .chunks import LIMIT, OVERLAP, Chunk
-from .hits import index_words
+from .chunks import LIMIT, OVERLAP
+from .rows import SEALS, Part, put_part, seal_all, unsealed
 
 # Passages that were cut otherwise do not mix, and earlier versions must not write into an index
 # whose words they would not keep in step: raise the number when either changes.
-FORMAT, _OLDER = f"2:{LIMIT}:{OVERLAP}", f"1:{LIMIT}:{OVERLAP}"
+FORMAT, _SECOND, _FIRST = (f"{number}:{LIMIT}:{OVERLAP}" for number in (3, 2, 1))
 _BLOCK = 16384
 _LATER = (
-    fulltext.SCHEMA,
+    SCHEMA[0],
     # Vectors of `passages` passages of a file, from number `first` on, while it is being embedded.
     """CREATE TABLE unfinished (
         hash BLOB NOT NULL, kind TEXT NOT NULL, first INTEGER NOT NULL, passages INTEGER NOT NULL,
@@ -27,6 +27,7 @@ _LATER = (
     "ALTER TABLE files ADD COLUMN reader TEXT NOT NULL DEFAULT ''",
     "CREATE TABLE roots (path BLOB PRIMARY KEY)",
 )
+_LATEST = (*SEALS, *SCHEMA[1:])
 KIND = Kind(
     name="a search index",
     remedy="--rebuild makes it anew",
@@ -44,18 +45,22 @@ KIND = Kind(
             path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
             content INTEGER, skipped TEXT NOT NULL)""",
         *_LATER,
+        *_LATEST,
     ),
     pragmas=("auto_vacuum = FULL",),  # the file shrinks when something is dropped
 )
 
 
-def begin(sql: sqlite3.Connection, fingerprint: str, maker: str) -> tuple[str, str]:
+def begin(
+    sql: sqlite3.Connection, words: SealedWords, fingerprint: str, maker: str
+) -> tuple[str, str]:
     """Say in a new index what decides its vectors, and bring one of an earlier version up to date.
 
     An index of another model is left as it is.
 
     Args:
         sql: In a transaction.
+        words: Its index of words.
         fingerprint: What decides vectors.
         maker: The model's name.
 
@@ -63,38 +68,33 @@ def begin(sql: sqlite3.Connection, fingerprint: str, maker: str) -> tuple[str, s
         What the index has to say of itself: key and maker.
     """
     facts = (f"{FORMAT}:{fingerprint}", maker)
-    sql.execute("INSERT INTO facts SELECT ?, ? WHERE NOT EXISTS (SELECT * FROM facts)", facts)
-    if sql.execute("SELECT key FROM facts").fetchone()[0] == f"{_OLDER}:{fingerprint}":
-        _upgrade(sql)
+    (key,) = sql.execute("SELECT key FROM facts").fetchone() or (None,)
+    if key is None:
+        sql.execute("INSERT INTO facts VALUES (?, ?)", facts)
+        words.make(sql, ())
+    elif key in (f"{_FIRST}:{fingerprint}", f"{_SECOND}:{fingerprint}"):
+        _upgrade(sql, first=key.startswith(_FIRST))
+        words.doubt(sql)
         sql.execute("UPDATE facts SET key = ?", facts[:1])
     return facts
 
 
-def _upgrade(sql: sqlite3.Connection) -> None:
-    """Add what version 1 lacks, out of the passages that it has: no file is read for it."""
-    for statement in _LATER:
+def _upgrade(sql: sqlite3.Connection, *, first: bool) -> None:
+    """Add what an earlier version lacks, out of what it has: no file is read for it."""
+    for statement in (*(_LATER if first else ()), *_LATEST):
         sql.execute(statement)
-    sql.execute(
-        "UPDATE files SET reader = (SELECT kind FROM contents WHERE id = content) "
-        "WHERE content IS NOT NULL"
-    )
-    for (content,) in sql.execute("SELECT id FROM contents").fetchall():
-        passages = "SELECT first, last, heading, text FROM chunks WHERE content = ? ORDER BY number"
-        rows = sql.execute(passages, (content,)).fetchall()
-        index_words(sql, content, (Chunk(*row) for row in rows))
-
-
-def sealed(vectors: NDArray[np.float32], digest: bytes, kind: str) -> bytes:
-    """Vectors of a content's passages as they lie in the file."""
-    return seal(vectors.astype("<f2").tobytes(), digest, kind)
-
-
-def unsealed(block: bytes, digest: bytes, kind: str, dimension: int) -> NDArray[np.float16] | None:
-    """Vectors `[m, dim]` out of the file; None = they are not those that were written."""
-    numbers = unseal(block, digest, kind)
-    if numbers is None or len(numbers) % (2 * dimension):
-        return None
-    return np.frombuffer(numbers, "<f2").reshape(-1, dimension)
+    if first:
+        sql.execute(
+            "UPDATE files SET reader = (SELECT kind FROM contents WHERE id = content) "
+            "WHERE content IS NOT NULL"
+        )
+    seal_all(sql)
+    query = "SELECT hash, kind, first, passages, vectors FROM unfinished"
+    for digest, kind, number, passages, block in sql.execute(query).fetchall():
+        numbers = unseal(block, digest, f"{kind} {number}", older=False)
+        if numbers is not None:
+            vectors = np.frombuffer(numbers, "<f2").reshape(passages, -1).astype("<f4")
+            put_part(sql, Part(digest, kind, number, vectors))
 
 
 def blocks_of(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .places import FILE, claim, is_index, shelf
+from .rows import move_files, put_roots, roots_of
 
 _COMPARED = 20  # files by which a folder that has moved is recognised
 
@@ -53,7 +54,7 @@ def shelved() -> Iterator[Shelved]:
             size = sum(part.stat().st_size for part in directory.rglob("*") if part.is_file())
             yield Shelved(
                 directory,
-                _roots(sql),
+                roots_of(sql),
                 maker[0] if maker else "nobody yet",
                 files[0],
                 passages[0],
@@ -95,34 +96,21 @@ def take_over(directory: Path, roots: Sequence[Path]) -> Path | None:
         if not is_index(other) or not (other / FILE).is_file():
             continue
         with suppress(sqlite3.Error), closing(_opened(other / FILE)) as sql:
-            before = _roots(sql)
+            before = roots_of(sql)
             if len(before) == 1 and not os.path.lexists(before[0]) and _same(sql, before[0], new):
                 break
     else:
         return None
     with closing(sqlite3.connect(other / FILE)) as sql, sql:
-        rows = sql.execute("SELECT path FROM files").fetchall()
-        old = os.fsencode(before[0])
-        moved = [
-            (os.fsencode(new) + path[len(old) :], path) for (path,) in rows if path.startswith(old)
-        ]
-        sql.executemany("UPDATE OR REPLACE files SET path = ? WHERE path = ?", moved)
+        move_files(sql, before[0], new)
         sql.execute("DELETE FROM roots")
-        sql.execute("INSERT INTO roots VALUES (?)", (os.fsencode(new),))
+        put_roots(sql, [new])
     other.replace(directory)
     return Path(before[0])
 
 
 def _opened(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
-
-
-def _roots(sql: sqlite3.Connection) -> tuple[str, ...]:
-    """What an index searches; nothing of one of version 0.1.0, which does not say."""
-    try:
-        return tuple(os.fsdecode(row[0]) for row in sql.execute("SELECT path FROM roots"))
-    except sqlite3.OperationalError:
-        return ()
 
 
 def _same(sql: sqlite3.Connection, old: str, new: str) -> bool:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from .chunks import Chunk, chunk
 from .decoding import Unreadable
-from .index import Entry, Index, Known, Part
+from .index import Index
 from .readers import ALL, Reading, content_format, read_content
+from .rows import Entry, Known, Part
 from .sources import File, Scan, Skipped
 
 # Passages per call of the encoder and per transaction: at most these are lost by a kill, however
@@ -245,6 +246,7 @@ def _forget(index: Index, scan: Scan, before: dict[str, Known], changes: Changes
     changes.dropped = len(gone)
     if gone or changes.read:
         index.drop(gone)
+        index.settle()
 
 
 def _below(path: str, roots: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Blocks of numbers with a checksum, so that what a disk or a program has changed is not believed.
+"""Checksums of blocks and rows, so that what a disk or a program has changed is not believed.
 
 A sealed block is the numbers, a mark and a CRC-32, five bytes more. Numbers take an even number of
 bytes, so the length tells a sealed block from one that a version without seals wrote.
@@ -6,6 +6,7 @@ bytes, so the length tells a sealed block from one that a version without seals 
 
 from __future__ import annotations
 
+import json
 import zlib
 from typing import Any
 
@@ -21,6 +22,11 @@ def checksum(data: bytes | memoryview, *bound: bytes | str) -> int:
         head = f"{type(part).__name__} {len(encoded)} ".encode()
         found = zlib.crc32(encoded, zlib.crc32(head, found))
     return zlib.crc32(data, found)
+
+
+def row_checksum(*values: Any) -> int:
+    """CRC-32 of the values of a row as SQLite gives them back: numbers, texts, bytes, None."""
+    return zlib.crc32(json.dumps(values, default=bytes.hex).encode())
 
 
 def seal(numbers: bytes, *bound: bytes | str) -> bytes:

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,22 @@ class Database:
         with self.used():
             return self._contents()[1]
 
+    def check_order(self, table: str) -> None:
+        """Check that SQLite finds the rows of a table; its indexes are mended, not its values.
+
+        Raises:
+            DamagedError: it does not.
+        """
+        with self.used() as sql:
+            found = _disorder(sql, table)
+            if found:
+                with suppress(sqlite3.IntegrityError):
+                    sql.execute(f"REINDEX {table}")
+                found = _disorder(sql, table)
+        if found:
+            words = f"{self.path} cannot be read as {self._kind.name} ({found[0]})"
+            raise DamagedError(f"{words}: {self._kind.remedy}")
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
@@ -118,6 +134,7 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
+            self._connection.text_factory = _text
             self._finalizer = weakref.finalize(self, _close, self._connection, self._process)
             undo.callback(self._finalizer)
             self._begin(rebuild=rebuild)
@@ -198,6 +215,17 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _disorder(sql: sqlite3.Connection, table: str) -> list[str]:
+    """What SQLite says of a table and its indexes, but for the types of values."""
+    said = [str(words) for (words,) in sql.execute(f"PRAGMA integrity_check({table})")]
+    return [words for words in said if words != "ok" and " value in " not in words]
+
+
+def _text(value: bytes) -> str:
+    """A text; one that a disk has changed may be no UTF-8, and is left to whoever checks it."""
+    return value.decode(errors="surrogateescape")
 
 
 def _close(connection: sqlite3.Connection, process: int) -> None:
