@@ -74,6 +74,8 @@ def test_an_adapter_is_as_large_as_its_matrices(tmp_path: Path) -> None:
         ({"r": 10**6}, "r = 1000000, and its matrices have"),
         ({"r": "8"}, "r = '8'"),
         ({"rank_pattern": {"(a*)*b": 4}}, "is a pattern"),
+        ({"rank_pattern": ""}, "rank_pattern = '' must be an object"),
+        ({"alpha_pattern": [[]]}, r"alpha_pattern = \[\[\]\] must be an object"),
         ({"exclude_modules": "(.*)*x"}, "is a pattern"),
         ({"r": None, "lora_alpha": [[]]}, "adapter_config.json"),
     ):
@@ -188,6 +190,20 @@ def test_the_hubs_cache_is_made_of_links(path: Path) -> None:
 def test_files_that_are_not_what_they_should_be(path: Path, content: str, words: str) -> None:
     (path / "config.json").write_text(content, encoding="utf-8")
     refused(path, words)
+
+
+@pytest.mark.parametrize("value", [float("nan"), [[]], "512", True, 0.5, -1])
+def test_limits_that_are_no_numbers_of_tokens(tmp_path: Path, value: Any) -> None:
+    copy = shutil.copytree(BUNDLED / "e5-mistral/model", tmp_path / "model")
+    limit = {"max_seq_length": value}
+    changed(copy, "sentence_bert_config.json", lambda found: found | limit)
+    refused(copy, r"model: max_seq_length = .* must be a number of tokens")
+
+
+def test_tokens_that_are_none(tmp_path: Path) -> None:
+    copy = shutil.copytree(BUNDLED / "e5-mistral/model", tmp_path / "model")
+    changed(copy, "tokenizer.json", lambda found: found["added_tokens"].append("/etc/passwd"))
+    refused(copy, r"tokenizer\.json: added_tokens must be objects")
 
 
 def test_weights_that_are_all_zero(path: Path) -> None:

@@ -182,6 +182,9 @@ def check_lora(config: Any, tensors: Mapping[str, Tensor], directory: Path) -> N
         ValueError: a rank is larger than the matrices, or names are patterns.
     """
     where = directory / "adapter_config.json"
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(getattr(config, key), dict):
+            raise ValueError(f"{where}: {key} = {getattr(config, key)!r:.80} must be an object")
     down = {key: one for key, one in tensors.items() if ".lora_A" in key or "_embedding_A" in key}
     most = max([min(one.shape) for one in down.values() if one.ndim == 2], default=0)
     ranks = {"r": config.r, **{f"rank_pattern.{k}": v for k, v in config.rank_pattern.items()}}
@@ -190,10 +193,10 @@ def check_lora(config: Any, tensors: Mapping[str, Tensor], directory: Path) -> N
             raise ValueError(f"{where}: {key} = {rank!r:.60}, and its matrices have {most} rows")
     layers = config.layers_pattern or ()
     names = [*config.rank_pattern, *config.alpha_pattern]
-    names += [layers] if isinstance(layers, str) else list(layers)
+    names += list(layers) if isinstance(layers, list | tuple) else [layers]
     names += [config.exclude_modules] if isinstance(config.exclude_modules, str) else []
     for name in names:
-        if _RESERVED.search(name):
+        if not isinstance(name, str) or _RESERVED.search(name):
             raise ValueError(f"{where}: {name!r:.80} is a pattern: give the modules by name")
     if isinstance(config.target_modules, str) and config.target_modules != "all-linear":
         found = {key.partition(".lora_")[0].removeprefix("base_model.model.") for key in down}

@@ -45,9 +45,9 @@ def prepare(model: Model) -> None:
     beyond = sorted(token for token, number in vocabulary.items() if number >= rows)
     if beyond and not recipe.required_tokens:
         raise ValueError(
-            f"the tokenizer knows {len(beyond)} tokens that the model has no embedding for "
-            f"({', '.join(map(repr, beyond[:3]))}, ...; {rows} rows): tokenizer and weights are "
-            "not of one checkpoint, or the embeddings were not resized"
+            f"the tokenizer of {tokenizer.name_or_path} knows {len(beyond)} tokens that the model "
+            f"has no embedding for ({', '.join(map(repr, beyond[:3]))}, ...; {rows} rows): tokenizer and "
+            "weights are not of one checkpoint, or the embeddings were not resized"
         )
     needed = [vocabulary[token] for token in recipe.required_tokens]
     if max([*needed, 0]) >= rows:

@@ -191,5 +191,8 @@ def _check_no_remote_code(directory: Path) -> None:
 
 def _added_tokens(directory: Path) -> set[str]:
     """Entries added to the vocabulary; families mark themselves by those."""
-    tokenizer = read_json(directory / "tokenizer.json")
-    return {str(token["content"]) for token in tokenizer.get("added_tokens", ())}
+    path = directory / "tokenizer.json"
+    added = read_json(path).get("added_tokens") or ()
+    if not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in added):
+        raise ValueError(f"{path}: added_tokens must be objects with a text as content")
+    return {token["content"] for token in added}

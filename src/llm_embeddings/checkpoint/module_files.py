@@ -260,9 +260,14 @@ def _limit(
     """Most tokens of a text.
 
     Raises:
-        ValueError: more than the model has positions.
+        ValueError: no number, or more than the model has positions.
     """
     positions, asked = config.get("max_position_embeddings"), settings.get("max_seq_length")
+    if asked is not None and (type(asked) is not int or asked < 0):
+        raise ValueError(
+            f"{directory}: max_seq_length = {asked!r:.80} in the settings of the Transformer module "
+            "must be a number of tokens"
+        )
     if asked and positions and asked > positions > 0:
         raise ValueError(
             f"{directory}: max_seq_length = {asked}, and the model has {positions} positions: "

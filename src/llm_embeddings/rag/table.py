@@ -58,7 +58,7 @@ class DamagedRows(ValueError):
 
 def _sealed(row: tuple[Any, ...]) -> bool:
     """Whether what a row of `_COLUMNS` says of a document is as it was written."""
-    return row_checksum(*row[:5]) == row[5]
+    return bool(row_checksum(*row[:5]) == row[5])
 
 
 def _numbers(row: tuple[Any, ...]) -> bytes | None:

@@ -48,10 +48,10 @@ class SealedWords:
         """Whether the index is as it was written; all of it is read if another process wrote it."""
         seal, writer = _state(sql)
         if seal is None:
-            return writer == self._writer
+            return bool(writer == self._writer)
         if seal != self._checked and seal == _checksum(sql):
             self._checked = seal
-        return seal == self._checked
+        return bool(seal == self._checked)
 
     def sealed(self, sql: sqlite3.Connection) -> bool:
         """Whether the index is as it was written, and nobody has begun to write since."""
