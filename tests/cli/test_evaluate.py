@@ -96,6 +96,12 @@ def test_a_second_run_goes_on(
     write_pairs(pairs, 12)
     assert call("evaluate", "-t", pairs, "-o", out).exit_code == 0
     assert asked.total() == 1
+    written = json.loads((out / FILE).read_bytes())
+    metric = next(iter(written["results"][-1]["scores"].values()))
+    metric["value"] += 0.125
+    (out / FILE).write_text(json.dumps(written), encoding="utf-8")
+    assert call("evaluate", "-t", pairs, "-o", out).exit_code == 0
+    assert asked.total() == 2, "what a disk has changed is measured again"
 
 
 def test_damaged_scores_are_named(pairs: Path, tmp_path: Path) -> None:

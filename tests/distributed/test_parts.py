@@ -282,6 +282,31 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
         read_report(folder, 3)
 
 
+def test_a_part_that_a_disk_has_changed_is_named(
+    data: Path, tmp_path: Path, embed: EmbedBatch
+) -> None:
+    plan, chosen = plan_of(data), random.Random(0)
+    work = Work(str(tmp_path / "out"), plan.schema, "text", None, "embedding", False, embed.facts)
+    blocks = EmbedBlocks(work, {**OPTIONS}, lambda block: 1)  # type: ignore[typeddict-item]
+    (first, *_) = blocks({"unit": [unit_to(plan.units((), 1)[0])]})
+    folder, report = Folder(tmp_path / "out"), Report.from_json(first["report"][0])
+    assert read_report(folder, report.block).rows == report.rows
+    path = Path(folder.path_of(part_name(report.block)))
+    whole, rows = path.read_bytes(), pq.read_table(path)
+    said: list[str] = []
+    for _ in range(40):
+        other = bytearray(whole)
+        other[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(other)
+        try:
+            assert read_report(folder, report.block).rows == report.rows
+            assert pq.read_table(path).equals(rows)  # a number that nothing depends on
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert all("part-00000.parquet is damaged" in words for words in said)
+
+
 def test_nothing_half_written_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(tmp_path / "out")
 

@@ -99,6 +99,26 @@ def test_interrupted_run_goes_on_as_if_nothing_happened(
     assert len([*(resumed / checkpoints.FOLDER).iterdir()]) == made.keep
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "trained.safetensors", checkpoints.STATE])
+def test_a_checkpoint_that_a_disk_has_changed_is_named(
+    made: MNTP, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train_mntp(made)
+    newest = checkpoints.newest(made.output)
+    assert newest is not None
+    data = bytearray((newest / name).read_bytes())
+    place = data.index(b'"step": ') + 8 if name == checkpoints.STATE else len(data) - 9
+    data[place] ^= 1
+    (newest / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{newest.name}/{name} is not what the run wrote: "):
+        train_mntp(dataclasses.replace(made, resume=True))
+    shutil.rmtree(newest)
+    train_mntp(dataclasses.replace(made, resume=True))
+
+
 def test_nan_stops_with_the_last_checkpoint_kept(
     made: MNTP, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,10 @@ def of_another(place: Path) -> None:
     place.write_text(json.dumps(note), encoding="utf-8")
 
 
+def of_another_hash(place: Path) -> None:
+    place.write_text(place.read_text(encoding="utf-8").replace("aaaa", "aaab", 1), encoding="utf-8")
+
+
 def holding(text: str) -> Callable[[Path], object]:
     return lambda place: place.write_text(text, encoding="utf-8")
 
@@ -214,7 +218,7 @@ def holding(text: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     "harm",
     [
-        *(as_link, writable, as_pipe, as_folder, of_another),
+        *(as_link, writable, as_pipe, as_folder, of_another, of_another_hash),
         *map(holding, ("", "[" * 60000, '{"hash": 3}', '"' + "a" * 2**20)),
     ],
 )

@@ -46,8 +46,8 @@ def prepare(model: Model) -> None:
     if beyond and not recipe.required_tokens:
         raise ValueError(
             f"the tokenizer of {tokenizer.name_or_path} knows {len(beyond)} tokens that the model "
-            f"has no embedding for ({', '.join(map(repr, beyond[:3]))}, ...; {rows} rows): tokenizer and "
-            "weights are not of one checkpoint, or the embeddings were not resized"
+            f"has no embedding for ({', '.join(map(repr, beyond[:3]))}, ...; {rows} rows): "
+            "tokenizer and weights are not of one checkpoint, or the embeddings were not resized"
         )
     needed = [vocabulary[token] for token in recipe.required_tokens]
     if max([*needed, 0]) >= rows:

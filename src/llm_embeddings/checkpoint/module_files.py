@@ -265,8 +265,8 @@ def _limit(
     positions, asked = config.get("max_position_embeddings"), settings.get("max_seq_length")
     if asked is not None and (type(asked) is not int or asked < 0):
         raise ValueError(
-            f"{directory}: max_seq_length = {asked!r:.80} in the settings of the Transformer module "
-            "must be a number of tokens"
+            f"{directory}: max_seq_length = {asked!r:.80} must be a number of tokens: set it in "
+            "the settings of the Transformer module"
         )
     if asked and positions and asked > positions > 0:
         raise ValueError(

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..storage.blocks import changed_values, seal_values
 from .batch import EmbedBatch, Facts
 from .folder import Folder, part_name
 from .input.plan import Block, Table, Unit
@@ -53,6 +54,9 @@ class Report:
     def from_json(cls, text: str | bytes) -> Report:
         """Read a report from the JSON that `to_row` or a Parquet file holds."""
         values = json.loads(text)
+        if changed_values(values):
+            raise ValueError("its report is not what was written")
+        values.pop("seal", None)
         return cls(**{**values, "notes": tuple(values["notes"])})
 
 
@@ -174,11 +178,15 @@ class EmbedBlocks:
     def _put(self, part: pa.Table, report: Report) -> Report:
         """Write the Parquet file of a block, with the report in its metadata."""
         arrow = import_arrow()
-        kept = json.dumps(asdict(replace(report, before=True))).encode()
+        said = json.loads(json.dumps(asdict(replace(report, before=True))))
+        kept = json.dumps(seal_values(said)).encode()
         sink = arrow.BufferOutputStream()
         others = [name for name in part.column_names if name != self._work.embedding_column]
         arrow.parquet.write_table(
-            part.replace_schema_metadata({KEY: kept}), sink, use_dictionary=others
+            part.replace_schema_metadata({KEY: kept}),
+            sink,
+            use_dictionary=others,
+            write_page_checksum=True,
         )
         self._folder.put(part_name(report.block), sink.getvalue())
         return report
@@ -211,7 +219,7 @@ def unit_to(unit: Unit) -> str:
 
 
 def read_report(folder: Folder, number: int) -> Report:
-    """The report in the file of a finished block.
+    """The report in the file of a finished block, whose pages are as they were written.
 
     Raises:
         ValueError: the file is damaged, or not one of a run.
@@ -220,9 +228,11 @@ def read_report(folder: Folder, number: int) -> Report:
     name = part_name(number)
     try:
         with folder.filesystem.open_input_file(folder.path_of(name)) as stream:
-            metadata = arrow.parquet.ParquetFile(stream).metadata
-            return Report.from_json(metadata.metadata[KEY])
-    except (arrow.ArrowException, KeyError, TypeError) as error:
+            file = arrow.parquet.ParquetFile(stream, page_checksum_verification=True)
+            for _ in file.iter_batches():
+                pass
+            return Report.from_json(file.metadata.metadata[KEY])
+    except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder.place}/{name} is damaged ({error}): delete it, and the next call makes it "
             "again"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.blocks import changed_values, seal_values
 from ..storage.files import locked, sync, sync_directory
 from .measures import CUTS, Scores, bm25, measure
 from .own import encode_by, kind_of, prompts_for
@@ -48,7 +49,7 @@ class Result:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Result:
         """Read what `dataclasses.asdict` made."""
-        fields = dict(values)
+        fields = {name: value for name, value in values.items() if name != "seal"}
         for field in ("scores", "bm25"):
             if fields[field] is not None:
                 fields[field] = {name: Score(**score) for name, score in fields[field].items()}
@@ -112,6 +113,8 @@ def measured(
 def read_results(output: Path) -> dict[str, Result]:
     """The results in a directory, by key; none if there is no file.
 
+    Results that are not as they were written are left out, so that they are measured again.
+
     Raises:
         ValueError: the file is damaged.
     """
@@ -120,7 +123,8 @@ def read_results(output: Path) -> dict[str, Result]:
         return {}
     try:
         values = json.loads(path.read_bytes())
-        results = [Result.from_dict(each) for each in values["results"]]
+        whole = [each for each in values["results"] if not changed_values(each)]
+        results = [Result.from_dict(each) for each in whole]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a file of scores ({error}): move it away, or give another --output"
@@ -167,7 +171,8 @@ def _key(encoder: Encoder, data: AnySet, options: Options, prompts: Prompts) -> 
 
 def _write(path: Path, results: Sequence[Result]) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    text = json.dumps({"format": _FORMAT, "results": [asdict(each) for each in results]}, indent=1)
+    sealed = [seal_values(json.loads(json.dumps(asdict(each)))) for each in results]
+    text = json.dumps({"format": _FORMAT, "results": sealed}, indent=1)
     with partial.open("wb") as file:
         file.write(text.encode() + b"\n")
         sync(file)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _MARK = b"\x01"
 _CHECKSUM = 4
+_READ = 2**20
 
 
 def checksum(data: bytes | memoryview, *bound: bytes | str) -> int:
@@ -27,6 +30,30 @@ def checksum(data: bytes | memoryview, *bound: bytes | str) -> int:
 def row_checksum(*values: Any) -> int:
     """CRC-32 of the values of a row as SQLite gives them back: numbers, texts, bytes, None."""
     return zlib.crc32(json.dumps(values, default=bytes.hex).encode())
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(_READ):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def seal_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a checksum of all of them, "seal"."""
+    return {**values, "seal": _of_values(values)}
+
+
+def changed_values(values: Mapping[str, Any]) -> bool:
+    """Whether values are not those that were sealed; those without a seal are taken as they are."""
+    others = {name: value for name, value in values.items() if name != "seal"}
+    return "seal" in values and values["seal"] != _of_values(others)
+
+
+def _of_values(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def seal(numbers: bytes, *bound: bytes | str) -> bytes:

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .blocks import changed_values, seal_values
+
 BLOCK = 2**22
 _MOST_THREADS = 16
 _MOST_BYTES = 2**18  # of a note
@@ -88,7 +90,10 @@ def noted(files: Iterable[Stamp], facts: Mapping[str, Any]) -> str | None:
         note = json.loads(_own_bytes(_place(what)))
     except (OSError, ValueError, RecursionError):
         return None
-    found = note.pop("hash", None) if isinstance(note, dict) else None
+    if not isinstance(note, dict) or "seal" not in note or changed_values(note):
+        return None
+    found = note.pop("hash", None)
+    del note["seal"]
     fits = isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) and note == what
     return found if fits else None
 
@@ -109,7 +114,7 @@ def note(files: Iterable[Stamp], facts: Mapping[str, Any], found: str) -> None:
         part = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps({**what, "hash": found}) + "\n")
+                file.write(json.dumps(seal_values({**what, "hash": found})) + "\n")
             part.replace(place)
         except BaseException:
             part.unlink()
@@ -137,7 +142,7 @@ def _own_bytes(path: Path) -> bytes:
 
 def _what(files: Iterable[Stamp], facts: Mapping[str, Any]) -> dict[str, Any]:
     """What is noted beside a hash, as JSON gives it back."""
-    what = {"format": 1, "files": [asdict(file) for file in files], "facts": facts}
+    what = {"format": 2, "files": [asdict(file) for file in files], "facts": facts}
     found: dict[str, Any] = json.loads(json.dumps(what, default=str))
     return found
 

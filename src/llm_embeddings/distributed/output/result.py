@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cluster import import_ray
 from ..folder import MANIFEST, SUCCESS, Folder, part_name
+from ..tables import import_arrow
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 def read_embeddings(output: str | Path) -> Dataset:
     """The rows and vectors of a finished output folder, read lazily and in order.
+
+    A page that is not as it was written raises when it is read: delete its part and `_SUCCESS`, and
+    `embed_dataset` makes that part again.
 
     Raises:
         ValueError: it is not finished, or not one of `embed_dataset`.
@@ -29,10 +33,13 @@ def read_embeddings(output: str | Path) -> Dataset:
         )
         raise ValueError(f"{output} {state}")
     paths = [folder.path_of(part_name(number)) for number in sorted(folder.parts())]
+    checked = import_arrow().dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     with ray.data.DataContext.current(context):
-        dataset: Dataset = ray.data.read_parquet(paths, filesystem=folder.filesystem)
+        dataset: Dataset = ray.data.read_parquet(
+            paths, filesystem=folder.filesystem, fragment_scan_options=checked
+        )
     return dataset
 
 

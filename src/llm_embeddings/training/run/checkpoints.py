@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...checkpoint.files import read_json
+from ...storage.blocks import changed_values, file_checksum, seal_values
 from ...storage.files import sync, sync_directory
 from ..options import StageOptions
 from .stage import TrainingError
@@ -21,6 +22,10 @@ STATE = "checkpoint.json"
 METRICS = "metrics.jsonl"
 LOGS = "tensorboard"
 _PARTIAL = ".partial"
+_CHANGED = (
+    "is not what the run wrote: the disk has changed it. Remove that checkpoint's folder, and the "
+    "run goes on from the one before it, or from the beginning"
+)
 # Options that may differ when a run is resumed: none of these changes what is learnt.
 _FREE = frozenset(
     {
@@ -63,8 +68,8 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
         resume: Whether an interrupted run in the folder is to go on.
 
     Raises:
-        ValueError: the folder holds something and `resume` is off, or the run that is there had
-            other options.
+        ValueError: the folder holds something and `resume` is off, the checkpoint is not as it was
+            written, or the run that is there had other options.
     """
     found = newest(output)
     if not resume:
@@ -81,6 +86,7 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
                 "folder"
             )
         return None
+    _check_whole(found)
     options = json.loads(json.dumps(options))  # tuples are lists there
     before = options_of(found)
     before = {name: options[name] for name in _ABSENT.keys() & options} | {**before}
@@ -109,14 +115,14 @@ def _end_of_run(options: Mapping[str, Any], done: int) -> frozenset[str]:
 
 def options_of(checkpoint: Path) -> Mapping[str, Any]:
     """The options of the run that wrote a checkpoint, as JSON-ready values."""
-    options: Mapping[str, Any] = read_json(checkpoint / STATE)["options"]
+    options: Mapping[str, Any] = _state(checkpoint)["options"]
     return options
 
 
 def counted(options: StageOptions) -> list[Mapping[str, Any]]:
     """The fingerprint of the data with which a run began that goes on; [] = none is known."""
     checkpoint = newest(options.output) if options.resume else None
-    return [] if checkpoint is None else read_json(checkpoint / STATE).get("data") or []
+    return [] if checkpoint is None else _state(checkpoint).get("data") or []
 
 
 def as_begun(options: _Options) -> _Options:
@@ -159,7 +165,9 @@ def checkpoint_folder(directory: Path, state: Mapping[str, Any]) -> Iterator[Pat
     """
     partial = fresh(partial_of(directory))
     yield partial
-    (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    files = {path.relative_to(partial).as_posix(): file_checksum(path) for path in _files(partial)}
+    content = seal_values({**json.loads(json.dumps(state)), "files": files})
+    (partial / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     _flush(partial)
     partial.rename(directory)
     sync_directory(directory.parent)
@@ -225,7 +233,7 @@ def rewind(output: Path, step: int) -> None:
 
 def step_of(checkpoint: Path) -> int:
     """How many updates had been done when a checkpoint was written."""
-    return int(read_json(checkpoint / STATE)["step"])
+    return int(_state(checkpoint)["step"])
 
 
 def _all(output: Path) -> list[Path]:
@@ -235,8 +243,35 @@ def _all(output: Path) -> list[Path]:
 
 def _flush(directory: Path) -> None:
     """Make sure that a folder's files are on the disk and not only in its cache."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                sync(file)
+    for path in _files(directory):
+        with path.open("rb") as file:
+            sync(file)
     sync_directory(directory)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself.
+
+    Raises:
+        ValueError: that is not what was written.
+    """
+    found = read_json(checkpoint / STATE)
+    if changed_values(found):
+        raise ValueError(f"{checkpoint / STATE} {_CHANGED}")
+    return found
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """Check that the files of a checkpoint are as they were written; older ones do not say.
+
+    Raises:
+        ValueError: one is not; it is named.
+    """
+    for name, wanted in _state(checkpoint).get("files", {}).items():
+        path = checkpoint / name
+        if not path.is_file() or file_checksum(path) != wanted:
+            raise ValueError(f"{path} {_CHANGED}")
