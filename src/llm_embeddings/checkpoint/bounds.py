@@ -185,6 +185,9 @@ def check_lora(config: Any, tensors: Mapping[str, Tensor], directory: Path) -> N
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(getattr(config, key), dict):
             raise ValueError(f"{where}: {key} = {getattr(config, key)!r:.80} must be an object")
+    for key, alpha in {"lora_alpha": config.lora_alpha, **config.alpha_pattern}.items():
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise ValueError(f"{where}: {key} = {alpha!r:.60} must be a finite number")
     down = {key: one for key, one in tensors.items() if ".lora_A" in key or "_embedding_A" in key}
     most = max([min(one.shape) for one in down.values() if one.ndim == 2], default=0)
     ranks = {"r": config.r, **{f"rank_pattern.{k}": v for k, v in config.rank_pattern.items()}}

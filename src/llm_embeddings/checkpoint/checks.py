@@ -68,8 +68,8 @@ def _check_finite(backbone: PreTrainedModel) -> None:
         middle = flat[flat.numel() // 2 :][:_LOOKED_AT]
         if not bool(torch.isfinite(middle).all()):
             raise ValueError(
-                f"{name} of {type(backbone).__name__} holds values that are not finite in "
-                f"{weight.dtype}: the weights are broken, or need another dtype"
+                f"{name} of {type(backbone).__name__} ({backbone.name_or_path}) holds values that "
+                f"are not finite in {weight.dtype}: the weights are broken, or need another dtype"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -219,7 +220,12 @@ def _weight_map(directory: Path) -> dict[str, Path]:
         ValueError: it says something else, or names a file elsewhere.
     """
     index = directory / INDEX
-    named = read_json(index).get("weight_map")
+    values = read_json(index)
+    named = values.get("weight_map")
+    if index.read_bytes().startswith(codecs.BOM_UTF8):  # transformers cannot read it then
+        raise ValueError(f"{index} begins with a byte order mark: save it without one")
+    if not isinstance(values.get("metadata") or {}, dict):
+        raise ValueError(f"{index}: metadata must be an object")
     if not isinstance(named, dict) or not named:
         raise ValueError(f"{index} has no weight_map of names and files: fetch it again")
     return {name: inside(directory, file, index) for name, file in named.items()}

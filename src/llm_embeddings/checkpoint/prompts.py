@@ -102,6 +102,8 @@ def _strings(directory: Path, given: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ValueError: one that cannot.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{directory}: prompts = {given!r:.80} must be an object of texts by name")
     for name, prompt in given.items():
         if not isinstance(prompt or "", str) or _PLACE in (prompt or ""):
             raise ValueError(

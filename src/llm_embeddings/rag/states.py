@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import threading
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -148,7 +150,10 @@ class StateStore:
             return self._memory[key] if self.folder is None else self._read(self.folder, key)
 
     def put(self, kind: Kind, ids: Sequence[int], states: KeyValues) -> None:
-        """Keep states, dropping those not used for longest; not if they exceed `max_bytes`."""
+        """Keep states, dropping those not used for longest; not if they exceed `max_bytes`.
+
+        Where the disk forbids it, warn and go on: they are made again when they are needed.
+        """
         if states.nbytes > self.max_bytes:
             logger.debug("states of %d tokens are over max_bytes and not kept", len(ids))
             return
@@ -158,7 +163,14 @@ class StateStore:
                 self._memory[key] = states.to(self.device)
                 self._sizes[key] = states.nbytes
             else:
-                self._sizes[key] = self._write(self.folder, key, states)
+                try:
+                    self._sizes[key] = self._write(self.folder, key, states)
+                except (OSError, SafetensorError) as error:
+                    words = (
+                        f"the states of {len(ids)} tokens are not kept in {self.folder}: {error}"
+                    )
+                    warnings.warn(words, RuntimeWarning, stacklevel=2)
+                    return
             self._sizes.move_to_end(key)
             self._shrink()
 
@@ -213,7 +225,8 @@ class StateStore:
             self._drop(key)
             return None
         self._checked.add(key)
-        os.utime(path)
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            os.utime(path)
         return _unnamed(tensors)
 
 

@@ -95,7 +95,16 @@ def _note(sql: sqlite3.Connection, seal: int | None, writer: str) -> None:
 
 
 def _checksum(sql: sqlite3.Connection) -> int:
-    """Of all rows in which SQLite keeps the index; -1 = they are not in order."""
+    """Of all rows in which SQLite keeps the index; -1 = they are not in order or unreadable."""
+    try:
+        return _of_rows(sql)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+            return -1
+        raise
+
+
+def _of_rows(sql: sqlite3.Connection) -> int:
     for table in _SEARCHED:
         if sql.execute(f"PRAGMA integrity_check({table})").fetchone() != ("ok",):
             return -1

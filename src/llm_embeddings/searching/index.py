@@ -83,6 +83,8 @@ class Index:
         with self._file.used() as sql:
             found, damaged = known_files(sql)
         if damaged:
+            for table in ("contents", "files"):
+                self._file.check_order(table)
             with self._transaction() as sql:
                 rows = [(number,) for number in damaged]
                 sql.executemany("DELETE FROM files WHERE rowid = ?", rows)

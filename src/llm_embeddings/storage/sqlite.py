@@ -184,6 +184,9 @@ class Database:
         """SQLite's errors with the file's name and what to do."""
         try:
             yield
+        except UnicodeDecodeError as error:  # the names of its tables have changed
+            words = f"{self.path} cannot be read as {self._kind.name}"
+            raise DamagedError(f"{words}: {self._kind.remedy}") from error
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details above it
             if code in _DAMAGED:
