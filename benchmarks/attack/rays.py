@@ -1,4 +1,4 @@
-"""Ray's workers and drivers ended at any moment, and the flipped bits of the parts that they wrote."""
+"""Ray's workers and drivers ended at any moment, and flipped bits of the parts that they wrote."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def _wrong_parts(folder: Path) -> str:
     return "" if rows == b"head" + b"".join(map(_rows, range(ROWS // PART))) else "rows"
 
 
-def _states(number: int) -> Any:
+def states_of(number: int) -> Any:
+    """Keys and values of two layers, others for each number."""
     import torch
 
     from llm_embeddings.generation.kv import KeyValues
@@ -57,7 +58,7 @@ def _write_states(folder: Path, done: Done) -> None:
     store = _store(folder)
     for number in range(ROWS // PART):
         if store.get("causal", [number]) is None:
-            store.put("causal", [number], _states(number))
+            store.put("causal", [number], states_of(number))
             done(str(number))
 
 
@@ -68,7 +69,7 @@ def _wrong_states(folder: Path) -> str:
     for again in (False, True):
         store = _store(folder)
         for number in range(ROWS // PART):
-            found, wanted = store.get("causal", [number]), _states(number)
+            found, wanted = store.get("causal", [number]), states_of(number)
             if found is None:
                 if again:
                     return "states that were made again are lost"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,17 @@ from llm_embeddings.serving.connections import Connections, guarded
 pytestmark = pytest.mark.enable_socket
 
 
+GONE: list[str] = []
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/slow":
+        try:
+            while (await asyncio.wait_for(receive(), 0.6))["type"] != "http.disconnect":
+                pass
+            GONE.append("slow")
+        except TimeoutError:
+            pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"answered"})
 
@@ -75,6 +87,44 @@ def test_a_second_request_has_its_time_too(port: int) -> None:
     connection.sendall(b"GET / HTTP/1.1\r\n")
     assert connection.recv(1) == b""
     connection.close()
+
+
+def all_of(connection: socket.socket) -> bytes:
+    found = b""
+    while part := connection.recv(4096):
+        found += part
+    connection.close()
+    return found
+
+
+SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_half_closed_client_gets_its_answers(port: int) -> None:
+    connection = connect(port, SLOW)
+    connection.shutdown(socket.SHUT_WR)
+    interim, *rest = all_of(connection).split(b"\r\n\r\n")
+    assert interim == b"HTTP/1.1 100 Continue"
+    assert b"answered" in b"".join(rest)
+    connection = connect(port, SLOW + SLOW.replace(b"/slow", b"/") * 2)
+    connection.shutdown(socket.SHUT_WR)
+    assert all_of(connection).count(b"answered") == 3, "pipelined"
+    connection = connect(port, SLOW.replace(b"1.1", b"1.0"))
+    connection.shutdown(socket.SHUT_WR)
+    assert all_of(connection).count(b"HTTP/1.") == 1, "it knows no interim responses"
+
+
+@pytest.mark.parametrize(("pipelined", "reset"), [(1, False), (1, True), (3, True)])
+def test_a_client_that_has_gone_is_noticed(port: int, pipelined: int, reset: bool) -> None:
+    GONE.clear()
+    connection = connect(port, SLOW * pipelined)
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    begun = time.monotonic()
+    while not GONE and time.monotonic() - begun < 5:
+        time.sleep(0.01)
+    assert GONE[:1] == ["slow"]
 
 
 def test_one_line_says_it(caplog: pytest.LogCaptureFixture) -> None:

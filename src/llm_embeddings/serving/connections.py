@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 MOST, MOST_OF_ONE = 800, 400  # under the 1,024 files that a process may open by default
 SECONDS_FOR_HEADERS = 10.0
 _SECONDS_BETWEEN_LINES = 60.0
+_PROBES, _SECONDS_OF_A_PROBE = 2, 0.2
 _PROTOCOL: Any = AutoHTTPProtocol
 
 
@@ -61,7 +62,18 @@ class Guarded(_PROTOCOL):  # type: ignore[misc]
     counted: Connections
     _address: str | None = None
     _deadline: asyncio.TimerHandle | None = None
+    _cycles: tuple[Any, ...] = ()
     _before: Any = None  # the request before the one that is waited for
+
+    @property
+    def cycle(self) -> Any:
+        """The newest request, as uvicorn knows it; those before it are answered first."""
+        return self._cycles[-1] if self._cycles else None
+
+    @cycle.setter
+    def cycle(self, cycle: Any) -> None:
+        if cycle is not None:
+            self._cycles = (*(one for one in self._cycles if not one.response_complete), cycle)
 
     def connection_made(self, transport: Any) -> None:
         """Count it, or close it at once."""
@@ -79,6 +91,10 @@ class Guarded(_PROTOCOL):  # type: ignore[misc]
             self._deadline.cancel()
         if self._address is not None:
             self.counted.drop(self._address)
+            for cycle in self._cycles:  # uvicorn tells the newest alone
+                if not cycle.response_complete:
+                    cycle.disconnected = True
+                    cycle.message_event.set()
             super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +102,27 @@ class Guarded(_PROTOCOL):  # type: ignore[misc]
         if self._address is not None:
             super().data_received(data)
             self._watch()
+
+    def eof_received(self) -> bool:
+        """Answer a client that has closed its half of the connection; one that has gone, do not.
+
+        The two look the same. Two interim responses tell them apart: one that has gone refuses the
+        first, so that the second finds no connection.
+        """
+        cycle = self.cycle
+        if self._address is None or cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        self._probe(_PROBES)
+        return True
+
+    def _probe(self, left: int) -> None:
+        begun = self.pipeline or self.cycle.response_started  # an answer is on its way
+        if begun or self.transport.is_closing() or self.cycle.scope["http_version"] != "1.1":
+            return
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if left > 1:
+            self.loop.call_later(_SECONDS_OF_A_PROBE, self._probe, left - 1)
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
