@@ -22,7 +22,9 @@ _TESTS = Path(__file__).parents[2] / "tests"
 _ROWS, _BLOCKS = 96, 12
 
 
-def attack(folder: Path, times: int, bits: int, seed: int = 0) -> dict[str, Counter[str]]:
+def attack(
+    folder: Path, times: int, bits: int, seed: int = 0
+) -> Iterator[tuple[str, Counter[str]]]:
     """Kill so many workers and drivers, then flip bits of finished parts; what became of both.
 
     Args:
@@ -54,9 +56,10 @@ def attack(folder: Path, times: int, bits: int, seed: int = 0) -> dict[str, Coun
             again = any(path.stat().st_ino != node for path, node in kept.items())
             same = read_parts(output).equals(wanted) and result.rows == len(ids)
             found["outputs that went on" if same and not again else "WRONG rows"] += 1
+    yield "kills, Ray", found
     store = Store(lambda place, done: _copy(folder / "whole", place, done), _wrong)
     (folder / "bits").mkdir()
-    return {"kills, Ray": found, "bits, Ray": flips.attack(store, folder / "bits", bits, seed)}
+    yield "bits, Ray", flips.attack(store, folder / "bits", bits, seed)
 
 
 def _copy(whole: Path, place: Path, done: Done) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import sqlite3
 from contextlib import closing
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from helpers.compatibility import run
 
-from benchmarks.attack import flips
 from llm_embeddings import Encoder
 from llm_embeddings.rag import DocumentIndex
 from llm_embeddings.storage.blocks import seal, unseal
@@ -33,17 +31,6 @@ def test_a_seal_holds_numbers_and_what_they_belong_to() -> None:
         other = bytearray(block)
         other[chosen.randrange(len(block))] ^= 1 << chosen.randrange(8)
         assert unseal(bytes(other), "key", b"more") is None
-
-
-@pytest.mark.parametrize("name", flips.KINDS)
-def test_flipped_bits_are_never_vectors(tmp_path: Path, name: str) -> None:
-    logging.disable()
-    try:
-        found = flips.attack(flips.KINDS[name], tmp_path, 6, seed=1)
-    finally:
-        logging.disable(logging.NOTSET)
-    assert [what for what in found if what.startswith("WRONG")] in ([], ["WRONG texts or paths"])
-    assert found.total() == 6
 
 
 def changed(path: Path, table: str, column: str) -> None:
@@ -93,6 +80,49 @@ def test_documents_are_embedded_again(
         index.get(["dogs"])
     index.add(["Dogs bark."], ids=["dogs"])
     assert [hit.id for hit in index.search("pets")] == [name for name, _ in wanted]
+    index.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("metadata = '[]'", "cats"),
+        ("parent = 'dogs'", "cats"),
+        ("id = CAST(x'ff' AS TEXT)", "\udcff"),
+    ],
+)
+def test_documents_that_say_something_else_are_named(
+    tmp_path: Path, e5: Encoder, change: str, name: str
+) -> None:
+    path = tmp_path / "documents.sqlite"
+    index = DocumentIndex(e5, path)
+    index.add(["Cats purr.", "Dogs bark."], ids=["cats", "dogs"], metadata=[{"page": 1}, {}])
+    index.close()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"UPDATE documents SET {change} WHERE id = 'cats'")
+    index = DocumentIndex(e5, path)
+    with pytest.raises(ValueError, match="is damaged: 1 documents are not those") as error:
+        index.search("pets")
+    assert repr(name) in str(error.value)
+    assert index.delete([name]) == 1
+    index.add(["Cats purr."], ids=["cats"], metadata=[{"page": 1}])
+    assert {(hit.id, str(hit.metadata)) for hit in index.search("pets")} == {
+        ("cats", "{'page': 1}"),
+        ("dogs", "{}"),
+    }
+    index.close()
+
+
+def test_words_of_documents_are_indexed_again(tmp_path: Path, e5: Encoder) -> None:
+    path = tmp_path / "documents.sqlite"
+    index = DocumentIndex(e5, path)
+    index.add(["Cats purr.", "Dogs bark."], ids=["cats", "dogs"])
+    wanted = index.search("purr", mode="words")
+    index.close()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DELETE FROM words")
+    index = DocumentIndex(e5, path)
+    assert index.search("purr", mode="words") == wanted
     index.close()
 
 
