@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -120,7 +121,7 @@ def _cluster() -> Iterator[str]:
             num_cpus=2,
             include_dashboard=False,
             object_store_memory=100 * 2**20,
-            logging_level="error",
+            logging_level=logging.ERROR,
             log_to_driver=False,
             _temp_dir=temporary,
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(_TESTS), *sys.path])}},

@@ -117,7 +117,7 @@ _FILES = ("trained.safetensors", "optimizer.pt")
 
 
 def _bytes_of(step: int, name: str) -> bytes:
-    return vector_of(f"{step} {name}").tobytes() * 4
+    return bytes(vector_of(f"{step} {name}").tobytes()) * 4
 
 
 def _write_checkpoints(folder: Path, done: Done) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -47,6 +47,7 @@ def vector_of(text: str) -> Any:
     return vector / np.linalg.norm(vector)
 
 
+_MODES: tuple[Literal["vector", "words", "hybrid"], ...] = ("vector", "words", "hybrid")
 QUERY = "rivers and bread 3 12"
 
 
@@ -92,7 +93,12 @@ def _search(folder: Path, done: Done) -> list[Any]:
         path = source / f"{number}.txt"
         if not path.exists() or path.read_text(encoding="utf-8") != text:  # a disk was full
             path.write_text(text, encoding="utf-8")
-    watch = updating.WatchUpdate(embedded=lambda passages: [done(one) for one in passages] and None)
+
+    def embedded(passages: list[str]) -> None:
+        for one in passages:
+            done(one)
+
+    watch = updating.WatchUpdate(embedded=embedded)
     files = scan([source], max_bytes=10**6, index=folder)
 
     def encode(texts: list[str]) -> Any:
@@ -106,8 +112,8 @@ def _search(folder: Path, done: Done) -> list[Any]:
         if changes.skipped:
             return [changes.skipped]
         found = []
-        for mode in ("vector", "words", "hybrid"):
-            query = Query(QUERY, vector_of(QUERY), mode)  # type: ignore[arg-type]
+        for mode in _MODES:
+            query = Query(QUERY, vector_of(QUERY), mode)
             for hit in index.best(query, ROWS, changes.files)[0]:
                 names = [Path(path).name for path in hit.paths]
                 found.append((mode, round(hit.score, 6), names, hit.chunk, hit.kind))
@@ -184,8 +190,8 @@ def _found_in_documents(folder: Path) -> list[Any]:
     try:
         found = [
             (mode, round(hit.score, 6), hit.id, hit.text, hit.metadata)
-            for mode in ("vector", "words", "hybrid")
-            for hit in index.search(QUERY, ROWS, mode=mode)  # type: ignore[arg-type]
+            for mode in _MODES
+            for hit in index.search(QUERY, ROWS, mode=mode)
         ]
         return sorted(found, key=repr) + [(one.id, one.text, one.metadata) for one in index.get()]
     finally:
