@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from helpers import assert_close
 from llm_embeddings.ranking import fulltext
 from llm_embeddings.ranking.bm25 import words
 from llm_embeddings.ranking.fusion import fuse
+from llm_embeddings.ranking.sealed_words import SCHEMA, SealedWords
+from llm_embeddings.storage.sqlite import transaction
 
 TEXTS = [
     "the cat and the hat",
@@ -109,3 +112,34 @@ def test_fusion_adds_standard_scores() -> None:
     assert_close(fuse(np.full(4, 0.1, np.float32), bm25), 0.6 * standard(bm25))
     assert fuse(cosines[:0], bm25[:0]).shape == (0,)
     assert fuse(cosines[:1], bm25[:1]).tolist() == [0]
+
+
+def test_another_process_finds_the_words_as_they_were_written(tmp_path: Path) -> None:
+    def opened() -> sqlite3.Connection:
+        return sqlite3.connect(tmp_path / "words.sqlite", isolation_level=None)
+
+    writer, reader = SealedWords(), SealedWords()
+    with closing(opened()) as sql:
+        for statement in SCHEMA:
+            sql.execute(statement)
+        with transaction(sql):
+            writer.make(sql, enumerate(TEXTS))
+        assert SealedWords().sealed(sql)
+        with transaction(sql):
+            writer.add(sql, [(99, "a mouse")])
+        assert writer.whole(sql)
+        assert not reader.whole(sql), "who has not sealed it may have been killed"
+        with transaction(sql):
+            writer.seal(sql)
+        assert reader.sealed(sql)
+        with transaction(sql):
+            reader.remove(sql, [99])
+            reader.seal(sql)
+        assert SealedWords().sealed(sql)
+        sql.execute("UPDATE words_content SET c0 = 'a dog' WHERE id = 0")
+    with closing(opened()) as sql:
+        assert not SealedWords().whole(sql)
+        with transaction(sql):
+            SealedWords().add(sql, [(98, "left alone")])
+        assert sql.execute("SELECT count(*) FROM words").fetchone() == (len(TEXTS),)
+        assert sql.execute("SELECT * FROM word_seals").fetchone() == (None, "")

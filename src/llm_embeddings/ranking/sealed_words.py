@@ -60,6 +60,8 @@ class SealedWords:
     def seal(self, sql: sqlite3.Connection) -> None:
         """Put the checksum there, if this process has written."""
         if _state(sql) == (None, self._writer):
+            sql.execute("SAVEPOINT written")  # SQLite holds words back until there is one
+            sql.execute("RELEASE written")
             self._checked = _checksum(sql)
             _note(sql, self._checked, "")
 
