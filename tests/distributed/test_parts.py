@@ -328,6 +328,9 @@ def test_a_store_of_objects_gets_one_upload() -> None:
     assert folder.parts() == {7}
     assert folder.get_json("_llm_embeddings.json") == {"a": 1}
     assert folder.get_json("_SUCCESS") is None
+    folder.put("_SUCCESS", b'{"rows": 9, "seal": 7}')
+    with pytest.raises(ValueError, match="_SUCCESS is damaged"):
+        folder.get_json("_SUCCESS")
 
 
 LINES = [{"text": "a", "n": 1}, {"n": 2.5, "text": "b", "tags": ["x"]}, {"text": "c"}]

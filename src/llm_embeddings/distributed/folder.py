@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from ..storage.blocks import changed_values, seal_values
 from ..storage.files import sync, sync_directory
 from .tables import import_arrow
 
@@ -136,8 +137,9 @@ class Folder:
         sync_directory(target.parent)
 
     def put_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write values into a file of JSON, as `put` does."""
-        self.put(name, json.dumps(values, indent=1, ensure_ascii=False).encode() + b"\n")
+        """Write values with their checksum into a file of JSON, as `put` does."""
+        sealed = seal_values(values)
+        self.put(name, json.dumps(sealed, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def get_json(self, name: str) -> dict[str, Any] | None:
         """The values in a file of JSON; None = there is no such file.
@@ -155,6 +157,11 @@ class Folder:
             raise ValueError(f"{self.place}/{name} is damaged: {error}") from error
         if not isinstance(found, dict):
             raise ValueError(f"{self.place}/{name} is not what this package writes")
+        if changed_values(found):
+            raise ValueError(
+                f"{self.place}/{name} is damaged: name another folder, and begin again"
+            )
+        found.pop("seal", None)
         return found
 
     def remove(self, name: str) -> None:

@@ -16,6 +16,7 @@ from ..evaluation.scores import Bootstrap, Score, ndcg, unit
 from ..recipe import Role
 from ..records.examples import Example
 from ..records.sources import Source
+from ..storage.blocks import changed_values, seal_values
 from ..vectors import Vectors
 
 Encode = Callable[[list[str], Role, str | None], Vectors]  # texts, role, instruction
@@ -119,10 +120,11 @@ def scores_before(
     """
     path = output / FILE
     if done:
-        return json.loads(path.read_bytes())["before"] if path.is_file() else None
+        known = json.loads(path.read_bytes()) if path.is_file() else {}
+        return None if changed_values(known) else known.get("before")
     found = measure()
     if writes:
-        path.write_text(json.dumps({"before": found}) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(seal_values({"before": found})) + "\n", encoding="utf-8")
     return found
 
 
@@ -134,7 +136,7 @@ def write_scores(output: Path, before: list[float] | None, after: list[float]) -
         of single queries.
     """
     values = {"before": before, "after": after}
-    (output / FILE).write_text(json.dumps(values) + "\n", encoding="utf-8")
+    (output / FILE).write_text(json.dumps(seal_values(values)) + "\n", encoding="utf-8")
     named: dict[str, float] = {}
     for name, score in _compared(before, after).items():
         ends = {"": score.value, "_low": score.low, "_high": score.high}

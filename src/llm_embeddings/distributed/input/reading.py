@@ -132,4 +132,5 @@ def _groups(table: Table) -> list[tuple[int, int, int]]:
 def _opened(table: Table) -> Any:
     """A Parquet file, to be used in `with`."""
     system, path = locate(table.place)
-    return import_arrow().parquet.ParquetFile(system.open_input_file(path))
+    file = system.open_input_file(path)
+    return import_arrow().parquet.ParquetFile(file, page_checksum_verification=True)

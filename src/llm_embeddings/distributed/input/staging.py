@@ -108,7 +108,10 @@ def stage_sorted(
     context.raise_original_map_exception = True
     try:
         checked.sort(id_column).write_parquet(
-            folder.path_of(name), filesystem=folder.filesystem, row_group_size=_GROUP
+            folder.path_of(name),
+            filesystem=folder.filesystem,
+            row_group_size=_GROUP,
+            write_page_checksum=True,
         )
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, IdError):
@@ -201,7 +204,7 @@ def _convert(
                 "Name the columns that you want with columns=[...]"
             ) from error
         sink = arrow.BufferOutputStream()
-        arrow.parquet.write_table(table, sink, row_group_size=_GROUP)
+        arrow.parquet.write_table(table, sink, row_group_size=_GROUP, write_page_checksum=True)
         folder.put(f"{STAGED}/{number:05d}-{found['parts']:05d}.parquet", sink.getvalue())
         found["parts"] += 1
     folder.put_json(f"{STAGED}/{number:05d}.json", found)
