@@ -113,6 +113,26 @@ def test_damaged_file_is_made_again_and_others_stay(
     assert reader.prepare(TEXTS) == 0
 
 
+def test_a_full_disk_costs_what_it_cannot_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = StateStore(tmp_path)
+    store.bind("model a")
+    with monkeypatch.context() as patch:
+        patch.setattr("llm_embeddings.rag.states.save_file", full)
+        with pytest.warns(
+            RuntimeWarning, match=rf"2 tokens are not kept in {tmp_path}: .*No space"
+        ):
+            store.put("causal", [1, 2], states(2))
+    assert store.get("causal", [1, 2]) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["states.json"]
+    store.put("causal", [1, 2], states(2))
+    assert store.get("causal", [1, 2]) is not None
+
+
 def test_answers_from_disk_are_those_from_memory(gritlm: Encoder, tmp_path: Path) -> None:
     generator = Generator(gritlm)
     for rule in ("exact", "paper"):
