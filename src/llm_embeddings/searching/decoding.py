@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from typing import Any
 
 from ..faces import require
 
@@ -120,6 +121,24 @@ def _guess(data: bytes, declared: str | None) -> tuple[str, str]:
     raise Unreadable("its encoding cannot be told: convert it to UTF-8 (iconv)")
 
 
+def reader(package: str, need: str) -> Any:
+    """A package that reads a kind of file.
+
+    Raises:
+        Unreadable: it is not installed.
+    """
+    try:
+        return require(package, need, extra="search")
+    except ImportError as error:
+        raise Unreadable(str(error), passing=True) from error
+
+
+def in_words(error: Exception) -> str:
+    """What a reader raised of a damaged file, in short."""
+    words = " ".join(str(error).split())[:80] or "no reason given"
+    return f"{type(error).__name__}: {words}"
+
+
 def _is_latin(data: bytes) -> bool:
     """Whether so few bytes are not ASCII that the script is Latin.
 
@@ -135,10 +154,6 @@ def _detect(data: bytes) -> str | None:
     Raises:
         Unreadable: it is not installed.
     """
-    try:
-        need = "its encoding can be told by charset-normalizer"
-        normalizer = require("charset_normalizer", need, extra="search")
-    except ImportError as error:
-        raise Unreadable(str(error), passing=True) from error
+    normalizer = reader("charset_normalizer", "its encoding can be told by charset-normalizer")
     found = normalizer.from_bytes(data[:_SAMPLE]).best()
     return found.encoding if found else None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from ..decoding import Unreadable
+from ..decoding import Unreadable, in_words
 from ..html import read_html
 from ..outline import FileContent, Outline, notes, some
 
@@ -114,8 +114,7 @@ def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
             yield parts
     except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise Unreadable(f"broken document ({type(error).__name__}: {reason})") from error
+        raise Unreadable(f"broken document ({in_words(error)})") from error
     except (RuntimeError, NotImplementedError) as error:
         raise Unreadable("locked with a password") from error
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ...faces import require
-from ..decoding import Unreadable
+from ..decoding import Unreadable, in_words, reader
 from ..outline import FileContent, Line, Section, notes, some, split_lines
 
 
@@ -16,17 +15,14 @@ def read_pdf(data: bytes) -> FileContent:
     Raises:
         Unreadable: it is locked or broken, or pypdf is not installed.
     """
-    try:
-        pypdf = require("pypdf", "needs pypdf", extra="search")
-    except ImportError as error:
-        raise Unreadable(str(error), passing=True) from error
+    pypdf = reader("pypdf", "needs pypdf")
     # A damaged file makes pypdf raise nearly anything, RecursionError and KeyError included.
     try:
-        reader = pypdf.PdfReader(io.BytesIO(data))
-        locked = reader.is_encrypted and not reader.decrypt("")
-        count = 0 if locked else len(reader.pages)
+        file = pypdf.PdfReader(io.BytesIO(data))
+        locked = file.is_encrypted and not file.decrypt("")
+        count = 0 if locked else len(file.pages)
     except Exception as error:
-        raise Unreadable(f"broken or locked PDF ({_reason(error)})") from error
+        raise Unreadable(f"broken or locked PDF ({in_words(error)})") from error
     if locked:
         raise Unreadable("locked with a password")
     sections: list[Section] = []
@@ -34,9 +30,9 @@ def read_pdf(data: bytes) -> FileContent:
     failed: dict[int, str] = {}
     for number in range(1, count + 1):
         try:
-            text = reader.pages[number - 1].extract_text()
+            text = file.pages[number - 1].extract_text()
         except Exception as error:
-            failed[number] = _reason(error)
+            failed[number] = in_words(error)
             continue
         if not text.strip():
             empty.append(number)
@@ -45,22 +41,17 @@ def read_pdf(data: bytes) -> FileContent:
     first = next(iter(failed.values()), "")
     if failed and len(failed) == count:
         raise Unreadable(f"broken PDF ({first})")
-    sections += _form(reader)
+    sections += _form(file)
     broken = f"pages that cannot be read: {some([*failed])} ({first})"
     blank = f"pages without text: {some(empty)} (scanned?)"
     return FileContent(sections, notes(broken if failed else "", blank if empty else ""))
 
 
-def _form(reader: Any) -> list[Section]:
+def _form(file: Any) -> list[Section]:
     """The fields of a form that are filled in, as a section of the first page."""
     try:
-        fields = reader.get_form_text_fields() or {}
+        fields = file.get_form_text_fields() or {}
     except Exception:  # the pages are read all the same
         return []
     lines = [Line(1, f"{name}: {value}") for name, value in fields.items() if value]
     return [Section("Form", 1, lines)] if lines else []
-
-
-def _reason(error: Exception) -> str:
-    words = " ".join(str(error).split())[:80] or "no reason given"
-    return f"{type(error).__name__}: {words}"

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...faces import require
-from ..decoding import Unreadable, decode
+from ..decoding import Unreadable, decode, in_words, reader
 from ..outline import FileContent, Line, Outline, Section, notes, some, split_lines
 
 # Strings that say nothing: numbers, addresses, ids, hashes, data.
@@ -120,11 +119,11 @@ def read_csv(data: bytes, columns: Sequence[str] = ()) -> FileContent:
 
 def _csv_rows(text: str, dialect: Any) -> Iterator[tuple[int, list[str]]]:
     """Cells of each row and the line in which it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""), dialect)
+    rows = csv.reader(io.StringIO(text, newline=""), dialect)
     first = 1
-    for cells in reader:
+    for cells in rows:
         yield first, cells
-        first = reader.line_num + 1
+        first = rows.line_num + 1
 
 
 def _chosen(
@@ -152,10 +151,7 @@ def read_xlsx(data: bytes) -> FileContent:
     Raises:
         Unreadable: it is locked or broken, or openpyxl is not installed.
     """
-    try:
-        openpyxl = require("openpyxl", "needs openpyxl", extra="search")
-    except ImportError as error:
-        raise Unreadable(str(error), passing=True) from error
+    openpyxl = reader("openpyxl", "needs openpyxl")
     outline = Outline()
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
@@ -164,8 +160,7 @@ def read_xlsx(data: bytes) -> FileContent:
             outline.table(sheet.title, ((number, list(map(_cell, row))) for number, row in rows))
     # A damaged file makes it raise nearly anything.
     except Exception as error:
-        reason = " ".join(str(error).split())[:80] or "no reason given"
-        raise Unreadable(f"broken or locked workbook ({type(error).__name__}: {reason})") from error
+        raise Unreadable(f"broken or locked workbook ({in_words(error)})") from error
     return FileContent(outline.sections)
 
 
