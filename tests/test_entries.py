@@ -37,7 +37,7 @@ from llm_embeddings.cli.loading import OPTIONS, taken
 from llm_embeddings.distributed import EmbedBatch, EmbeddingOptions, embed_dataset
 from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
 from llm_embeddings.serving import create_app, serve
-from llm_embeddings.serving.request import EmbeddingRequest
+from llm_embeddings.serving.dialects.openai import EmbeddingRequest
 
 LOAD = [field.name for field in dataclasses.fields(LoadOptions)]
 CALL = [field.name for field in dataclasses.fields(EncodeOptions)]

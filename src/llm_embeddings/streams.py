@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batching import windows
-from .call import Call, Result, in_flight
+from .call import Call, OnTexts, Result, in_flight
 from .engine.job import Job
 from .inputs import check_finite
-from .vectors import TokenVectors
+from .vectors import TokenVectors, Vectors
 
 if TYPE_CHECKING:
     from .tokens import Tokens
@@ -46,6 +46,15 @@ class Prepared:
     async def arun(self) -> NDArray[Any]:
         """Vectors `[n, dim]`, as `Encoder.aencode` gives them."""
         return np.ascontiguousarray((await arun(self._call, self._strings))[:, 0])
+
+    async def atokens(self) -> list[TokenVectors]:
+        """Vectors of tokens, as `Encoder.encode_tokens` gives them."""
+        result = TokenResult(self._call)
+        begun = self._call.begun(windows(self._strings), partial(result.job, None))
+        with closing(in_flight(begun)) as flight:
+            for texts, job in flight:
+                result.take(texts, await asyncio.wrap_future(job.future))
+        return result.found
 
 
 async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
@@ -96,25 +105,39 @@ def _streamed(call: Call, strings: Iterable[str], size: int) -> Iterator[NDArray
                 first += len(window)
 
 
+class TokenResult:
+    """The vectors of tokens of a call with one role, filled window by window."""
+
+    def __init__(self, call: Call) -> None:
+        """Start with none."""
+        self.found: list[TokenVectors] = []
+        self._call = call
+        self._rows: deque[Tokens] = deque()
+
+    def job(self, on_texts: OnTexts, texts: list[str]) -> Job:
+        """A job for the next window of texts."""
+        new = self._call.rows(texts, with_offsets=True)
+        self._rows.extend(new)
+        return self._call.job_of(new, on_texts, pooled=False)
+
+    def take(self, texts: Sequence[str], states: Sequence[Vectors]) -> None:
+        """Put in the states of a window, `[tokens, dim]` each."""
+        for text, hidden in zip(texts, states, strict=True):
+            row = self._rows.popleft()
+            vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
+            check_finite(vectors, [text] * len(vectors), len(self.found).__add__)
+            offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
+            self.found.append(TokenVectors(vectors, offsets))
+
+
 def token_vectors(call: Call, strings: Sequence[str]) -> list[TokenVectors]:
     """Vectors of the tokens of each text; the call has one role."""
     if not strings:
         call.check()
-    found: list[TokenVectors] = []
-    rows: deque[Tokens] = deque()
-
-    def job_of(texts: list[str]) -> Job:
-        new = call.rows(texts, with_offsets=True)
-        rows.extend(new)
-        return call.job_of(new, on_texts, pooled=False)
-
+    result = TokenResult(call)
     with call.progress(len(strings)) as on_texts:
-        with closing(in_flight(call.begun(windows(strings), job_of))) as flight:
+        begun = call.begun(windows(strings), partial(result.job, on_texts))
+        with closing(in_flight(begun)) as flight:
             for texts, job in flight:
-                for text, hidden in zip(texts, job.future.result(), strict=True):
-                    row = rows.popleft()
-                    vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
-                    check_finite(vectors, [text] * len(vectors), len(found).__add__)
-                    offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
-                    found.append(TokenVectors(vectors, offsets))
-    return found
+                result.take(texts, job.future.result())
+    return result.found
