@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batching import windows
-from .call import Call, OnTexts, Result, in_flight
+from .call import Begun, Call, OnTexts, Result, in_flight
 from .engine.job import Job
 from .inputs import check_finite
 from .vectors import TokenVectors, Vectors
@@ -51,8 +51,10 @@ class Prepared:
         """Vectors of tokens, as `Encoder.encode_tokens` gives them."""
         result = TokenResult(self._call)
         begun = self._call.begun(windows(self._strings), partial(result.job, None))
+        quick = sum(map(len, self._strings)) < _QUICK_CHARACTERS
         with closing(in_flight(begun)) as flight:
-            for texts, job in flight:
+            while (item := await _next(flight, quick)) is not None:
+                texts, job = item
                 result.take(texts, await asyncio.wrap_future(job.future))
         return result.found
 
@@ -75,8 +77,7 @@ async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
     with call.progress(len(result.texts)) as on_texts:
         begun = call.begun(windows(result.texts), partial(call.job, on_texts), begin)
         with closing(in_flight(begun)) as flight:
-            step = partial(next, flight, None)
-            while (item := step() if quick else await asyncio.to_thread(step)) is not None:
+            while (item := await _next(flight, quick)) is not None:
                 window, job = item
                 pooled = await asyncio.wrap_future(job.future)
                 if call.lookup is None:
@@ -84,6 +85,24 @@ async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
                 else:
                     await asyncio.to_thread(result.take, window, pooled)
     return result.vectors()
+
+
+async def _next(flight: Begun, quick: bool) -> tuple[list[str], Job] | None:
+    """The next window and its job, or None; unless it is quick, a thread tokenises meanwhile.
+
+    A cancelled call waits for that thread: only a generator that stands still can be closed.
+    """
+    if quick:
+        return next(flight, None)
+    step = asyncio.ensure_future(asyncio.to_thread(next, flight, None))
+    try:
+        return await asyncio.shield(step)
+    finally:
+        if not step.done():
+            while not step.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait((step,))
+            step.exception()  # looked at, so that asyncio does not report it
 
 
 def stream(call: Call, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:

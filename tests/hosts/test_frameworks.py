@@ -79,9 +79,10 @@ def test_haystack_over_a_saved_model(encoder: Encoder, tmp_path: Path) -> None:
     documents.warm_up()
     made = documents.run([Document(content=text) for text in PASSAGES])["documents"]
     assert_close([one.embedding for one in made], encoder.encode_document(PASSAGES), 1e-5)
-    query = embedders.SentenceTransformersTextEmbedder(**options)
+    role = {"encode_kwargs": {"prompt_name": "query"}}
+    query = embedders.SentenceTransformersTextEmbedder(**options, **role)
     query.warm_up()
-    assert_close(query.run(QUERY)["embedding"], encoder.encode_document(QUERY), 1e-5)
+    assert_close(query.run(QUERY)["embedding"], encoder.encode_query(QUERY), 1e-5)
 
 
 def test_dspy(encoder: Encoder, address: str, order: list[str]) -> None:
