@@ -19,6 +19,7 @@ from llm_embeddings.vectors import TokenVectors
 
 TEXTS = ["Rain fell over quiet hills.", "Straße 中文 🙂", "cats purr " * 20]
 LONG = "cats purr " * 5000
+PART = {"content": [{"type": "text", "text": "x"}]}
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +142,9 @@ async def test_cohere_inputs_and_limit(app: FastAPI, e5: Encoder) -> None:
     ("fields", "reason"),
     [
         ({}, "send either texts or inputs"),
-        ({"texts": ["x"], "inputs": []}, "send either texts or inputs"),
+        ({"texts": ["x"], "inputs": [PART]}, "send either texts or inputs"),
         ({"texts": []}, "texts is empty"),
-        ({"inputs": []}, "inputs has 0 texts"),
+        ({"inputs": []}, "inputs is empty"),
         ({"texts": "x"}, "texts is 'x'"),
         ({"inputs": [{"content": []}]}, "an input has 0 parts"),
         ({"inputs": [{"content": [{"type": "image_url", "text": "x"}]}]}, "should be 'text'"),
@@ -168,6 +169,20 @@ async def test_tei_embed(app: FastAPI, e5: Encoder) -> None:
     expected = e5.encode(TEXTS[:1], normalize=False, truncate_dim=8)
     assert_close(one, expected, 1e-5)
     assert not np.allclose(np.linalg.norm(expected), 1)
+
+
+async def test_tei_gives_unit_length_unless_told_otherwise(e5: Encoder) -> None:
+    plain = Encoder(e5.backbone, e5.tokenizer, e5.recipe.replace(normalize=False))
+    for served, sent_, unit in (
+        (None, None, True),
+        (None, False, False),
+        (False, None, False),
+        (False, True, True),
+    ):
+        app = create_app(plain, name="model", normalize=served)
+        found = await sent(app, "/embed", inputs=TEXTS, normalize=sent_)
+        assert_close(found, e5.encode(TEXTS, normalize=unit), 1e-5)
+    plain.close()
 
 
 async def test_tei_embed_all(app: FastAPI, e5: Encoder) -> None:

@@ -90,7 +90,7 @@ def _checked_inputs(value: Any, info: ValidationInfo) -> Inputs:
     if texts and type(texts[0]) is int:
         texts = [texts]
     name = info.field_name or "input"
-    _check_count(texts, info)
+    check_count(texts, info)
     kind = type(texts[0])
     for index, text in enumerate(texts):
         if type(text) is not kind or kind not in (str, list):
@@ -101,8 +101,8 @@ def _checked_inputs(value: Any, info: ValidationInfo) -> Inputs:
     return texts
 
 
-def _check_count(texts: list[Any], info: ValidationInfo) -> list[Any]:
-    """Texts that are neither none nor too many, else an `ApiError` 400."""
+def check_count(texts: list[Any], info: ValidationInfo) -> list[Any]:
+    """Texts, if they are neither none nor too many; else an `ApiError` 400."""
     name, most = info.field_name or "input", (info.context or {})["inputs"]
     if not texts:
         raise ApiError(400, f"{name} is empty: send at least one text", param=name)
@@ -129,7 +129,7 @@ TextsOrIds = Annotated[
     Inputs,
     PlainValidator(_checked_inputs, json_schema_input_type=str | list[str] | list[int] | Arrays),
 ]
-Texts = Annotated[list[str], AfterValidator(_check_count)]
+Texts = Annotated[list[str], AfterValidator(check_count)]
 Cut = Annotated[bool | Literal["NONE", "START", "END"] | None, AfterValidator(_cuts_ends)]
 Side = Annotated[Literal["left", "right", "Left", "Right"] | None, AfterValidator(_cuts_ends)]
 
@@ -161,11 +161,11 @@ def parse(body: bytes | bytearray, kind: type[B], most_inputs: int) -> B:
         return kind.model_validate(values, context={"inputs": most_inputs})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"] if part in values or isinstance(part, int))
-    name = name or str(first["loc"][0])
     if first["type"] == "missing":
         name = ".".join(map(str, first["loc"]))
         raise ApiError(400, f"{name} is missing", code="missing_field", param=name)
+    field, *within = first["loc"]  # and the kinds of a field that may be of several
+    name = ".".join(map(str, (field, *(part for part in within if isinstance(part, int)))))
     raise ApiError(
         400, f"{name} is {shown(first['input'])}. {first['msg']}", code="invalid_value", param=name
     )

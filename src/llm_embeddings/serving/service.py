@@ -63,6 +63,7 @@ class Service:
         metrics: Counts of what was served.
         state: Whether requests are taken ("ready"), and if not, why.
         name: Name of the model; "" before it is loaded, unless it was given.
+        normalize: Whether vectors get unit L2 length; None = as the recipe says.
     """
 
     def __init__(self, served: Served, limits: Limits) -> None:
@@ -70,7 +71,7 @@ class Service:
         self.limits, self.queue = limits, Queue(limits)
         self.metrics = Metrics(self.queue)
         self.state: Literal["loading", "ready", "draining"] = "loading"
-        self.name = served.name or ""
+        self.name, self.normalize = served.name or "", served.normalize
         self._loaded_at = 0
         self._served = served
         self._encoder: Encoder | None = None
@@ -140,7 +141,7 @@ class Service:
 
     def normalizes(self, encoder: Encoder, asked: Asked) -> bool:
         """Whether the vectors of a request get unit L2 length."""
-        wanted = self._served.normalize if asked.normalize is None else asked.normalize
+        wanted = self.normalize if asked.normalize is None else asked.normalize
         return encoder.recipe.normalize if wanted is None else wanted
 
     async def embed(self, encoder: Encoder, asked: Asked) -> tuple[Vectors, int]:

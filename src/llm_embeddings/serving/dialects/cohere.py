@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from ...arithmetic.precision import NEEDS_RANGES, quantize
 from ..errors import ApiError, cohere_error
-from ..request import Asked, Body, Cut, Texts, cuts
+from ..request import Asked, Body, Cut, Texts, check_count, cuts
 from ..response import array, numbers, packed, with_values
 from .dialect import Dialect
 
@@ -47,7 +47,7 @@ class EmbedRequest(Body):
 
     model: str
     texts: Texts | None = None
-    inputs: list[Input] | None = None
+    inputs: Annotated[list[Input], AfterValidator(check_count)] | None = None
     input_type: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     output_dimension: Annotated[int, Field(ge=1)] | None = None
@@ -57,7 +57,7 @@ class EmbedRequest(Body):
 
 
 async def _answer(service: Service, encoder: Encoder, body: EmbedRequest) -> bytes:
-    texts = _texts(service, body)
+    texts = _texts(body)
     asked = Asked(
         texts=texts,
         model=body.model,
@@ -82,18 +82,12 @@ async def _answer(service: Service, encoder: Encoder, body: EmbedRequest) -> byt
     )
 
 
-def _texts(service: Service, body: EmbedRequest) -> list[str]:
+def _texts(body: EmbedRequest) -> list[str]:
     """The texts of a request, which has them in one of two fields."""
     if (body.texts is None) == (body.inputs is None):
         raise ApiError(400, "send either texts or inputs", code="missing_field", param="texts")
-    if body.texts is not None:
-        return body.texts
-    found = [part.text for one in body.inputs or () for part in one.content]
-    most = service.limits.inputs
-    if not 0 < len(found) <= most:
-        words = f"inputs has {len(found)} texts and this server takes 1 to {most}"
-        raise ApiError(400, words, code="too_many_inputs", param="inputs")
-    return found
+    parts = (part for one in body.inputs or () for part in one.content)
+    return body.texts or [part.text for part in parts]
 
 
 async def _values(encoder: Encoder, vectors: Vectors, kind: EmbeddingType, unit: bool) -> bytes:

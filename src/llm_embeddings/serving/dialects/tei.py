@@ -68,7 +68,9 @@ class SimilarityRequest(Body):
 
 
 async def _embed(service: Service, encoder: Encoder, body: EmbedRequest) -> bytes:
-    asked = body.asked(normalize=body.normalize, dimensions=body.dimensions)
+    said = (body.normalize, service.normalize)
+    normalize = next((one for one in said if one is not None), True)  # TEI's default
+    asked = body.asked(normalize=normalize, dimensions=body.dimensions)
     return await array((await service.embed(encoder, asked))[0])
 
 
