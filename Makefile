@@ -103,10 +103,10 @@ $(ENVS)/lowest/.installed: $(PROJECTS) constraints.txt scripts/floors.py
 		datasets $(SHORT_TOOLS)
 	touch $@
 
-# botocore, which comes with litellm, wants an older python-dateutil than what is pinned.
+# litellm and haystack want another certifi, and litellm's botocore another python-dateutil.
 $(ENVS)/hosts/.installed: $(PROJECTS) constraints.txt tests/hosts/requirements.txt
 	$(PYTHON) -m venv $(@D)
-	grep -v "^python-dateutil==" constraints.txt > $(@D)/constraints.txt
+	grep -v "^\(certifi\|python-dateutil\)==" constraints.txt > $(@D)/constraints.txt
 	$(@D)/bin/python $(PIP) -c $(@D)/constraints.txt -e ".[parquet,serve]" \
 		$(INTEGRATIONS:%=-e integrations/%) -r tests/hosts/requirements.txt \
 		httpx pandas $(SHORT_TOOLS)
