@@ -369,6 +369,10 @@ def test_other_hosts_words_for_loading_name_ours(e5: Encoder) -> None:
         Encoder.from_pretrained(torch_dtype="float32")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean 'prompts'"):
         as_sentence_transformer(e5, promts={})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="here it is max_length="):
+        create_app(e5, max_seq_length=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean 'host'"):
+        serve(lambda: e5, hots="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="known are .'max_length'"):
         e5.encode_tokens("x", normalize_embeddings=True)  # type: ignore[call-arg]
 

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..encoder import Encoder
+from ..inputs import names_checked
 from .body import read_body, while_connected
 from .dialects import DIALECTS
 from .dialects.dialect import Dialect
@@ -28,6 +29,7 @@ JSON = "application/json"
 _QUICK = 2**18  # bytes; a body of so many is parsed in about a millisecond, without a thread
 
 
+@names_checked
 def create_app(
     encoder: Encoder,
     *,
