@@ -98,7 +98,7 @@ def info(service: Service, encoder: Encoder) -> dict[str, object]:
     return {
         "model_id": service.name,
         "model_sha": None,
-        "model_dtype": str(encoder.backbone.dtype).removeprefix("torch."),
+        "model_dtype": str(encoder.model.dtype).removeprefix("torch."),
         "model_type": {"embedding": {"pooling": "+".join(encoder.recipe.poolings)}},
         "max_concurrent_requests": limits.queue_requests,
         "max_input_length": service.max_length(encoder),
