@@ -18,7 +18,7 @@ ENVS := .benchmarks/environments
 SHORT := tests/test_golden.py tests/checkpoint/test_loading.py tests/test_encoder.py integrations
 SHORT_TOOLS := pytest pytest-asyncio pytest-socket pytest-xdist langchain-tests
 
-.PHONY: demo docs test test-fast test-newest test-lowest check release format bench bench-reference bench-gpu clean
+.PHONY: demo docs test test-fast test-newest test-lowest test-hosts check release format bench bench-reference bench-gpu clean
 
 # Search real passages with the model that comes with the package.
 demo: $(STAMP)
@@ -39,6 +39,10 @@ test-newest: $(ENVS)/newest/.installed
 # The same with the lowest versions that the pyproject files declare.
 test-lowest: $(ENVS)/lowest/.installed
 	$(<D)/bin/python -m pytest -q -m "not slow" $(SHORT)
+
+# Clients, databases and frameworks of others, with their real packages; Spark needs Java.
+test-hosts: $(ENVS)/hosts/.installed
+	$(<D)/bin/python -m pytest -q -o filterwarnings=default tests/hosts
 
 # Lint, format and strict types, without changing a file.
 check: $(STAMP)
@@ -97,6 +101,15 @@ $(ENVS)/lowest/.installed: $(PROJECTS) constraints.txt scripts/floors.py
 	$(@D)/bin/python $(PIP) -c $(@D)/constraints.txt -e ".[train]" \
 		$(INTEGRATIONS:%=-e integrations/%) -e "integrations/langchain[cache]" \
 		datasets $(SHORT_TOOLS)
+	touch $@
+
+# litellm and haystack want another certifi, and litellm's botocore another python-dateutil.
+$(ENVS)/hosts/.installed: $(PROJECTS) constraints.txt tests/hosts/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	grep -v "^\(certifi\|python-dateutil\)==" constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python $(PIP) -c $(@D)/constraints.txt -e ".[parquet,serve]" \
+		$(INTEGRATIONS:%=-e integrations/%) -r tests/hosts/requirements.txt \
+		httpx pandas $(SHORT_TOOLS)
 	touch $@
 
 $(VENV)/.docs: $(STAMP)

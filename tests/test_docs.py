@@ -242,3 +242,13 @@ def test_pages_are_short() -> None:
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PAGES}
     del lines["families.md"], lines["architecture.md"]  # lists of what there is
     assert {name: count for name, count in lines.items() if count > 240} == {}
+
+
+def test_the_versions_that_were_tried_are_those_that_run() -> None:
+    page = (ROOT / "docs" / "vector_stores.md").read_text(encoding="utf-8")
+    table = page.partition("## Tried with")[2].partition("## ")[0]
+    shown = {}
+    for names, versions in re.findall(r"^\| (`.+?`) \| ([\d., ]+) \|", table, re.M):
+        shown |= zip(re.findall("`(.+?)`", names), versions.split(", "), strict=True)
+    text = (ROOT / "tests" / "hosts" / "requirements.txt").read_text(encoding="utf-8")
+    assert shown == dict(re.findall(r"^([\w-]+)(?:\[.*\])?==(.+)$", text, re.M))

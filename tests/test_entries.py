@@ -24,6 +24,7 @@ from llama_index.embeddings.llm_embeddings._options import SPELLED as LLAMA_INDE
 from llama_index.embeddings.llm_embeddings._options import EmbeddingKeywords, ModelKeywords
 from llama_index.llms.llm_embeddings import GritLM
 from sentence_transformers import SentenceTransformer
+from sentence_transformers_llm_embeddings import as_sentence_transformer
 from sentence_transformers_llm_embeddings.module import EncoderModule
 from transformers import BitsAndBytesConfig
 from transformers.quantizers.auto import AutoQuantizationConfig
@@ -37,7 +38,7 @@ from llm_embeddings.cli.loading import OPTIONS, taken
 from llm_embeddings.distributed import EmbedBatch, EmbeddingOptions, embed_dataset
 from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
 from llm_embeddings.serving import create_app, serve
-from llm_embeddings.serving.request import EmbeddingRequest
+from llm_embeddings.serving.dialects.openai import EmbeddingRequest
 
 LOAD = [field.name for field in dataclasses.fields(LoadOptions)]
 CALL = [field.name for field in dataclasses.fields(EncodeOptions)]
@@ -333,6 +334,7 @@ def test_a_worker_says_why_it_lacks_an_option(name: str) -> None:
 @pytest.mark.parametrize(
     ("load", "wrong"),
     [
+        (Encoder.from_pretrained, {"atn_implementation": "eager"}),
         (EmbedBatch, {"normalise": True}),
         (LLMEmbedding, {"normalise": True}),
         (GritLM, {"model_name": "m", "atn_implementation": "eager"}),
@@ -341,6 +343,38 @@ def test_a_worker_says_why_it_lacks_an_option(name: str) -> None:
 def test_a_typing_mistake_names_the_nearest(load: Callable[..., object], wrong: Any) -> None:
     with pytest.raises(TypeError, match="did you mean '(normalize|attn_implementation)'"):
         load(**wrong)
+
+
+@pytest.mark.parametrize("name", ["encode", "encode_query", "encode_document", "prepare"])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("normalise", "did you mean 'normalize'"),
+        ("normalize_embeddings", "here it is normalize="),
+        ("batch_size", "here it is max_batch_tokens="),
+        ("convert_to_tensor", "as_tensor=True"),
+    ],
+)
+def test_a_call_names_what_is_meant(e5: Encoder, name: str, wrong: str, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        getattr(e5, name)(["x"], **{wrong: True})
+
+
+def test_other_hosts_words_for_loading_name_ours(e5: Encoder) -> None:
+    with pytest.raises(
+        TypeError, match="'torch_dtype': here it is dtype=; 'device_map' is device_map="
+    ):
+        Encoder.from_pretrained(model_kwargs={"torch_dtype": "x", "device_map": "y"})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="here it is dtype="):
+        Encoder.from_pretrained(torch_dtype="float32")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean 'prompts'"):
+        as_sentence_transformer(e5, promts={})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="here it is max_length="):
+        create_app(e5, max_seq_length=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean 'host'"):
+        serve(lambda: e5, hots="x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="known are .'max_length'"):
+        e5.encode_tokens("x", normalize_embeddings=True)  # type: ignore[call-arg]
 
 
 def test_keywords_of_llama_index_are_its_fields() -> None:

@@ -15,7 +15,9 @@ from .inputs import (
     AllKeywords,
     EncodeKeywords,
     EncodeOptions,
+    check_names,
     check_texts,
+    names_checked,
 )
 from .recipe import Role
 from .streams import Prepared
@@ -81,6 +83,7 @@ class BaseEncoder:
         **options: Unpack[EncodeKeywords],
     ) -> torch.Tensor: ...
 
+    @names_checked
     def encode(
         self,
         texts: str | Iterable[str],
@@ -166,6 +169,7 @@ class BaseEncoder:
 
         For callers that want to know how many tokens texts have before, or besides, their vectors.
         """
+        check_names(options, list(EncodeKeywords.__annotations__))
         call = self._call({role: instruction}, EncodeOptions(**options))
         return Prepared(call, check_texts(texts)[0])
 
@@ -231,6 +235,7 @@ class BaseEncoder:
             self.ranges[dim, normalize] = default_ranges(self.encode, dim, normalize)
         return self.ranges[dim, normalize]
 
+    @names_checked
     def calibrate(
         self,
         texts: Iterable[str],

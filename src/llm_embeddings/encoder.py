@@ -16,6 +16,7 @@ from .inputs import (
     check_names,
     check_texts,
     checked,
+    names_checked,
     without_as_tensor,
 )
 from .recipe import Recipe, Role
@@ -61,6 +62,7 @@ class Encoder(BaseEncoder):
         super().__init__(model)
 
     @classmethod
+    @names_checked
     def from_pretrained(
         cls,
         model: str | Path | None = None,

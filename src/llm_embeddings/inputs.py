@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic.precision import Precision, check_precision
 
+F = TypeVar("F", bound=Callable[..., Any])
 # Words of Hugging Face's libraries, and of LangChain and LlamaIndex over them, for what has another
 # name here or none: the name by which `LoadOptions` and `EncodeOptions` know it, if they do, and
 # what to say besides.
@@ -136,6 +139,22 @@ def check_names(given: Iterable[str], known: Sequence[str]) -> None:
             raise TypeError(f"unexpected keyword argument {name!r}; {hint(name, known)}")
 
 
+def names_checked(function: F) -> F:
+    """A function that says of a keyword it does not have which one is meant."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    taken = {each.name for each in parameters}
+
+    @functools.wraps(function)
+    def checked_call(*args: Any, **options: Any) -> Any:
+        for name in options.keys() - taken:
+            said = hint(name, known, options[name])
+            raise TypeError(f"unexpected keyword argument {name!r}; {said}")
+        return function(*args, **options)
+
+    return cast(F, checked_call)
+
+
 def hint(
     name: str, known: Sequence[str], value: Any = None, names: Mapping[str, str] | None = None
 ) -> str:
@@ -155,7 +174,8 @@ def hint(
     if name in ELSEWHERE:
         ours, why = ELSEWHERE[name]
         ours = names.get(ours, ours)
-        return "; ".join(filter(None, [f"here it is {ours}=" if ours in known else "", why]))
+        said = [f"here it is {ours}=" if ours in known else "", why]
+        return "; ".join(filter(None, said)) or f"known are {list(known)}"
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are {list(known)}"
 

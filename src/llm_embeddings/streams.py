@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batching import windows
-from .call import Call, Result, in_flight
+from .call import Begun, Call, OnTexts, Result, in_flight
 from .engine.job import Job
 from .inputs import check_finite
-from .vectors import TokenVectors
+from .vectors import TokenVectors, Vectors
 
 if TYPE_CHECKING:
     from .tokens import Tokens
@@ -47,6 +47,17 @@ class Prepared:
         """Vectors `[n, dim]`, as `Encoder.aencode` gives them."""
         return np.ascontiguousarray((await arun(self._call, self._strings))[:, 0])
 
+    async def atokens(self) -> list[TokenVectors]:
+        """Vectors of tokens, as `Encoder.encode_tokens` gives them."""
+        result = TokenResult(self._call)
+        begun = self._call.begun(windows(self._strings), partial(result.job, None))
+        quick = sum(map(len, self._strings)) < _QUICK_CHARACTERS
+        with closing(in_flight(begun)) as flight:
+            while (item := await _next(flight, quick)) is not None:
+                texts, job = item
+                result.take(texts, await asyncio.wrap_future(job.future))
+        return result.found
+
 
 async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
     """`Call.run` for coroutines; cancelling it frees what has not run.
@@ -66,8 +77,7 @@ async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
     with call.progress(len(result.texts)) as on_texts:
         begun = call.begun(windows(result.texts), partial(call.job, on_texts), begin)
         with closing(in_flight(begun)) as flight:
-            step = partial(next, flight, None)
-            while (item := step() if quick else await asyncio.to_thread(step)) is not None:
+            while (item := await _next(flight, quick)) is not None:
                 window, job = item
                 pooled = await asyncio.wrap_future(job.future)
                 if call.lookup is None:
@@ -75,6 +85,24 @@ async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
                 else:
                     await asyncio.to_thread(result.take, window, pooled)
     return result.vectors()
+
+
+async def _next(flight: Begun, quick: bool) -> tuple[list[str], Job] | None:
+    """The next window and its job, or None; unless it is quick, a thread tokenises meanwhile.
+
+    A cancelled call waits for that thread: only a generator that stands still can be closed.
+    """
+    if quick:
+        return next(flight, None)
+    step = asyncio.ensure_future(asyncio.to_thread(next, flight, None))
+    try:
+        return await asyncio.shield(step)
+    finally:
+        if not step.done():
+            while not step.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait((step,))
+            step.exception()  # looked at, so that asyncio does not report it
 
 
 def stream(call: Call, strings: Iterable[str], window: int) -> Iterator[NDArray[Any]]:
@@ -96,25 +124,39 @@ def _streamed(call: Call, strings: Iterable[str], size: int) -> Iterator[NDArray
                 first += len(window)
 
 
+class TokenResult:
+    """The vectors of tokens of a call with one role, filled window by window."""
+
+    def __init__(self, call: Call) -> None:
+        """Start with none."""
+        self.found: list[TokenVectors] = []
+        self._call = call
+        self._rows: deque[Tokens] = deque()
+
+    def job(self, on_texts: OnTexts, texts: list[str]) -> Job:
+        """A job for the next window of texts."""
+        new = self._call.rows(texts, with_offsets=True)
+        self._rows.extend(new)
+        return self._call.job_of(new, on_texts, pooled=False)
+
+    def take(self, texts: Sequence[str], states: Sequence[Vectors]) -> None:
+        """Put in the states of a window, `[tokens, dim]` each."""
+        for text, hidden in zip(texts, states, strict=True):
+            row = self._rows.popleft()
+            vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
+            check_finite(vectors, [text] * len(vectors), len(self.found).__add__)
+            offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
+            self.found.append(TokenVectors(vectors, offsets))
+
+
 def token_vectors(call: Call, strings: Sequence[str]) -> list[TokenVectors]:
     """Vectors of the tokens of each text; the call has one role."""
     if not strings:
         call.check()
-    found: list[TokenVectors] = []
-    rows: deque[Tokens] = deque()
-
-    def job_of(texts: list[str]) -> Job:
-        new = call.rows(texts, with_offsets=True)
-        rows.extend(new)
-        return call.job_of(new, on_texts, pooled=False)
-
+    result = TokenResult(call)
     with call.progress(len(strings)) as on_texts:
-        with closing(in_flight(call.begun(windows(strings), job_of))) as flight:
+        begun = call.begun(windows(strings), partial(result.job, on_texts))
+        with closing(in_flight(begun)) as flight:
             for texts, job in flight:
-                for text, hidden in zip(texts, job.future.result(), strict=True):
-                    row = rows.popleft()
-                    vectors = hidden[row.text_start : row.text_start + len(row.offsets)].copy()
-                    check_finite(vectors, [text] * len(vectors), len(found).__add__)
-                    offsets = np.array(row.offsets, np.int64).reshape(-1, 2)
-                    found.append(TokenVectors(vectors, offsets))
-    return found
+                result.take(texts, job.future.result())
+    return result.found

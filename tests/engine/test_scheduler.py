@@ -25,6 +25,7 @@ import torch
 from helpers import BUNDLED, assert_close
 
 from llm_embeddings import Encoder
+from llm_embeddings.call import Call
 
 E5 = BUNDLED / "e5-mistral/model"
 GRITLM = BUNDLED / "gritlm-7b/model"
@@ -241,6 +242,30 @@ async def test_cancelling_frees_the_work(fresh: Encoder) -> None:
             await call
         assert_close(await fresh.aencode(TEXTS[:1]), expected)
     assert len(sizes) < len(TEXTS) / 2
+
+
+@pytest.mark.parametrize("as_tokens", [False, True])
+async def test_cancelling_waits_for_the_thread_that_tokenises(
+    fresh: Encoder, monkeypatch: pytest.MonkeyPatch, as_tokens: bool
+) -> None:
+    text, begun, rows = "word " * 2000, threading.Event(), Call.rows
+    prepared = fresh.prepare([text])
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        return rows(*arguments, **options)
+
+    monkeypatch.setattr(Call, "rows", slow)
+    work = prepared.atokens() if as_tokens else fresh.aencode(text)
+    call = asyncio.ensure_future(work)
+    assert await asyncio.to_thread(begun.wait, 20)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await fresh.aencode(text)
 
 
 def test_leaving_a_stream_frees_the_work(fresh: Encoder) -> None:

@@ -4,18 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from llm_embeddings import Encoder
 
 EMBEDDINGS = "/v1/embeddings"
+LOOPBACK = "127.0.0.1"
 ERROR_KEYS = {"message", "type", "param", "code"}
+
+
+@contextmanager
+def running(app: FastAPI, http: Any = "auto") -> Iterator[str]:
+    """The application behind uvicorn in a thread; gives its address.
+
+    With "auto" that is httptools and uvloop, where they are installed.
+    """
+    listener = socket.create_server((LOOPBACK, 0))
+    loop: Any = "asyncio" if http == "h11" else "auto"
+    config = uvicorn.Config(
+        app, lifespan="off", ws="none", log_level="warning", http=http, loop=loop
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+    assert not thread.is_alive()
 
 
 def client(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:

@@ -9,11 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,8 @@ import openai
 import pytest
 import tiktoken
 import typer
-import uvicorn
-from fastapi import FastAPI
 from helpers import BUNDLED, ROOT, assert_close
-from helpers.serving import EMBEDDINGS, gate
+from helpers.serving import EMBEDDINGS, LOOPBACK, gate, running
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_openai import OpenAIEmbeddings
 from llama_index.core import Document, VectorStoreIndex
@@ -49,33 +45,6 @@ TEXTS = [
     ("cats purr " * 40).strip(),
 ]
 SECRET = "the patient is called Ada"
-LOOPBACK = "127.0.0.1"
-
-
-@contextmanager
-def running(app: FastAPI, http: Any = "auto") -> Iterator[str]:
-    """The application behind uvicorn in a thread; gives its address.
-
-    With "auto" that is httptools and uvloop, where they are installed.
-    """
-    listener = socket.create_server((LOOPBACK, 0))
-    loop: Any = "asyncio" if http == "h11" else "auto"
-    config = uvicorn.Config(
-        app, lifespan="off", ws="none", log_level="warning", http=http, loop=loop
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
-    assert not thread.is_alive()
 
 
 def wait_until(condition: Any) -> None:

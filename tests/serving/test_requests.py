@@ -14,6 +14,7 @@ from helpers.serving import EMBEDDINGS, client, error_of
 
 from llm_embeddings import Encoder
 from llm_embeddings.serving import Limits, create_app
+from llm_embeddings.serving.dialects.openai import EmbeddingRequest
 from llm_embeddings.serving.request import parse
 
 VALID = {"model": "model", "input": ["one", "two"]}
@@ -47,7 +48,7 @@ NOT_JSON = {
     "UTF-8 cut within a character": b'{"model": "model", "input": "\xe2\x82"}',
     "UTF-16": '{"model": "model", "input": "x"}'.encode("utf-16"),
     "byte order mark": b"\xef\xbb\xbf" + json.dumps(VALID).encode(),
-    "lone surrogate": rb'{"model": "model", "input": "\ud800"}',
+    "surrogate cut short": rb'{"model": "model", "input": "\ud80"}',
     "raw control character": b'{"model": "model", "input": "\x00"}',
     "deep arrays": b'{"model": "model", "input": ' + b"[" * 40_000,
     "deep closed arrays": b'{"model": "model", "input": ' + b"[" * 40_000 + b"]" * 40_000 + b"}",
@@ -91,6 +92,12 @@ WRONG = {
     "instruction number": (with_value("instruction", 3), "instruction is 3"),
     "user object": (with_value("user", {}), "user is {}"),
     "typing error": (with_value("dimension", 3), "did you mean 'dimensions'?"),
+    "Cohere's word": (with_value("output_dimension", 3), "here it is 'dimensions'"),
+    "Jina's word": (with_value("task", "retrieval.query"), "here it is 'input_type'"),
+    "TEI's word": (with_value("inputs", "x"), "here it is 'input'"),
+    "input_type": (with_value("input_type", "image"), "this model knows query, search_query"),
+    "two roles": (b'{"model": "model:query", "input": "x", "input_type": "passage"}', "leave one"),
+    "cut at the start": (with_value("truncate", "START"), "cuts texts at their ends alone"),
     "unknown field": (with_value("x" * 5000, 3), "known are input, model"),
     "long value": (with_value("role", "x" * 5000), "role is 'xxx"),
 }
@@ -176,13 +183,25 @@ async def test_other_methods(app: FastAPI, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embeddings/", "//v1/embeddings", "/v1/%00", "/ü"]
+    ("path", "served"),
+    [
+        ("/v1", ""),
+        ("/v1/%00", ""),
+        ("/ü", ""),
+        ("/v1/embeddings/", "/v1/embeddings"),
+        ("//v1/embeddings", "/v1/embeddings"),
+        ("/v1/v1/embeddings", "/v1/embeddings"),
+        ("/embeddings", "/v1/embeddings"),
+        ("/v1/embed", "/v2/embed, /embed"),
+        ("/v1/info", "/info"),
+    ],
 )
-async def test_other_paths(app: FastAPI, path: str) -> None:
+async def test_other_paths_name_the_right_ones(app: FastAPI, path: str, served: str) -> None:
     async with client(app) as http:
         response = await http.post(path, json=VALID)
     assert response.status_code == 404
-    error_of(response)
+    words = error_of(response)["message"].partition("served here: ")[2]
+    assert words == served
 
 
 async def test_random_bytes_and_mutations(app: FastAPI) -> None:
@@ -223,6 +242,8 @@ async def test_random_bytes_and_mutations(app: FastAPI) -> None:
 
 def test_texts_are_not_kept() -> None:
     """A parser that caches short strings would keep texts of requests that are long answered."""
-    first, second = (parse(json.dumps(VALID).encode(), 16).input for _ in range(2))
+    first, second = (
+        parse(json.dumps(VALID).encode(), EmbeddingRequest, 16).input for _ in range(2)
+    )
     assert first[0] == second[0]
     assert first[0] is not second[0]

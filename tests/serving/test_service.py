@@ -217,6 +217,9 @@ async def test_key_is_asked_of_all_but_probes(e5: Encoder) -> None:
     async with client(app, "correct horse") as http:
         assert (await http.get("/v1/models")).status_code == 200
         assert "correct" not in (await http.get("/metrics")).text
+        for scheme in ("bearer", "BEARER"):
+            headers = {"Authorization": f"{scheme} correct horse"}
+            assert (await http.get("/v1/models", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", "naïve", "a\nb"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -13,19 +14,22 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..encoder import Encoder
+from ..inputs import names_checked
 from .body import read_body, while_connected
-from .errors import ApiError, error_response
+from .dialects import DIALECTS
+from .dialects.dialect import Dialect
+from .dialects.tei import info
+from .errors import ApiError, error_response, openai_error
 from .limits import Limits
 from .middleware import RequestLog
-from .request import EmbeddingRequest, parse
-from .response import answer_body
+from .request import Body, parse
 from .service import Served, Service
 
 JSON = "application/json"
-_PATHS = ("/v1/embeddings", "/v1/models", "/healthz", "/readyz", "/metrics")
 _QUICK = 2**18  # bytes; a body of so many is parsed in about a millisecond, without a thread
 
 
+@names_checked
 def create_app(
     encoder: Encoder,
     *,
@@ -81,20 +85,38 @@ def build(service: Service, api_key: str | None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(RequestLog, metrics=service.metrics)
-    app.add_exception_handler(ApiError, _answer_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    routes, key = _Routes(service), Depends(_key_check(api_key))
-    for path, probe in (("/healthz", routes.alive), ("/readyz", routes.ready)):
+    shapes = {path: one.error for one in DIALECTS for path in one.paths}
+    app.add_middleware(RequestLog, metrics=service.metrics, shapes=shapes)
+
+    async def answer_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = _of_the_framework(app, request, error)
+        assert isinstance(error, ApiError)
+        return error_response(error, shapes.get(request.url.path, openai_error))
+
+    app.add_exception_handler(ApiError, answer_error)
+    app.add_exception_handler(HTTPException, answer_error)
+    routes, key = _Routes(service), [Depends(_key_check(api_key))]
+    for path, probe in (
+        ("/healthz", routes.alive),
+        ("/readyz", routes.ready),
+        ("/health", routes.ready),
+    ):
         app.get(path)(probe)
         app.head(path, include_in_schema=False)(probe)
-    app.get("/metrics", dependencies=[key])(routes.metrics)
-    app.get("/v1/models", dependencies=[key])(routes.models)
-    app.get("/v1/models/{name:path}", dependencies=[key])(routes.model)
-    schema = {"content": {JSON: {"schema": EmbeddingRequest.model_json_schema()}}, "required": True}
-    app.post("/v1/embeddings", dependencies=[key], openapi_extra={"requestBody": schema})(
-        routes.embeddings
-    )
+    app.get("/metrics", dependencies=key)(routes.metrics)
+    app.get("/info", dependencies=key)(routes.info)
+    app.get("/v1/models", dependencies=key)(routes.models)
+    app.get("/v1/models/{name:path}", dependencies=key)(routes.model)
+    for dialect in DIALECTS:
+        schema = {"content": {JSON: {"schema": dialect.body.model_json_schema()}}, "required": True}
+        for path in dialect.paths:
+            app.post(
+                path,
+                dependencies=key,
+                summary=path.strip("/") or "embed",
+                openapi_extra={"requestBody": schema},
+            )(routes.answering(dialect))
     return app
 
 
@@ -127,27 +149,31 @@ class _Routes:
         self._service.role_of(name)
         return _json(models[name])
 
-    async def embeddings(self, request: Request) -> Response:
-        """Vectors of texts."""
-        service = self._service
-        encoder = service.check_ready()
-        with service.queue.request():
-            asked = await self._asked(request)
-            answer = await while_connected(request, self._embedded(encoder, asked))
-        return Response(answer, media_type=JSON)
+    async def info(self) -> Response:
+        """The model and the limits, as Text Embeddings Inference tells them."""
+        return _json(info(self._service, self._service.check_ready()))
 
-    async def _asked(self, request: Request) -> EmbeddingRequest:
+    def answering(self, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+        """The function of a route where work is done."""
+
+        async def answer(request: Request) -> Response:
+            service = self._service
+            encoder = service.check_ready()
+            with service.queue.request():
+                body = await self._read(request, dialect.body)
+                work = dialect.answer(service, encoder, body)
+                return Response(await while_connected(request, work), media_type=JSON)
+
+        answer.__doc__ = dialect.body.__doc__
+        return answer
+
+    async def _read(self, request: Request, kind: type[Body]) -> Body:
         """Read and parse the body of a request."""
         limits = self._service.limits
         body = await read_body(request, limits)
         if len(body) < _QUICK:
-            return parse(body, limits.inputs)
-        return await asyncio.to_thread(parse, body, limits.inputs)
-
-    async def _embedded(self, encoder: Encoder, asked: EmbeddingRequest) -> bytes:
-        """The body of the response."""
-        vectors, tokens = await self._service.embed(encoder, asked)
-        return await answer_body(vectors, asked.encoding_format or "float", asked.model, tokens)
+            return parse(body, kind, limits.inputs)
+        return await asyncio.to_thread(parse, body, kind, limits.inputs)
 
 
 def _key_check(api_key: str | None) -> Any:
@@ -174,20 +200,15 @@ def _key_check(api_key: str | None) -> Any:
     return check
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return error_response(error)
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """The response to a request that the framework refuses: an unknown path, another method."""
-    assert isinstance(error, HTTPException)
+def _of_the_framework(app: FastAPI, request: Request, error: HTTPException) -> ApiError:
+    """The error for what the framework refuses: an unknown path, another method."""
     words = f"{error.detail}: {request.method} is not served at this path"
-    path = request.url.path.rstrip("/")
-    meant = [one for one in _PATHS if one in (path, f"/v1{path}")]
+    last = request.url.path.rstrip("/").rpartition("/")[2]
+    paths = (getattr(route, "path", "") for route in app.routes)
+    meant = [path for path in paths if last and path.rpartition("/")[2] == last]
     if meant and error.status_code == 404:
-        words += f"; {meant[0]} is"
-    return error_response(ApiError(error.status_code, words, headers=error.headers))
+        words += f"; served here: {', '.join(dict.fromkeys(meant))}"
+    return ApiError(error.status_code, words, headers=error.headers)
 
 
 def _json(value: object) -> Response:

@@ -1,8 +1,8 @@
-"""Errors as HTTP responses, in the form that OpenAI's clients read."""
+"""Errors as HTTP responses, in the forms that clients read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fastapi import Response
 from pydantic_core import to_json
@@ -36,16 +36,36 @@ class ApiError(Exception):
         self.code, self.param, self.headers = code, param, headers
 
 
-def error_response(error: ApiError) -> Response:
-    """The response of an error, `{"error": {"message", "type", "param", "code"}}`."""
+Shape = Callable[[ApiError], dict[str, object]]
+
+
+def openai_error(error: ApiError) -> dict[str, object]:
+    """An error as OpenAI writes it, which is the form wherever no other is known."""
     body = {
         "message": error.message,
         "type": _kind(error.status),
         "param": error.param,
         "code": error.code,
     }
+    return {"error": body}
+
+
+def cohere_error(error: ApiError) -> dict[str, object]:
+    """An error as Cohere writes it."""
+    return {"message": error.message}
+
+
+def tei_error(error: ApiError) -> dict[str, object]:
+    """An error as Text Embeddings Inference writes it."""
+    kinds = {429: "Overloaded", 503: "Unhealthy"}
+    kind = kinds.get(error.status, "Backend" if error.status >= 500 else "Validation")
+    return {"error": error.message, "error_type": kind}
+
+
+def error_response(error: ApiError, shape: Shape = openai_error) -> Response:
+    """The response of an error."""
     return Response(
-        to_json({"error": body}),
+        to_json(shape(error)),
         error.status,
         headers=dict(error.headers or {}),
         media_type="application/json",

@@ -69,10 +69,10 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count a response to a request of a route, and the seconds it took."""
+    def answered(self, route: str, status: int, seconds: float, *, computed: bool) -> None:
+        """Count a response to a request of a route, and the seconds of one that asked for work."""
         self._requests.labels(route, status).inc()
-        if route == "/v1/embeddings":
+        if computed:
             self._latency.labels(status).observe(seconds)
 
     def embedded(self, role: Role, texts: int, tokens: int, cut: int) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
-from .errors import ApiError, error_response
+from .errors import ApiError, Shape, error_response, openai_error
 from .metrics import Metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,9 @@ CLIENT_GONE = 499  # nginx's status for a client that left; counted, as it canno
 class RequestLog:
     """Gives each request an id, logs and counts it without its content, answers if it failed."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap an application."""
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, shapes: Mapping[str, Shape]) -> None:
+        """Wrap an application; `shapes` says how errors are written at paths where work is done."""
+        self._app, self._metrics, self._shapes = app, metrics, shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -51,17 +53,19 @@ class RequestLog:
         except (Exception, asyncio.CancelledError) as error:
             if status:
                 raise
-            await error_response(_explained(error, number))(scope, receive, answer)
+            shape = self._shapes.get(scope["path"], openai_error)
+            await error_response(_explained(error, number), shape)(scope, receive, answer)
         finally:
             self._note(scope, status, time.perf_counter() - begun, number)
 
     def _note(self, scope: Scope, status: int, seconds: float, number: str) -> None:
         """Count and log a response, by its route, not by its path, which may hold anything."""
         route = getattr(scope.get("route"), "path", "other")
-        self._metrics.answered(route, status, seconds)
+        computed = route in self._shapes and scope["method"] == "POST"
+        self._metrics.answered(route, status, seconds, computed=computed)
         client = (scope.get("client") or ["-"])[0]
         words = f"{client} {scope['method']} {route} {status} {1000 * seconds:.0f} ms {number}"
-        probe = status < 400 and not route.startswith("/v1")
+        probe = status < 400 and not computed and not route.startswith("/v1")
         logger.log(logging.DEBUG if probe else logging.INFO, "%s", words)
 
 

@@ -1,48 +1,49 @@
-"""Vectors -> the body of a response."""
+"""Vectors -> the JSON of a response, written in parts so that the event loop goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import to_json
-
-from ..vectors import Vectors
 
 _AT_ONCE = 2**16  # numbers; to write them as text takes milliseconds, which block the event loop
 
+Written = Callable[[NDArray[Any]], bytes]
 
-async def answer_body(
-    vectors: Vectors, encoding: Literal["float", "base64"], model: str, tokens: int
-) -> bytes:
-    """The body of a response, in the JSON that OpenAI's clients read.
 
-    Args:
-        vectors: `[n, dim]`, float32.
-        encoding: "float" = numbers, which read back as the same float32; "base64" = the bytes of
-            little-endian float32, which is faster.
-        model: Name of the model.
-        tokens: Tokens that the model was fed, for the field `usage`.
-    """
-    parts = []
-    written = 0
-    for part in _items(vectors, encoding):
-        parts.append(part)
-        written += vectors.shape[1]
-        if encoding == "float" and written > _AT_ONCE:
+def numbers(vector: NDArray[Any]) -> bytes:
+    """A vector, or rows of them, as numbers that read back as the same float32."""
+    return to_json(vector.tolist())
+
+
+def packed(vector: NDArray[Any]) -> bytes:
+    """The bytes of a vector's little-endian float32 in base64, which is faster."""
+    return b'"%b"' % base64.b64encode(vector.astype("<f4").tobytes())
+
+
+async def each(rows: Iterable[NDArray[Any]], write: Written) -> list[bytes]:
+    """What each row is written as."""
+    parts, written = [], 0
+    for row in rows:
+        parts.append(write(row))
+        written += row.size
+        if written > _AT_ONCE:
             written = 0
             await asyncio.sleep(0)
-    usage = to_json({"prompt_tokens": tokens, "total_tokens": tokens})
-    head, data = b'{"object":"list","data":[', b",".join(parts)
-    return b'%b%b],"model":%b,"usage":%b}' % (head, data, to_json(model), usage)
+    return parts
 
 
-def _items(vectors: Vectors, encoding: str) -> Iterator[bytes]:
-    """The entries of the field `data`, one for each vector."""
-    rows = np.ascontiguousarray(vectors, "<f4")
-    for index, row in enumerate(rows):
-        value = to_json(row.tolist()) if encoding == "float" else b'"%b"' % base64.b64encode(row)
-        yield b'{"object":"embedding","index":%d,"embedding":%b}' % (index, value)
+async def array(rows: Iterable[NDArray[Any]], write: Written = numbers) -> bytes:
+    """All rows as a JSON array."""
+    return b"[%b]" % b",".join(await each(rows, write))
+
+
+def with_values(fields: dict[str, object], **values: bytes) -> bytes:
+    """A JSON object of fields, and of values that are JSON already."""
+    parts = [(name, to_json(value)) for name, value in fields.items()]
+    written = (b"%b:%b" % (to_json(name), value) for name, value in [*parts, *values.items()])
+    return b"{%b}" % b",".join(written)

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from ..encoder import Encoder
+from ..inputs import names_checked
 from .app import build
 from .connections import guarded
 from .limits import Limits
@@ -41,6 +42,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+@names_checked
 def serve(
     load: Callable[[], Encoder],
     *,

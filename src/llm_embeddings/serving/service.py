@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from ..encoder import Encoder
 from ..inputs import EncodeKeywords
 from ..recipe import Role
 from ..streams import Prepared
-from ..vectors import Vectors
+from ..vectors import TokenVectors, Vectors
 from .errors import ApiError, shown
 from .limits import Limits
 from .metrics import Metrics
+from .preparing import meaning, prepare
 from .queue import Queue
-from .request import EmbeddingRequest, Inputs
-from .token_arrays import REMEDY, texts_of_arrays
+from .request import Asked
 
-_QUICK = 8192  # characters or ids; so few are tokenised faster than a thread is woken
+_MOST_NUMBERS = 2**24  # in an answer with vectors of tokens: some 200 MB of JSON
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +45,12 @@ class Served:
     max_length: int | None = None
     max_batch_tokens: int | None = None
 
-    def options(
-        self, dimensions: int | None = None, prompt_name: str | None = None
-    ) -> EncodeKeywords:
-        """What a call of the encoder is given; dimensions and prompt are the request's."""
+    def options(self) -> EncodeKeywords:
+        """What a call of the encoder is given."""
         return {
             "normalize": self.normalize,
-            "truncate_dim": dimensions,
             "max_length": self.max_length,
             "max_batch_tokens": self.max_batch_tokens,
-            "prompt_name": prompt_name,
         }
 
 
@@ -64,6 +63,7 @@ class Service:
         metrics: Counts of what was served.
         state: Whether requests are taken ("ready"), and if not, why.
         name: Name of the model; "" before it is loaded, unless it was given.
+        normalize: Whether vectors get unit L2 length; None = as the recipe says.
     """
 
     def __init__(self, served: Served, limits: Limits) -> None:
@@ -71,7 +71,7 @@ class Service:
         self.limits, self.queue = limits, Queue(limits)
         self.metrics = Metrics(self.queue)
         self.state: Literal["loading", "ready", "draining"] = "loading"
-        self.name = served.name or ""
+        self.name, self.normalize = served.name or "", served.normalize
         self._loaded_at = 0
         self._served = served
         self._encoder: Encoder | None = None
@@ -131,11 +131,20 @@ class Service:
             "created": self._loaded_at,
             "owned_by": "llm-embeddings",
             "dimensions": encoder.dimension,
-            "max_length": self._served.max_length or encoder.max_length,
+            "max_length": self.max_length(encoder),
         }
         return [{"id": name, **facts} for name in self._roles]
 
-    async def embed(self, encoder: Encoder, asked: EmbeddingRequest) -> tuple[Vectors, int]:
+    def max_length(self, encoder: Encoder) -> int:
+        """Limit of a text in tokens."""
+        return self._served.max_length or encoder.max_length
+
+    def normalizes(self, encoder: Encoder, asked: Asked) -> bool:
+        """Whether the vectors of a request get unit L2 length."""
+        wanted = self.normalize if asked.normalize is None else asked.normalize
+        return encoder.recipe.normalize if wanted is None else wanted
+
+    async def embed(self, encoder: Encoder, asked: Asked) -> tuple[Vectors, int]:
         """Compute the vectors of a request.
 
         Args:
@@ -148,54 +157,59 @@ class Service:
         Raises:
             ApiError: the request is wrong, too much for now, or took too long.
         """
-        role, instruction = self._as_what(asked)
-        if asked.prompt_name is not None:
-            _check_prompt(encoder, asked.prompt_name)
-        _check_dimensions(encoder, asked.dimensions)
+        return await self._computed(encoder, asked, Prepared.arun)
+
+    async def embed_tokens(self, encoder: Encoder, asked: Asked) -> list[TokenVectors]:
+        """Compute one vector for each token of each text of a request.
+
+        Raises:
+            ApiError: as in `embed`, or there would be too many numbers for an answer.
+        """
+
+        async def run(prepared: Prepared) -> list[TokenVectors]:
+            numbers = sum(prepared.tokens) * encoder.dimension
+            if numbers > _MOST_NUMBERS:
+                raise ApiError(
+                    400,
+                    f"the vectors of all tokens have {numbers} numbers and an answer takes "
+                    f"{_MOST_NUMBERS}: send fewer texts at a time",
+                    code="too_many_tokens",
+                    param=asked.field,
+                )
+            return await prepared.atokens()
+
+        return (await self._computed(encoder, asked, run))[0]
+
+    async def _computed(
+        self, encoder: Encoder, asked: Asked, run: Callable[[Prepared], Awaitable[Found]]
+    ) -> tuple[Found, int]:
+        """What comes of the texts of a request within the limits, and their tokens."""
+        named = None if asked.model is None else self.role_of(asked.model)
+        role, prompt_name = meaning(asked, named, dict(encoder.recipe.prompts))
+        if asked.instruction is None and role == "query" and prompt_name is None:
+            asked = replace(asked, instruction=self._served.instruction)
+        options = self._options(encoder, asked, prompt_name)
         try:
             async with asyncio.timeout(self.limits.timeout):
-                prepared = await self._prepare(encoder, asked, role, instruction)
+                arrays = self._served.token_arrays
+                prepared = await prepare(encoder, asked, role, options, arrays=arrays)
                 tokens = sum(prepared.tokens)
                 with self.queue.place(tokens):
-                    vectors: Vectors = await prepared.arun()
+                    found = await run(prepared)
         except TimeoutError as error:
             raise self._late() from error
-        self.metrics.embedded(role, len(vectors), tokens, prepared.cut)
-        return vectors, tokens
+        self.metrics.embedded(role, len(prepared.tokens), tokens, prepared.cut)
+        return found, tokens
 
-    def _as_what(self, asked: EmbeddingRequest) -> tuple[Role, str | None]:
-        """Role and instruction of a request."""
-        named = self.role_of(asked.model)
-        if named and asked.role and named != asked.role:
-            raise ApiError(
-                400,
-                f"role is {asked.role!r} and the model's name says {named!r}: leave one out",
-                code="invalid_value",
-                param="role",
-            )
-        role: Role = asked.role or named or "document"
-        if asked.instruction is not None or role == "document" or asked.prompt_name:
-            return role, asked.instruction
-        return role, self._served.instruction
-
-    async def _prepare(
-        self, encoder: Encoder, asked: EmbeddingRequest, role: Role, instruction: str | None
-    ) -> Prepared:
-        """Tokenise the texts of a request; many texts in a thread."""
-        inputs = asked.input
-        if isinstance(inputs[0], list) and not self._served.token_arrays:
-            raise ApiError(
-                400,
-                f"this server takes no token ids: {REMEDY}. It does with --token-arrays, for "
-                "clients that tokenise with this model's own tokenizer",
-                code="invalid_token_ids",
-                param="input",
-            )
-        options = self._served.options(asked.dimensions, asked.prompt_name)
-        arguments = encoder, inputs, role, instruction, options
-        if sum(map(len, inputs)) < _QUICK:
-            return _prepared(*arguments)
-        return await asyncio.to_thread(_prepared, *arguments)
+    def _options(self, encoder: Encoder, asked: Asked, prompt_name: str | None) -> EncodeKeywords:
+        """What a call of the encoder is given."""
+        options = self._served.options()
+        options |= {"truncate_dim": asked.dimensions, "prompt_name": prompt_name}
+        if asked.normalize is not None:
+            options["normalize"] = asked.normalize
+        if asked.max_length is not None:
+            options["max_length"] = min(asked.max_length, self.max_length(encoder))
+        return options
 
     def _late(self) -> ApiError:
         """The error for a request that takes longer than the timeout."""
@@ -205,49 +219,4 @@ class Service:
             "when the server is less busy",
             code="timeout",
             headers={"Retry-After": str(self.queue.seconds(self.queue.tokens))},
-        )
-
-
-def _prepared(
-    encoder: Encoder,
-    inputs: Inputs,
-    role: Role,
-    instruction: str | None,
-    options: EncodeKeywords,
-) -> Prepared:
-    """The texts of a request, tokenised.
-
-    Raises:
-        ApiError: 400, the model takes no such instruction.
-    """
-    texts = _texts(encoder, inputs)
-    try:
-        return encoder.prepare(texts, role, instruction, **options)
-    except ValueError as error:  # only the client's instruction can be wrong
-        raise ApiError(400, str(error), code="invalid_value", param="instruction") from error
-
-
-def _texts(encoder: Encoder, inputs: Inputs) -> list[str]:
-    """The texts of a request, those of token arrays decoded."""
-    arrays = [one for one in inputs if isinstance(one, list)]
-    if arrays:
-        return texts_of_arrays(encoder.tokenizer, arrays)
-    return [one for one in inputs if isinstance(one, str)]
-
-
-def _check_prompt(encoder: Encoder, prompt_name: str) -> None:
-    """The name of a prompt, which the model has."""
-    try:
-        encoder.recipe.template(prompt_name)
-    except ValueError as error:
-        raise ApiError(400, str(error), code="invalid_value", param="prompt_name") from error
-
-
-def _check_dimensions(encoder: Encoder, dimensions: int | None) -> None:
-    if dimensions is not None and dimensions > encoder.dimension:
-        raise ApiError(
-            400,
-            f"dimensions is {dimensions} and the model has {encoder.dimension}",
-            code="invalid_value",
-            param="dimensions",
         )

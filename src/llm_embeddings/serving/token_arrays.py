@@ -8,6 +8,7 @@ told to.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import ApiError
@@ -22,23 +23,26 @@ REMEDY = (
 )
 
 
-def texts_of_arrays(tokenizer: PreTrainedTokenizerFast, arrays: Arrays) -> list[str]:
-    """The texts that arrays of token ids encode.
+def texts_of_arrays(
+    tokenizer: PreTrainedTokenizerFast, arrays: Arrays, field: str = "input"
+) -> list[str]:
+    """The texts that arrays of token ids encode; `field` held them.
 
     Raises:
         ApiError: an array holds an id that is not in the vocabulary or is a special token, or is
             not what the tokenizer makes of any text.
     """
     backend: Any = tokenizer.backend_tokenizer
+    refused = partial(_refused, field)
     size, special = backend.get_vocab_size(), set(tokenizer.all_special_ids)
     for index, ids in enumerate(arrays):
         if ids and not 0 <= min(ids) <= max(ids) < size:
             wrong = next(token for token in ids if not 0 <= token < size)
-            raise _refused(index, f"{wrong} is not in this model's vocabulary of {size}: {REMEDY}")
+            raise refused(index, f"{wrong} is not in this model's vocabulary of {size}: {REMEDY}")
         if not special.isdisjoint(ids):
             wrong = next(token for token in ids if token in special)
             name = backend.id_to_token(wrong)
-            raise _refused(
+            raise refused(
                 index,
                 f"{wrong} is the special token {name}: leave it out, the server puts BOS and EOS",
             )
@@ -46,10 +50,10 @@ def texts_of_arrays(tokenizer: PreTrainedTokenizerFast, arrays: Arrays) -> list[
     encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
     for index, (ids, again) in enumerate(zip(arrays, encoded, strict=True)):
         if ids != again.ids:
-            raise _refused(index, f"this model's tokenizer makes these ids of no text: {REMEDY}")
+            raise refused(index, f"this model's tokenizer makes these ids of no text: {REMEDY}")
     return texts
 
 
-def _refused(index: int, why: str) -> ApiError:
+def _refused(field: str, index: int, why: str) -> ApiError:
     """The error for array number `index` of a request."""
-    return ApiError(400, f"input[{index}]: {why}", code="invalid_token_ids", param="input")
+    return ApiError(400, f"{field}[{index}]: {why}", code="invalid_token_ids", param=field)

@@ -8,10 +8,12 @@ from typing import Literal
 from sentence_transformers import SentenceTransformer
 
 from llm_embeddings import Encoder
+from llm_embeddings.inputs import names_checked
 
 from .module import ROLES, EncoderModule
 
 
+@names_checked
 def as_sentence_transformer(
     encoder: Encoder,
     *,
