@@ -10,23 +10,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-SETS = ("dbpedia_5k", "cranfield", "xquad_en_sent")
+from experiment_sizes import Size
+
+SETS = ("dbpedia_5k", "cranfield", "xquad_en_sent")  # none of whose texts is trained on
 SOURCES = {"medquad": 4000, "openstax-glossary": 4000, "snli": 4000}
 SENTENCES, DOCUMENTS = 10_000, 600
-CORPUS, QUERIES = 1000, 400  # of each retrieval set, drawn with seed 13
 LANGUAGE = {"wikitext2": "lm_eval/wikitext2_test.txt", "held_out": "train/valid.txt.gz"}
 CHARACTERS = 60_000
 
 
-def prepare(data: Path, work: Path) -> None:
+def prepare(data: Path, work: Path, size: Size) -> None:
     """Write all cuts into `work/train` and `work/evaluation`, unless they are there."""
     if (work / "ready").exists():
         return
     train, evaluation = work / "train", work / "evaluation"
     for folder in (train, evaluation):
         folder.mkdir(parents=True, exist_ok=True)
-    for name in SETS:
-        cut_set(data / "retrieval" / name, evaluation / name)
+    for name in size.sets:
+        cut_set(data / "retrieval" / name, evaluation / name, size)
     known = evaluation_texts(data)
     sentences = lines(data / "train/sentences.txt.gz")
     write(train / "sentences.txt", unknown(sentences, known, SENTENCES))
@@ -45,18 +46,18 @@ def prepare(data: Path, work: Path) -> None:
     (work / "ready").touch()
 
 
-def cut_set(source: Path, target: Path) -> None:
-    """A retrieval set with fewer documents and queries; judgements of what is left."""
+def cut_set(source: Path, target: Path, size: Size) -> None:
+    """A retrieval set with fewer documents and queries, drawn; judgements of what is left."""
     target.mkdir(exist_ok=True)
     rng = random.Random(13)
     corpus = read_jsonl(source / "corpus.jsonl")
-    corpus = rng.sample(corpus, min(CORPUS, len(corpus)))
+    corpus = rng.sample(corpus, min(size.corpus, len(corpus)))
     kept = {row["_id"] for row in corpus}
     head, *judged = (source / "qrels.tsv").read_text(encoding="utf-8").splitlines()
     judged = [line for line in judged if line.split("\t")[1] in kept]
     asked = {line.split("\t")[0] for line in judged}
     queries = [row for row in read_jsonl(source / "queries.jsonl") if row["_id"] in asked]
-    queries = rng.sample(queries, min(QUERIES, len(queries)))
+    queries = rng.sample(queries, min(size.queries, len(queries)))
     write(target / "corpus.jsonl", map(json.dumps, corpus))
     write(target / "queries.jsonl", map(json.dumps, queries))
     write(target / "qrels.tsv", [head, *judged])

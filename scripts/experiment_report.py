@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from experiment_data import LANGUAGE, SETS
-from experiment_runs import EXPERIMENTS, Run
+from experiment_runs import Run, experiments
+from experiment_sizes import Size
 
 Results = Mapping[str, list[dict[str, Any]]]
+Runs = tuple[Run, ...]
 
 STS = "stsb_en_dev/spearman"
 NDCG = tuple(f"{name}/ndcg@10" for name in SETS)
@@ -48,21 +50,21 @@ PAIRS = {
 }
 
 
-def report(results: Path, output: Path) -> None:
-    """Write `output`/*.json and *.png, and the tables of `output`.md between their marks."""
+def report(size: Size, results: Path, output: Path, document: Path) -> None:
+    """Write `output`/*.json and *.png, and the tables of `document` between their marks."""
     output.mkdir(parents=True, exist_ok=True)
-    found = read(results)
-    for name, runs in EXPERIMENTS.items():
+    found, made = read(results), experiments(size)
+    for name, runs in made.items():
         rows = [row for run in runs for row in found.get(run.name, [])]
         text = ",\n".join(json.dumps(row) for row in rows)
         (output / f"{name}.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
-    plots(found, output)
-    document = output.with_suffix(".md")
+    plots(made, found, output)
     if document.exists():
         text = document.read_text(encoding="utf-8")
-        for name in EXPERIMENTS:
-            text = filled(text, f"{name} scores", table(name, found))
-            text = filled(text, f"{name} differences", differences(name, found))
+        for name, runs in made.items():
+            metrics = metrics_of(size, runs)
+            text = filled(text, f"{name} scores", table(runs, metrics, found))
+            text = filled(text, f"{name} differences", differences(name, runs, metrics, found))
         document.write_text(text, encoding="utf-8")
 
 
@@ -71,7 +73,7 @@ def read(results: Path) -> Results:
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(results.glob("*.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
-        each = [row["scores"][name] for name in NDCG]
+        each = [row["scores"][name] for name in NDCG if name in row["scores"]]
         row["scores"][RETRIEVAL] = round(statistics.fmean(each), 5)
         found.setdefault(row["run"], []).append(row)
     return found
@@ -98,10 +100,11 @@ def cell(values: list[float], metric: str, *, sign: str = "") -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
-def metrics_of(name: str) -> tuple[str, ...]:
+def metrics_of(size: Size, runs: Runs) -> tuple[str, ...]:
     """The columns of an experiment's tables."""
-    language = any(run.language for run in EXPERIMENTS[name])
-    return (STS, *NDCG, RETRIEVAL, *(PERPLEXITY if language else ()))
+    language = any(run.language for run in runs)
+    measured = [f"{name}/ndcg@10" for name in size.sets]
+    return (STS, *measured, RETRIEVAL, *(PERPLEXITY if language else ()))
 
 
 def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -110,43 +113,43 @@ def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", bar, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def table(name: str, found: Results) -> str:
+def table(runs: Runs, metrics: tuple[str, ...], found: Results) -> str:
     """Mean and spread of every score of an experiment's runs."""
-    metrics = metrics_of(name)
     head = ("run", "seeds", *(TITLES[metric] for metric in metrics))
     rows = []
-    for run in EXPERIMENTS[name]:
+    for run in runs:
         mine = found.get(run.name, [])
         cells = (cell(list(scores(mine, metric).values()), metric) for metric in metrics)
         rows.append((run.title, str(len(mine)) if run.train else "-", *cells))
     return lines(head, rows)
 
 
-def differences(name: str, found: Results) -> str:
+def differences(name: str, runs: Runs, metrics: tuple[str, ...], found: Results) -> str:
     """What a step changes, seed by seed: mean, spread, and seeds in which it is above 0."""
-    titles = {run.name: run.title for run in EXPERIMENTS[name]}
-    metrics = [
+    titles = {run.name: run.title for run in runs}
+    once = {run.name for run in runs if run.train is None}
+    pairs = [pair for pair in PAIRS[name] if titles.keys() >= set(pair)]
+    measured = [
         metric
-        for metric in metrics_of(name)
-        if metric not in NDCG and any(changed(found, *pair, metric) for pair in PAIRS[name])
+        for metric in metrics
+        if metric not in NDCG and any(changed(found, *pair, metric, once) for pair in pairs)
     ]
     rows = []
-    for with_it, without in PAIRS[name]:
+    for with_it, without in pairs:
         cells = []
-        for metric in metrics:
-            changes = changed(found, with_it, without, metric)
+        for metric in measured:
+            changes = changed(found, with_it, without, metric, once)
             count = f" ({sum(change > 0 for change in changes)} of {len(changes)})"
             rises = count if len(changes) > 1 else ""
             cells.append(cell(changes, metric, sign="+") + rises if changes else "")
         rows.append((f"*{titles[with_it]}* against *{titles[without]}*", *cells))
     named = {**TITLES, RETRIEVAL: "mean nDCG@10"}
-    return lines(("what changes", *(named[metric] for metric in metrics)), rows)
+    return lines(("what changes", *(named[metric] for metric in measured)), rows)
 
 
-def changed(found: Results, with_it: str, without: str, metric: str) -> list[float]:
-    """Differences of two runs by seed; a run that has no seed is the same for all."""
+def changed(found: Results, with_it: str, without: str, metric: str, once: set[str]) -> list[float]:
+    """Differences of two runs by seed; those in `once` have no seed and are the same for all."""
     first, second = (scores(found.get(run, []), metric) for run in (with_it, without))
-    once = {run.name for runs in EXPERIMENTS.values() for run in runs if run.train is None}
     if not first or not second:
         return []
     if with_it in once:
@@ -156,26 +159,26 @@ def changed(found: Results, with_it: str, without: str, metric: str) -> list[flo
     return [first[seed] - second[seed] for seed in first if seed in second]
 
 
-def plots(found: Results, output: Path) -> None:
+def plots(made: Mapping[str, Runs], found: Results, output: Path) -> None:
     """A plot each of LLM2Vec's steps, E5's variants and GRIT's two sides."""
     from matplotlib import pyplot
 
     for name, metrics in (("llm2vec", (STS, RETRIEVAL)), ("e5", (STS, RETRIEVAL))):
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
         for panel, metric in zip(axes, metrics, strict=True):
-            bars(panel, EXPERIMENTS[name], found, metric)
+            bars(panel, made[name], found, metric)
         axes[0].invert_yaxis()
         figure.savefig(output / f"{name}.png", dpi=90)
         pyplot.close(figure)
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for panel, metric in zip(axes, (STS, RETRIEVAL), strict=True):
-        sides(panel, found, metric)
+        sides(panel, made["grit"], found, metric)
     axes[1].legend(fontsize=8)
     figure.savefig(output / "grit.png", dpi=90)
     pyplot.close(figure)
 
 
-def bars(panel: Any, runs: tuple[Run, ...], found: Results, metric: str) -> None:
+def bars(panel: Any, runs: Runs, found: Results, metric: str) -> None:
     """A bar for the mean of each run, a dot for each seed."""
     for place, run in enumerate(runs):
         values = list(scores(found.get(run.name, []), metric).values())
@@ -186,11 +189,11 @@ def bars(panel: Any, runs: tuple[Run, ...], found: Results, metric: str) -> None
     panel.set_xlabel(_axis(metric))
 
 
-def sides(panel: Any, found: Results, metric: str) -> None:
+def sides(panel: Any, runs: Runs, found: Results, metric: str) -> None:
     """Embedding against language modelling: best is up and to the left."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    for run in EXPERIMENTS["grit"]:
+    for run in runs:
         rows = found.get(run.name, [])
         language = list(scores(rows, PERPLEXITY[1]).values())
         panel.plot(language, list(scores(rows, metric).values()), "o", label=run.title)
@@ -203,4 +206,4 @@ def sides(panel: Any, found: Results, metric: str) -> None:
 
 
 def _axis(metric: str) -> str:
-    return "STS-B dev, Spearman" if metric == STS else "nDCG@10, mean of three sets"
+    return "STS-B dev, Spearman" if metric == STS else "nDCG@10, mean of the sets"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiment_data import SOURCES
+from experiment_sizes import Amount, Size
 
 from llm_embeddings.recipe import Recipe, Template
 from llm_embeddings.records.sources import Source
@@ -42,12 +43,14 @@ class Setting:
         base: Directory of the language model.
         work: Where data and models lie.
         seed: Of training.
+        size: How much is trained.
         steps: Most updates of a stage; for trials.
     """
 
     base: Path
     work: Path
     seed: int
+    size: Size
     steps: int | None = None
 
     def model(self, run: str) -> Path:
@@ -57,6 +60,10 @@ class Setting:
     def data(self, name: str) -> str:
         """A file to train on."""
         return str(self.work / "train" / name)
+
+    def recipe(self, run: Run) -> Recipe:
+        """How a run embeds with this model's tokenizer."""
+        return run.recipe if self.size.bos else run.recipe.replace(bos=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,18 +89,24 @@ class Run:
     language: bool = False
 
 
-def common(setting: Setting, run: Run, steps: int, rate: float, **options: Any) -> dict[str, Any]:
-    """Options of every stage: all weights, in float32, warm-up over a tenth, then falling."""
+def common(setting: Setting, run: Run, amount: Amount, **options: Any) -> dict[str, Any]:
+    """Options of every stage: in float32, warm-up over a tenth, then falling."""
+    size = setting.size
     return {
         "model": str(setting.model(run.start)),
         "output": setting.model(run.name),
-        "recipe": run.recipe,
-        "max_steps": min(steps, setting.steps or steps),
-        "learning_rate": rate,
+        "recipe": setting.recipe(run),
+        "max_steps": min(amount.updates, setting.steps or amount.updates),
+        "batch_size": amount.batch,
+        "batch_tokens": size.batch_tokens,
+        "learning_rate": amount.rate,
         "seed": setting.seed,
         "warmup": 0.1,
-        "lora": None,
+        "lora": size.lora,
         "dtype": "float32",
+        "save_every": size.save_every,
+        "keep": 1,
+        "resume": True,
         "show_progress": False,
         **options,
     }
@@ -102,19 +115,22 @@ def common(setting: Setting, run: Run, steps: int, rate: float, **options: Any) 
 def mntp(setting: Setting, run: Run) -> Path:
     """Masked next token prediction on documents."""
     data = setting.data("documents.txt")
-    shape = {"batch_size": 16, "block_length": 128, "mask_token": "mask"}
-    return train_mntp(MNTP(**common(setting, run, 100, 1e-3, data=data, **shape)))
+    shape = {"block_length": 128, "mask_token": setting.size.mask}
+    return train_mntp(MNTP(**common(setting, run, setting.size.mntp, data=data, **shape)))
 
 
 def simcse(setting: Setting, run: Run) -> Path:
-    """SimCSE on sentences, with the paper's learning rate, temperature and attention dropout."""
-    data, shape = setting.data("sentences.txt"), {"batch_size": 64, "max_length": TEXT}
-    return train_simcse(SimCSE(**common(setting, run, 30, 3e-5, data=data, **shape)))
+    """SimCSE on sentences, with the paper's temperature and attention dropout."""
+    data, amount = setting.data("sentences.txt"), setting.size.simcse
+    return train_simcse(SimCSE(**common(setting, run, amount, data=data, max_length=TEXT)))
 
 
-def supervised(
-    setting: Setting, run: Run, *, steps: int = 40, lora: LoraOptions | None = None
-) -> Path:
+def supervised(setting: Setting, run: Run) -> Path:
+    """InfoNCE on triplets."""
+    return triplets(setting, run, setting.size.supervised)
+
+
+def triplets(setting: Setting, run: Run, amount: Amount, **options: Any) -> Path:
     """InfoNCE on triplets, with instructions where the run has them."""
     data = tuple(
         Source(
@@ -124,32 +140,34 @@ def supervised(
         )
         for name in SOURCES
     )
-    options = common(setting, run, steps, 3e-3, data=data, lora=lora)
-    return train_contrastive(Contrastive(**options, batch_size=32, temperature=0.05))
+    given = common(setting, run, amount, data=data, temperature=0.05, **options)
+    return train_contrastive(Contrastive(**given))
 
 
 def low_rank(rank: int) -> Callable[[Setting, Run], Path]:
     """`supervised` with adapters of a rank, scaled by 2 whatever it is."""
 
     def train(setting: Setting, run: Run) -> Path:
-        return supervised(setting, run, steps=60, lora=LoraOptions(rank=rank, alpha=2.0 * rank))
+        lora = LoraOptions(rank=rank, alpha=2.0 * rank)
+        return triplets(setting, run, setting.size.low_rank, lora=lora)
 
     return train
 
 
-def llara(updates: int, rate: float) -> Callable[[Setting, Run], Path]:
+def llara(setting: Setting, run: Run) -> Path:
     """EBAE and EBAR on passages of documents."""
+    return adapted(setting, run, setting.size.llara)
 
-    def train(setting: Setting, run: Run) -> Path:
-        shape = {
-            "batch_size": 32,
-            "words": 24,
-            "cutoff": 160,
-            "data": setting.data("documents.txt"),
-        }
-        return train_llara(LLaRA(**common(setting, run, updates, rate, **shape)))
 
-    return train
+def llara_tokens(setting: Setting, run: Run) -> Path:
+    """LLaRA's new tokens, with nothing learnt."""
+    return adapted(setting, run, replace(setting.size.llara, updates=1, rate=1e-12))
+
+
+def adapted(setting: Setting, run: Run, amount: Amount) -> Path:
+    """The stage `llara` on passages of documents."""
+    shape = {"words": 24, "cutoff": 160, "data": setting.data("documents.txt")}
+    return train_llara(LLaRA(**common(setting, run, amount, **shape)))
 
 
 def grit(embedding: float, generative: float) -> Callable[[Setting, Run], Path]:
@@ -157,27 +175,26 @@ def grit(embedding: float, generative: float) -> Callable[[Setting, Run], Path]:
 
     def train(setting: Setting, run: Run) -> Path:
         shape = {
-            "batch_size": 32,
             "temperature": 0.05,
             "query_length": TEXT + 16,
             "passage_length": TEXT + 16,
             "generative": (setting.data("documents.txt"),) if generative else (),
-            "generative_batch_size": 16,
+            "generative_batch_size": setting.size.documents,
             "generative_length": 128,
             "embedding_weight": embedding,
             "generative_weight": generative,
-            "mixed_group": 16,
+            "mixed_group": setting.size.documents,
         }
         data = tuple(setting.data(f"{name}.jsonl") for name in SOURCES)
-        return train_grit(GRIT(**common(setting, run, 40, 3e-3, data=data, **shape)))
+        amount = setting.size.supervised
+        return train_grit(GRIT(**common(setting, run, amount, data=data, **shape)))
 
     return train
 
 
 _GRIT: dict[str, Any] = {"recipe": GRIT_SHORT, "language": True}
 
-# GRIT comes first because others start from its `grit-generation`.
-EXPERIMENTS: dict[str, tuple[Run, ...]] = {
+_ALL: dict[str, tuple[Run, ...]] = {
     "grit": (
         Run(name="grit-none", title="neither", **_GRIT),
         Run(name="grit-embedding", title="embedding only", train=grit(1, 0), **_GRIT),
@@ -226,7 +243,7 @@ EXPERIMENTS: dict[str, tuple[Run, ...]] = {
             name="llara-tokens",
             title="eight new tokens, untrained",
             recipe=LLARA_SHORT,
-            train=llara(1, 1e-12),
+            train=llara_tokens,
         ),
         Run(
             name="llara-plain",
@@ -239,7 +256,7 @@ EXPERIMENTS: dict[str, tuple[Run, ...]] = {
             name="llara-adapted",
             title="EBAE + EBAR",
             recipe=LLARA_SHORT,
-            train=llara(60, 1e-3),
+            train=llara,
             language=True,
         ),
         Run(
@@ -264,3 +281,11 @@ EXPERIMENTS: dict[str, tuple[Run, ...]] = {
         Run(name="e5-rank64", title="rank 64", recipe=LAST, train=low_rank(64)),
     ),
 }
+
+
+def experiments(size: Size) -> dict[str, tuple[Run, ...]]:
+    """The runs of a size, by experiment and in the order in which they are made."""
+    return {
+        name: tuple(run for run in _ALL[name] if run.name not in size.left_out)
+        for name in size.experiments
+    }
