@@ -103,13 +103,9 @@ def execute(run: Run, setting: Setting, data: Path) -> dict[str, Any]:
 
 
 def waiting(size: Size, seeds: list[int], results: Path) -> Iterator[tuple[Run, int]]:
-    """Runs without a result; what nothing is drawn for is measured with the first seed alone.
-
-    It comes first: its scores take no training.
-    """
+    """Runs without a result; what nothing is drawn for is measured with the first seed alone."""
     for seed in seeds:
-        runs = [run for runs in experiments(size).values() for run in runs]
-        for run in sorted(runs, key=lambda run: run.train is not None):
+        for run in (run for runs in experiments(size).values() for run in runs):
             once = run.train is None and seed != seeds[0]
             if not once and not (results / f"{run.name}-{seed}.json").exists():
                 yield run, seed
