@@ -133,8 +133,27 @@ def test_a_tokenizer_inside(tmp_path: Path) -> None:
         Encoder.from_pretrained(file, recipe="mean", device="cpu")
     with pytest.raises(ValueError, match="puts what the tokenizer's files put around a text"):
         Encoder.from_pretrained(file, recipe=get_recipe("mean").replace(bos=None), device="cpu")
+    words = with_words(file, "qwen2")
+    encoder = Encoder.from_pretrained(words, recipe="last-token", device="cpu")
+    assert encoder.tokenize("cat tac") == [[28, 26, 19, 0, 2, 29]]
+
+
+def test_words_are_split_as_the_file_says(tmp_path: Path) -> None:
+    file, _ = written(tmp_path, "qwen2", tokenizer=False)
+    digits = Encoder.from_pretrained(with_words(file, "smollm"), recipe="mean", device="cpu")
+    plain = Encoder.from_pretrained(with_words(file, "gpt-2"), recipe="mean", device="cpu")
+    assert digits.tokenize("a  1") == [[0, 31, 30]]
+    assert plain.tokenize("a  1") == [[0, 26, 26, 30]]
+    for split in ("bloom", ""):
+        with pytest.raises(ValueError, match=f"splits words as '{split}', which transformers"):
+            Encoder.from_pretrained(with_words(file, split), recipe="mean", device="cpu")
+
+
+def with_words(file: Path, split: str) -> Path:
+    """A file beside another, with its model and a tokenizer that splits words in some way."""
     letters = [chr(number) for number in range(ord("a"), ord("z") + 1)]
-    writer = gguf.GGUFWriter(tmp_path / "words.gguf", "qwen2")
+    path = file.with_name("words.gguf")
+    writer = gguf.GGUFWriter(path, "qwen2")
     reader = gguf.GGUFReader(file)
     for key, field in reader.fields.items():
         if key.startswith("qwen2."):
@@ -142,17 +161,17 @@ def test_a_tokenizer_inside(tmp_path: Path) -> None:
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, np.array(tensor.data))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([*letters, "Ġ", "ca", "cat", "<end>"])
-    writer.add_token_merges(["c a", "ca t"])
-    writer.add_token_types([1] * 29 + [3])
+    if split:
+        writer.add_tokenizer_pre(split)
+    writer.add_token_list([*letters, "Ġ", "ca", "cat", "<end>", "1", "ĠĠ"])
+    writer.add_token_merges(["c a", "ca t", "Ġ Ġ"])
+    writer.add_token_types([1] * 29 + [3, 1, 1])
     writer.add_eos_token_id(29)
     writer.add_bos_token_id(25)  # named, and never put before a text
     for step in ("header", "kv_data", "tensors"):
         getattr(writer, f"write_{step}_to_file")()
     writer.close()
-    encoder = Encoder.from_pretrained(tmp_path / "words.gguf", recipe="last-token", device="cpu")
-    assert encoder.tokenize("cat tac") == [[28, 26, 19, 0, 2, 29]]
+    return path
 
 
 @pytest.mark.parametrize(

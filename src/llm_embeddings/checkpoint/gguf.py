@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from ..arithmetic.dtype import default_device, resolve_dtype
@@ -49,7 +51,7 @@ _KEYS = {
 _HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _HEAD = "output.weight"  # of the language model
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 def gguf_of(model: str | Path) -> Path | None:
@@ -65,7 +67,7 @@ def gguf_of(model: str | Path) -> Path | None:
         found = sorted(path.glob("*.gguf"))
     else:
         return None
-    if any(_SPLIT.search(file.name) for file in found):
+    if any(_PART.search(file.name) for file in found):
         raise ValueError(f"{found[0]} is one part of a model: merge it with llama-gguf-split")
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
@@ -84,8 +86,8 @@ def load_gguf(file: Path, options: LoadOptions) -> Model:
     recipe, plain = _recipe(file, options)
     for package in ("gguf", "accelerate"):
         require(package, f"GGUF files need {package}", extra="gguf")
-    config, numbers = _config(file)
-    recipe, tokenizer = _tokenizer(file, recipe, plain=plain)
+    config, numbers, split = _config(file)
+    recipe, tokenizer = _tokenizer(file, recipe, split, plain=plain)
     check_tokens(tokenizer, recipe)
     return Model(_backbone(file, config, numbers, options), tokenizer, recipe)
 
@@ -112,8 +114,11 @@ def _recipe(file: Path, options: LoadOptions) -> tuple[Recipe, bool]:
     return recipe, is_plain(recipe, options.recipe, saved)
 
 
-def _config(file: Path) -> tuple[PretrainedConfig, int]:
-    """The config of a file, and how many numbers its decoder must have."""
+def _config(file: Path) -> tuple[PretrainedConfig, int, str | None]:
+    """The config of a file, how many numbers its decoder must have, and how its words are split.
+
+    The last is llama.cpp's name of it; None = no byte-level vocabulary, whose pieces need none.
+    """
     reader = require("gguf", "GGUF files need gguf", extra="gguf")
     try:
         opened = reader.GGUFReader(file)
@@ -144,11 +149,15 @@ def _config(file: Path) -> tuple[PretrainedConfig, int]:
     # Blocks hold their scales in float16.
     config.dtype = _DTYPES.get(kinds.pop(), torch.float16) if len(kinds) == 1 else torch.float16
     numbers = sum(math.prod(map(int, t.shape)) for t in opened.tensors if t.name != _HEAD)
-    return config, numbers
+    kind, split = (
+        fields[key].contents() if (key := f"tokenizer.ggml.{name}") in fields else ""
+        for name in ("model", "pre")
+    )
+    return config, numbers, split if kind == "gpt2" else None
 
 
 def _tokenizer(
-    file: Path, recipe: Recipe, *, plain: bool
+    file: Path, recipe: Recipe, split: str | None, *, plain: bool
 ) -> tuple[Recipe, PreTrainedTokenizerFast]:
     """The tokenizer, and the recipe fitted to it."""
     place = file.parent
@@ -171,7 +180,25 @@ def _tokenizer(
         ) from error
     found.backend_tokenizer.no_truncation()
     found.backend_tokenizer.no_padding()
+    if split == "smollm":  # each digit alone, then as GPT-2; transformers leaves the first out
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        own = found.backend_tokenizer.pre_tokenizer
+        found.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, own])
+    elif split is not None and split not in _known_splits():
+        raise ValueError(
+            f"{file} splits words as {split!r}, which transformers does not know: its tokens would "
+            "be others. Put the tokenizer.json of the original checkpoint beside it"
+        )
     return without_foreign_bos(recipe, found) if plain else recipe, found
+
+
+def _known_splits() -> Collection[str]:
+    """llama.cpp's names of the ways to split words that this transformers follows."""
+    try:
+        from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
+    except ImportError:  # versions before it went by the architecture
+        return "gpt-2", "llama-bpe", "qwen2"
+    return {"gpt-2", *mapping.GGUF_PRE_TOKENIZER_SPLITS}
 
 
 def _backbone(
