@@ -70,21 +70,22 @@ def fetch(place: Path) -> Path:
 def convert(file: Path, folder: Path) -> None:
     """Write the causal language model and the tokenizer of a GGUF file as the hub has them."""
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    given: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    from llm_embeddings import Encoder
+
     unpack = getattr(transformers, "GgufConfig", None)  # versions without it always do
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent,
+        gguf_file=file.name,
         dtype="float32",
         quantization_config=unpack and unpack(dequantize=True),
-        **given,
+        local_files_only=True,
     )
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **given)
     model.hf_quantizer = None  # its weights are plain ones by now, which can be saved
     vars(model.config).pop("quantization_config", None)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    # Its digits are split apart there, as the file asks and transformers does not.
+    Encoder.from_pretrained(file, recipe="mean", device="cpu").tokenizer.save_pretrained(folder)
 
 
 def main() -> None:
