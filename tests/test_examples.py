@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import BUNDLED, ROOT
+from helpers import BUNDLED, ROOT, SMALL
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from llm_embeddings import Encoder
 
@@ -32,6 +33,8 @@ PROMISES = {
     "langchain_rag_qdrant.py": r"only\.\n\n\[Magnetic Fields(?s:.*)Question: .*\nAnswer:\n$",
     "langchain_vector_stores.py": r"Glycolysis\n(  \w+ +the same 5 passages\n){4}"
     r".*Hobbes\n(  \w+ +the same 5 passages\n){4}$",
+    "llm_to_langchain.py": r"as it is +\d+ of 191 first, MRR(?s:.*)contrastive +\d+ of 191 first"
+    r".*GB\n(  .+\n){3}$",
     "llama_index_vector_stores.py": r"Glycolysis\n(  \w+ +the same 5 passages\n){4}"
     r".*Hobbes\n(  \w+ +the same 5 passages\n){4}$",
     "vector_store_quantization.py": r"FAISS +0\.5\d, rescored 0\.9\d\n +LanceDB +0\.[78]\d, "
@@ -46,7 +49,10 @@ PROMISES = {
 }
 
 # A language model is optional: one example runs with one, the other without.
-ARGUMENTS = {"langchain_rag_faiss.py": ("--llm", str(BUNDLED / "gritlm-7b/model"))}
+ARGUMENTS = {
+    "langchain_rag_faiss.py": ("--llm", str(BUNDLED / "gritlm-7b/model")),
+    "llm_to_langchain.py": ("llm", "result", "--updates", "2"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +65,16 @@ def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return load(Encoder) if model is None and not options else plain(model, **options)
 
     monkeypatch.setattr(Encoder, "from_pretrained", from_pretrained)
+
+
+@pytest.fixture
+def llm(tmp_path: Path) -> Path:
+    """A folder with a decoder in `llm`, too small to have learnt anything."""
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED / "e5-mistral/model")
+    model = LlamaForCausalLM(LlamaConfig(**SMALL | {"vocab_size": len(tokenizer)}))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "llm")
+    return tmp_path
 
 
 def test_every_example_has_a_promise() -> None:
@@ -81,9 +97,10 @@ def test_readme_shows_the_example(name: str) -> None:
 @pytest.mark.parametrize("name", PROMISES)
 @pytest.mark.slow
 def test_example(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, llm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [name, *ARGUMENTS.get(name, ())])
+    monkeypatch.chdir(llm)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     out = capsys.readouterr().out
     assert re.search(PROMISES[name], out)
