@@ -63,8 +63,10 @@ def report(size: Size, results: Path, output: Path, document: Path) -> None:
         text = document.read_text(encoding="utf-8")
         for name, runs in made.items():
             metrics = metrics_of(size, runs)
-            text = filled(text, f"{name} scores", table(runs, metrics, found))
-            text = filled(text, f"{name} differences", differences(name, runs, metrics, found))
+            done = tuple(run for run in runs if run.name in found)
+            text = filled(text, f"{name} scores", table(done, metrics, found))
+            text = filled(text, f"{name} differences", differences(name, done, metrics, found))
+            text = filled(text, f"{name} left", left(runs, found))
         document.write_text(text, encoding="utf-8")
 
 
@@ -108,9 +110,17 @@ def metrics_of(size: Size, runs: Runs) -> tuple[str, ...]:
 
 
 def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; nothing, where it would be empty."""
+    if not rows:
+        return ""
     bar = "|---" * len(head) + "|"
     return "\n".join([f"| {' | '.join(head)} |", bar, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def left(runs: Runs, found: Results) -> str:
+    """Which runs have no result."""
+    titles = [f"*{run.title}*" for run in runs if run.name not in found]
+    return f"Not run yet: {', '.join(titles)}." if titles else ""
 
 
 def table(runs: Runs, metrics: tuple[str, ...], found: Results) -> str:
@@ -163,16 +173,19 @@ def plots(made: Mapping[str, Runs], found: Results, output: Path) -> None:
     """A plot each of LLM2Vec's steps, E5's variants and GRIT's two sides."""
     from matplotlib import pyplot
 
-    for name, metrics in (("llm2vec", (STS, RETRIEVAL)), ("e5", (STS, RETRIEVAL))):
+    drawn = {name: tuple(run for run in runs if run.name in found) for name, runs in made.items()}
+    for name in filter(drawn.get, ("llm2vec", "e5")):
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
-        for panel, metric in zip(axes, metrics, strict=True):
-            bars(panel, made[name], found, metric)
+        for panel, metric in zip(axes, (STS, RETRIEVAL), strict=True):
+            bars(panel, drawn[name], found, metric)
         axes[0].invert_yaxis()
         figure.savefig(output / f"{name}.png", dpi=90)
         pyplot.close(figure)
+    if not drawn["grit"]:
+        return
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for panel, metric in zip(axes, (STS, RETRIEVAL), strict=True):
-        sides(panel, made["grit"], found, metric)
+        sides(panel, drawn["grit"], found, metric)
     axes[1].legend(fontsize=8)
     figure.savefig(output / "grit.png", dpi=90)
     pyplot.close(figure)
