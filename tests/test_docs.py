@@ -40,6 +40,7 @@ OWN = {
     "my-e5": "e5-mistral/model",
     "my-decoder": "e5-mistral/model",
     "my-adapter": "llm2vec-mistral/supervised",
+    "my-embedder": "gritlm-7b/model",
 }
 
 

@@ -21,6 +21,8 @@ from transformers import (
 )
 
 from llm_embeddings import Encoder, get_recipe
+from llm_embeddings.generation import Generator
+from llm_embeddings.training import MNTP, train_mntp
 
 TOKENIZER = BUNDLED / "e5-mistral/model/tokenizer.json"
 SIZES = SMALL | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -136,6 +138,16 @@ def test_a_tokenizer_inside(tmp_path: Path) -> None:
     words = with_words(file, "qwen2")
     encoder = Encoder.from_pretrained(words, recipe="last-token", device="cpu")
     assert encoder.tokenize("cat tac") == [[28, 26, 19, 0, 2, 29]]
+
+
+def test_what_needs_a_whole_checkpoint_says_so(tmp_path: Path) -> None:
+    file, _ = written(tmp_path, "llama")
+    encoder = Encoder.from_pretrained(file, recipe="mean", device="cpu")
+    with pytest.raises(ValueError, match="is a GGUF file, which embeds, and is not trained or"):
+        Generator(encoder)
+    options = MNTP(model=str(file), output=tmp_path / "result", data=("texts.txt",))
+    with pytest.raises(ValueError, match="is a GGUF file, which embeds, and is not trained or"):
+        train_mntp(options)
 
 
 def test_words_are_split_as_the_file_says(tmp_path: Path) -> None:

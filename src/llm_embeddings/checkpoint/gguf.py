@@ -233,4 +233,5 @@ def _backbone(
     # Its weights are plain ones, which can be saved, trained and take adapters.
     backbone.hf_quantizer = None
     vars(backbone.config).pop("quantization_config", None)
+    backbone.name_or_path = str(file)
     return backbone.to(device)  # type: ignore[no-any-return]
