@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="a new folder for the results")
     parser.add_argument("--updates", type=int, default=20, help="of each stage")
     given = parser.parse_args()
-    pairs = [(passage.title, passage.text[:300]) for passage in load_corpus()]  # here: your own
+    pairs = [(passage.title, passage.text[:200]) for passage in load_corpus()]  # here: your own
     learnt, held_out = pairs[::2], pairs[1::2]
     given.output.mkdir()
     texts, rows = given.output / "texts.txt", given.output / "pairs.jsonl"
@@ -38,15 +38,15 @@ def main() -> None:
     rows.write_text("\n".join(json.dumps({"query": t, "pos": text}) for t, text in learnt))
     mntp, simcse, embedder = (given.output / name for name in ("mntp", "simcse", "embedder"))
     common = {"max_steps": given.updates, "learning_rate": 5e-4, "dtype": "float32"}
-    common |= {"batch_size": 16, "batch_tokens": 512, "show_progress": False}
+    common |= {"batch_size": 8, "batch_tokens": 512, "show_progress": False}
 
     report("as it is", given.llm, held_out, "mean")
     options = {"model": given.llm, "output": mntp, "data": (texts,), "block_length": 64}
     report("mntp", training.train_mntp(training.MNTP(**options, **common)), held_out)
-    options = {"model": mntp, "output": simcse, "data": (texts,), "max_length": 64}
+    options = {"model": mntp, "output": simcse, "data": (texts,)}
     report("simcse", training.train_simcse(training.SimCSE(**options, **common)), held_out)
     options = {"model": simcse, "output": embedder, "data": (rows,), "negatives": 0}
-    training.train_contrastive(training.Contrastive(**options, **common))
+    training.train_contrastive(training.Contrastive(**options, **common | {"batch_size": 16}))
     report("contrastive", embedder, held_out)
 
     store = InMemoryVectorStore(LLMEmbeddings(model=str(embedder)))
