@@ -46,7 +46,8 @@ def main() -> None:
     options = {"model": mntp, "output": simcse, "data": (texts,)}
     report("simcse", training.train_simcse(training.SimCSE(**options, **common)), held_out)
     options = {"model": simcse, "output": embedder, "data": (rows,), "negatives": 0}
-    training.train_contrastive(training.Contrastive(**options, **common | {"batch_size": 16}))
+    common |= {"batch_size": 16, "warmup": 0.1}
+    training.train_contrastive(training.Contrastive(**options, **common))
     report("contrastive", embedder, held_out)
 
     store = InMemoryVectorStore(LLMEmbeddings(model=str(embedder)))

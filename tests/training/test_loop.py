@@ -31,6 +31,7 @@ from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.passes.gradcache import backward_vectors, plan
 from llm_embeddings.training.run import checkpoints, loop, memory, processes, state
+from llm_embeddings.training.run.schedule import learning_rate, still_rising, updates_of
 from llm_embeddings.training.run.stage import Progress, TrainingError
 from llm_embeddings.training.weights.loading import load_backbone_for_training
 
@@ -441,17 +442,30 @@ def test_learning_rates_are_those_of_transformers(made: MNTP) -> None:
         options = dataclasses.replace(made, learning_rate=0.5, warmup=3, schedule=name)
         for step in range(10):
             wanted = optimizer.param_groups[0]["lr"]
-            assert loop.learning_rate(options, step, 10) == pytest.approx(wanted)
+            assert learning_rate(options, step, 10) == pytest.approx(wanted)
             optimizer.step()
             schedule.step()
+
+
+def test_a_run_that_ends_within_its_warm_up_says_so(
+    made: MNTP, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = dataclasses.replace(made, max_steps=2, warmup=4, learning_rate=4e-3, show_progress=True)
+    train_mntp(made)
+    found = capsys.readouterr().out
+    assert "rises for 4 updates and this run has 2: it ends at 1.0e-03 and not at 4.0e-03" in found
+    for warmup, total in ((4, 5), (0.5, 2), (0, 1), (4, None)):
+        assert still_rising(dataclasses.replace(made, warmup=warmup), total) == ""
+    planned = dataclasses.replace(made, warmup=0.5, schedule_steps=10)
+    assert "rises for 5 updates and this run has 4" in still_rising(planned, 4)
 
 
 def test_a_falling_rate_needs_an_end(made: MNTP) -> None:
     endless = dataclasses.replace(made, max_steps=None, epochs=1, schedule="linear")
     with pytest.raises(ValueError, match="give max_steps or schedule_steps"):
-        loop.updates_of(endless, None)
-    assert loop.updates_of(endless, 7) == 7
-    assert loop.updates_of(dataclasses.replace(endless, max_steps=5), 7) == 5
+        updates_of(endless, None)
+    assert updates_of(endless, 7) == 7
+    assert updates_of(dataclasses.replace(endless, max_steps=5), 7) == 5
 
 
 def test_evaluation_and_tensorboard(made: MNTP, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ..weights.lora import coverage
 from . import checkpoints, memory, processes, state
 from .card import write_card
 from .metrics import MetricsWriter
+from .schedule import learning_rate, still_rising, updates_of
 from .stage import Batch, HoldsOut, Stage, TrainingError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     skeleton = state.skeleton_of(accelerator, stage.model)
     encoding: Any = getattr(stage.model, "encoding", stage.model)
     adapters = None if options.lora is None else coverage(encoding.backbone)
-    remarks = [adapters or ""]
+    remarks = [adapters or "", still_rising(options, total)]
     if options.batch_tokens is None:
         stage.budget, note = _budget(stage, options, accelerator, resumed)
         remarks.append(note)
@@ -104,40 +105,6 @@ def _budget(
     each: Any = accelerator.gather(torch.tensor([fitting], device=accelerator.device))
     chosen = int(each.min())
     return chosen, f"{chosen:,} tokens per pass, by {free / 1e9:.1f} GB of free memory"
-
-
-def updates_of(options: StageOptions, available: int | None) -> int | None:
-    """How many updates a run has; None = until the data ends.
-
-    Args:
-        options: `max_steps` and the schedule are used.
-        available: How many batches the data has; None = not known.
-
-    Raises:
-        ValueError: the learning rate is to fall, and the number of updates is not known.
-    """
-    known = [count for count in (options.max_steps, available) if count is not None]
-    total = min(known, default=None)
-    planned = options.schedule_steps or total
-    if planned is None and (options.schedule != "constant" or 0 < options.warmup < 1):
-        raise ValueError(
-            f"schedule={options.schedule!r} needs to know how many updates there will be: give "
-            "max_steps or schedule_steps"
-        )
-    return total
-
-
-def learning_rate(options: StageOptions, step: int, total: int | None) -> float:
-    """The learning rate of update `step`, counted from 0, as transformers' schedules have it."""
-    planned = options.schedule_steps or total or 0
-    warmup = options.warmup * planned if options.warmup < 1 else options.warmup
-    if step < warmup:
-        return options.learning_rate * step / warmup
-    if options.schedule == "constant":
-        return options.learning_rate
-    done = min((step - warmup) / max(planned - warmup, 1), 1.0)
-    left = 1 - done if options.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return options.learning_rate * left
 
 
 @dataclass(frozen=True, slots=True)
