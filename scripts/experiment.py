@@ -154,7 +154,8 @@ def main() -> None:
         base = (options.model or options.data / size.model).resolve()
         setting = Setting(base=base, work=work, seed=0, size=size, steps=options.steps)
         torch.set_num_threads(size.threads)
-        check_work(work, {"model": base.name, "steps": options.steps, **asdict(size)})
+        what = replace(size, model=Path(base.name), output=Path(), document=Path())
+        check_work(work, {**asdict(what), "steps": options.steps})
         prepare(options.data, work, size)
         results.mkdir(exist_ok=True)
         logging.disable_progress_bar()  # transformers shows one for every model
