@@ -52,7 +52,7 @@ def main() -> None:
 
     store = InMemoryVectorStore(LLMEmbeddings(model=str(embedder)))
     store.add_texts([text for _, text in pairs], [{"title": title} for title, _ in pairs])
-    for hit in store.similarity_search("how do nerves conduct signals", k=3):
+    for hit in store.similarity_search("How does the body turn glucose into energy?", k=3):
         print(f"  {hit.metadata['title']}: {hit.page_content[:60]}...")
 
 
