@@ -143,10 +143,10 @@ def test_a_tokenizer_inside(tmp_path: Path) -> None:
 def test_what_needs_a_whole_checkpoint_says_so(tmp_path: Path) -> None:
     file, _ = written(tmp_path, "llama")
     encoder = Encoder.from_pretrained(file, recipe="mean", device="cpu")
-    with pytest.raises(ValueError, match="is a GGUF file, which embeds, and is not trained or"):
+    with pytest.raises(FileNotFoundError, match="nor a hub id like .*: it only embeds"):
         Generator(encoder)
     options = MNTP(model=str(file), output=tmp_path / "result", data=("texts.txt",))
-    with pytest.raises(ValueError, match="is a GGUF file, which embeds, and is not trained or"):
+    with pytest.raises(FileNotFoundError, match="nor a hub id like .*: it only embeds"):
         train_mntp(options)
 
 

@@ -46,19 +46,13 @@ def find(model: str | Path, source: Source) -> Path:
 
     Raises:
         FileNotFoundError: neither a directory nor a repository that can be reached.
-        ValueError: a GGUF file, where a whole checkpoint is needed.
     """
-    local = Path(model).expanduser()
+    local, name = Path(model).expanduser(), str(model)
     if local.is_dir():
         return local.resolve()
-    name = str(model)
-    if local.is_file() and local.suffix == ".gguf":
-        raise ValueError(
-            f"{name!r} is a GGUF file, which embeds, and is not trained or asked for answers: take "
-            "the checkpoint it was made from"
-        )
     if local.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise FileNotFoundError(f"{name!r} is neither a directory nor a hub id like 'org/name'")
+        said = f"{name!r} is neither a directory nor a hub id like 'org/name'"
+        raise FileNotFoundError(f"{said}: it only embeds" if local.suffix == ".gguf" else said)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
