@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from real_stages import FailedError, must, opened, trained
 from smollm2 import UnreachableError, smollm2
+from transformers.utils import logging
 from typer.testing import CliRunner
 
 from llm_embeddings.cli import app
@@ -158,6 +159,7 @@ def main() -> None:
         print(f"skipped: {error}")
         return
     started = time.process_time()
+    logging.disable_progress_bar()  # transformers shows one for every model
     with tempfile.TemporaryDirectory() as work:
         try:
             for line in checks(model, Path(work)):
