@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def shallow(backbone: PreTrainedModel) -> PreTrainedModel:
     """A twin with the first layer, the last one and one of every kind; else the backbone itself.
 
+    Architectures whose weights stay as they are stored have no last layer of its own kind.
+
     Attention direction, kernels and the order of a layer's steps are properties of the class and
     its config, so they are asked of this. The parameters are the backbone's own, and converted
     when they are used where passes compute in another dtype.
@@ -31,7 +33,8 @@ def shallow(backbone: PreTrainedModel) -> PreTrainedModel:
 def _with_few_layers(backbone: PreTrainedModel) -> PreTrainedModel:
     depth = getattr(backbone.config, "num_hidden_layers", 0)
     kinds = list(getattr(backbone.config, "layer_types", None) or [None] * depth)
-    chosen = sorted({0, depth - 1, *(kinds.index(kind) for kind in kinds)})
+    last = () if is_stored(backbone) else (depth - 1,)
+    chosen = sorted({0, *last, *(kinds.index(kind) for kind in kinds)})
     if not can_have_twin(backbone) or len(kinds) != depth or len(chosen) >= depth:
         return backbone
     config = copy.deepcopy(backbone.config)
