@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import BUNDLED, SMALL, assert_close
+from helpers.compatibility import run
 from transformers import (
     AutoModel,
     LlamaConfig,
@@ -127,6 +128,25 @@ def test_blocks_are_unpacked_as_the_stock_class_unpacks_them(tmp_path: Path) -> 
     found.save_pretrained(tmp_path / "saved")
     saved = Encoder.from_pretrained(tmp_path / "saved", device="cpu", dtype="float32")
     assert_close(saved.encode(TEXTS), wanted, 1e-6)
+
+
+def test_info_reads_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, model = written(tmp_path, "qwen2")
+    monkeypatch.setattr("llm_embeddings.checkpoint.gguf._backbone", None)
+    shown = run("info", str(file), "--recipe", "last-token", "--text", "cats").stdout
+    count = sum(weight.numel() for weight in model.parameters())
+    assert f"{count / 1e6:,.1f} million" in shown
+    assert "the GGUF file" in shown
+    assert "last token" in shown
+
+
+def test_memory_is_asked_before_numbers_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = written(tmp_path, "llama")
+    monkeypatch.setattr("llm_embeddings.arithmetic.memory.total_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=r"llama\.gguf take .* choose a smaller form"):
+        Encoder.from_pretrained(file, recipe="mean", device="cpu", dtype="float32")
 
 
 def test_a_tokenizer_inside(tmp_path: Path) -> None:

@@ -45,12 +45,26 @@ def fits(directory: Path, dtype: torch.dtype) -> bool:
 
 
 def check_memory(directory: Path, dtype: torch.dtype) -> None:
-    """Raise before weights are read that cannot be held.
+    """Raise before the weights of a checkpoint are read that cannot be held.
+
+    Raises:
+        ValueError: as `check_values`.
+    """
+    check_values(stored_values(directory), dtype, directory)
+
+
+def check_values(count: int, dtype: torch.dtype, place: Path) -> None:
+    """Raise if so many numbers cannot be held in a dtype.
+
+    Args:
+        count: How many numbers.
+        dtype: What they are held in.
+        place: The directory or file that they lie in, for the message.
 
     Raises:
         ValueError: they take more than all memory; the message has the numbers and smaller forms.
     """
-    count, memory = stored_values(directory), total_memory()
+    memory = total_memory()
     if count * dtype.itemsize <= memory:
         return
     name = str(dtype).removeprefix("torch.")
@@ -60,7 +74,7 @@ def check_memory(directory: Path, dtype: torch.dtype) -> None:
         if size < dtype.itemsize
     ]
     raise ValueError(
-        f"the weights in {directory} take {count * dtype.itemsize / 2**30:.1f} GiB in {name}, and "
+        f"the weights in {place} take {count * dtype.itemsize / 2**30:.1f} GiB in {name}, and "
         f"this machine has {memory / 2**30:.1f} GiB: choose a smaller form, "
         f"{' or '.join(smaller)}, by dtype= or quantization=, or a larger machine"
     )

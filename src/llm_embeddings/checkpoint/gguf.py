@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from ..arithmetic.dtype import default_device, resolve_dtype
+from ..arithmetic.memory import check_values
 from ..faces import require
 from ..model import Model
 from ..recipe import Recipe
@@ -83,13 +85,37 @@ def load_gguf(file: Path, options: LoadOptions) -> Model:
         ImportError: what transformers reads such files with is missing.
         ValueError: no recipe, an unknown architecture, or parts that would be lost.
     """
+    found = read_gguf(file, options)
+    check_tokens(found.tokenizer, found.recipe)
+    backbone = _backbone(file, found.config, found.numbers, options)
+    return Model(backbone, found.tokenizer, found.recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """What a GGUF file says beside its numbers.
+
+    Attributes:
+        recipe: The one that was named, fitted to the tokenizer.
+        config: The decoder's.
+        numbers: How many the decoder has.
+        tokenizer: The one beside the file, else that inside.
+    """
+
+    recipe: Recipe
+    config: PretrainedConfig
+    numbers: int
+    tokenizer: PreTrainedTokenizerFast
+
+
+def read_gguf(file: Path, options: LoadOptions) -> GgufFile:
+    """Read all of a GGUF file but its numbers; raises as `load_gguf`."""
     recipe, plain = _recipe(file, options)
     for package in ("gguf", "accelerate"):
         require(package, f"GGUF files need {package}", extra="gguf")
     config, numbers, split = _config(file)
     recipe, tokenizer = _tokenizer(file, recipe, split, plain=plain)
-    check_tokens(tokenizer, recipe)
-    return Model(_backbone(file, config, numbers, options), tokenizer, recipe)
+    return GgufFile(recipe, config, numbers, tokenizer)
 
 
 def _recipe(file: Path, options: LoadOptions) -> tuple[Recipe, bool]:
@@ -211,6 +237,8 @@ def _backbone(
     """
     device = torch.device(options.device or default_device())
     dtype = resolve_dtype(options.dtype, config, file.parent, device)
+    if device.type == "cpu":
+        check_values(numbers, dtype, file)
     unpack = getattr(transformers, "GgufConfig", None)  # versions without it always do
     backbone, report = AutoModel.from_pretrained(
         file.parent,

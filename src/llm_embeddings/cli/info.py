@@ -70,7 +70,7 @@ def info(
 
 def _of_files(subject: Subject, load: LoadOptions) -> Iterator[Fact]:
     """What the files of the checkpoint say: dimension, positions, parameters, memory."""
-    if subject.checkpoint is None:
+    if subject.checkpoint is None and subject.numbers is None:
         yield Fact("size, memory", "unknown: the checkpoint is not on this disk", "no file")
         return
     config = subject.config or {}

@@ -29,6 +29,7 @@ class Subject:
         checkpoint: Its directories; None = they are not on this disk.
         config: The content of its config.json; None = it is not on this disk.
         tokenizer: Its tokenizer; None = its files are not on this disk.
+        numbers: How many parameters a GGUF file has; None = it is none.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class Subject:
     checkpoint: Checkpoint | None = None
     config: dict[str, Any] | None = None
     tokenizer: PreTrainedTokenizerFast | None = None
+    numbers: int | None = None
 
 
 def look(model: str | None, options: LoadOptions) -> Subject:
@@ -48,10 +50,16 @@ def look(model: str | None, options: LoadOptions) -> Subject:
     from ..checkpoint import sidecar
     from ..checkpoint.detect import named, settle
     from ..checkpoint.files import Source, find, read_json, resolve
+    from ..checkpoint.gguf import gguf_of, read_gguf
     from ..checkpoint.loading import is_observed, is_plain, recipe_and_tokenizer
     from ..encoder import BUNDLED_MODEL
 
     name, wanted = str(BUNDLED_MODEL if model is None else model), options.recipe
+    if (file := gguf_of(name)) is not None:
+        held = read_gguf(file, options)
+        origin = f"{sidecar.NAME} beside the file" if wanted is None else _listed(held.recipe)
+        config = held.config.to_dict()
+        return Subject(held.recipe, origin, None, config, held.tokenizer, held.numbers)
     listed = named(name, wanted)
     local = Source(options.revision, options.token, options.cache_dir, local_files_only=True)
     try:
@@ -86,6 +94,8 @@ def count_parameters(subject: Subject) -> tuple[int, str] | None:
     Counted in the headers of the weights' files; without these, by building the architecture of
     config.json on the meta device.
     """
+    if subject.numbers is not None:
+        return subject.numbers, "the GGUF file"
     if subject.checkpoint is None:
         return None
     root = subject.checkpoint.root
