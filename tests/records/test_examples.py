@@ -415,3 +415,28 @@ def test_shuffling_holds_a_buffer_only() -> None:
     assert len(taken) <= 31
     assert sorted([*head, *order]) == list(range(1000))
     assert head != sorted(head)
+
+
+def test_the_smallest_kinds_are_put_together_where_many_wait(tmp_path: Path) -> None:
+    """A `source` per row is streamed as if it had none; kinds with many rows keep to themselves."""
+    taken: list[int] = []
+
+    def read(source: Source) -> Any:
+        for number in range(1000):
+            taken.append(number)
+            kind = "often" if number % 10 == 0 else f"once {number}"
+            yield Example(str(number), ("p",), source=kind)
+
+    path = write(tmp_path / "data.jsonl", ROW)
+    mixture = Mixture([Source(path)], read, buffer=10)
+    taken.clear()
+    batches = mixture.batches(4, epochs=1)
+    first = next(batches)
+    assert {example.source for example in first} == {"often"}
+    found = [first, *islice(batches, 64)]
+    assert len(taken) < 600
+    found += batches
+    assert len({example.query for batch in found for example in batch}) == 1000
+    often = [batch for batch in found if any(example.source == "often" for example in batch)]
+    pure = [batch for batch in often if {example.source for example in batch} == {"often"}]
+    assert len(pure) >= 20

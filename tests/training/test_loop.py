@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from llm_embeddings import Encoder
 from llm_embeddings.training import mntp
-from llm_embeddings.training.batches.mixture import Mixture
+from llm_embeddings.training.batches import mixture
 from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
@@ -180,7 +180,7 @@ def test_a_run_that_goes_on_counts_nothing_again_and_knows_its_data(
     short = dataclasses.replace(made, data=(str(data),), max_steps=2)
     train_mntp(short)
     with monkeypatch.context() as patch:
-        patch.setattr(Mixture, "_survey", None)
+        patch.setattr(mixture, "survey_all", None)
         train_mntp(dataclasses.replace(short, resume=True))
     data.write_text(data.read_text(encoding="utf-8") + "More.\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"copy.txt is not what it was when the run began"):

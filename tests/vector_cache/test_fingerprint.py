@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -267,6 +268,23 @@ def test_processes_may_note_together(tmp_path: Path, notes: Path) -> None:
             pool.submit(note, files, {}, f"{number:064x}")
             assert (noted(files, {}) or "0" * 64).startswith("0" * 60)
     assert len(list(notes.iterdir())) == 1
+
+
+def test_one_of_many_finds_what_is_noted(tmp_path: Path, notes: Path) -> None:
+    (tmp_path / "file").write_bytes(b"weights")
+    files, calls = [stamp(tmp_path / "file")], list[int]()
+
+    def find() -> str:
+        calls.append(1)
+        time.sleep(0.05)
+        return "a" * 64 + "7"
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: hashing.noted_once(files, {}, find), range(8)))
+    assert (set(found), len(calls)) == ({"a" * 64 + "7"}, 1)
+    shutil.rmtree(notes)
+    notes.write_text("in the way", encoding="utf-8")
+    assert hashing.noted_once(files, {}, lambda: "b" * 64) == "b" * 64
 
 
 def test_blocks_count_in_their_order() -> None:

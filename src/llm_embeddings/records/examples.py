@@ -82,7 +82,7 @@ def read_examples(
         ValueError: a row that does not fit.
     """
     columns: Columns | None = None
-    for index, row in enumerate(read_rows(source.path)):
+    for index, row in enumerate(read_rows(source.path, source.rows)):
         columns = columns or columns_of(row, source)
         if columns.label is None or is_positive(row, columns.label):
             example = _example(row, columns, source, index)
@@ -108,7 +108,7 @@ def read_texts(source: Source) -> Iterator[str]:
     """
     name = source.columns.get("text", "text")
     column = name if isinstance(name, str) else name[0]
-    for row in read_rows(source.path):
+    for row in read_rows(source.path, source.rows):
         yield _text(_value(row, column), row, column)
 
 
@@ -119,7 +119,7 @@ def read_conversations(source: Source) -> Iterator[Conversation]:
         OSError: the file cannot be read.
         ValueError: a row that does not fit.
     """
-    for row in read_rows(source.path):
+    for row in read_rows(source.path, source.rows):
         if "messages" in row.values:
             yield Conversation(_turns(row, _messages(row)), source.name)
             continue

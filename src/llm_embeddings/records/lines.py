@@ -8,12 +8,14 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..faces import require
 from .sources import suffix_of
 
+NO_WHOLE_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 _PARQUET_ROWS = 1024
 
 
@@ -38,8 +40,8 @@ class Row:
         return f"{self.path}, {unit} {self.number}"
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """All rows; blank lines are passed over.
+def read_rows(path: Path, most: int | None = None) -> Iterator[Row]:
+    """All rows, or the first `most`; blank lines are passed over.
 
     Raises:
         OSError: the file cannot be read.
@@ -57,7 +59,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     else:
         rows = (Row({"text": line}, path, number) for number, line in _lines(path, suffix))
     number = 0
-    for row in rows:
+    for row in islice(rows, most):
         number = row.number
         yield row
     if not number:
@@ -168,7 +170,7 @@ def _lines(path: Path, suffix: str) -> Iterator[tuple[int, str]]:
             for number, line in numbered_lines(stream, path):
                 if line.strip():
                     yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except NO_WHOLE_GZIP as error:
             raise ValueError(
                 f"{path}, after line {number}: not a whole gzip file ({error}): fetch it again"
             ) from error

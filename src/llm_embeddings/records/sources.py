@@ -27,6 +27,7 @@ class Source:
         symmetric: Positives and negatives get the instruction too.
         columns: What a column holds -> its name, where its name does not say: "query", "positive",
             "negative" (of several columns a list), "instruction" for pairs and triplets; "text".
+        rows: Only so many are read, from the first on; None = all.
     """
 
     path: Path
@@ -34,18 +35,22 @@ class Source:
     instruction: str | tuple[str, ...] | None = None
     symmetric: bool = False
     columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values and make lists tuples.
 
         Raises:
-            ValueError: a weight that is not positive, an unknown or repeated column.
+            ValueError: a weight or a number of rows that is not positive, an unknown or repeated
+                column.
         """
         object.__setattr__(self, "path", Path(self.path))
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ValueError(
                 f"{self.path}: weight {self.weight} is not positive: leave the file out, or use 1"
             )
+        if self.rows is not None and self.rows < 1:
+            raise ValueError(f"{self.path}: rows {self.rows} is not positive: leave the file out")
         if self.instruction is not None and not isinstance(self.instruction, str):
             object.__setattr__(self, "instruction", tuple(self.instruction) or None)
         columns = {

@@ -19,7 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from .blocks import changed_values, seal_values
+from .files import lock_of
 
 BLOCK = 2**22
 _MOST_THREADS = 16
@@ -94,14 +97,15 @@ def noted(files: Iterable[Stamp], facts: Mapping[str, Any]) -> str | None:
         return None
     found = note.pop("hash", None)
     del note["seal"]
-    fits = isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) and note == what
+    fits = isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64,128}", found) and note == what
     return found if fits else None
 
 
 def note(files: Iterable[Stamp], facts: Mapping[str, Any], found: str) -> None:
     """Note a hash in the user's cache directory; where that cannot be written, do nothing.
 
-    Nothing is noted either if a file has been written to since, or just before it was seen.
+    The hash is 64 hex digits; up to 64 more may say what else was found with it. Nothing is noted
+    either if a file has been written to since, or just before it was seen.
     """
     files = list(files)
     what = _what(files, facts)
@@ -119,6 +123,25 @@ def note(files: Iterable[Stamp], facts: Mapping[str, Any], found: str) -> None:
         except BaseException:
             part.unlink()
             raise
+
+
+def noted_once(files: Iterable[Stamp], facts: Mapping[str, Any], find: Callable[[], str]) -> str:
+    """What is noted, or else what `find` gives, noted; other processes of this user wait for it."""
+    files = list(files)
+    lock: Any = contextlib.nullcontext()
+    with contextlib.suppress(OSError):
+        place = _place(_what(files, facts))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock_of(place), thread_local=False)
+        held.acquire()
+        lock = held
+    with lock:
+        known = noted(files, facts)
+        if known is not None:
+            return known
+        found = find()
+        note(files, facts, found)
+        return found
 
 
 def _own_bytes(path: Path) -> bytes:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count, islice, zip_longest
-from pathlib import Path
+from itertools import count, islice
 from typing import Any, Generic, TypeVar
 
 from ...records.sources import Source
+from .survey import WHOLE, known_surveys, survey_all
 
 Item = TypeVar("Item")
-_BLOCK = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What was found in a source when it was first read.
-
-    Attributes:
-        source: The file and how it is used.
-        items: Items that one pass over it gives, after the filter.
-        filtered: Items that the filter took out.
-        size: Size of the file in bytes.
-        sha256: Hash of the file, in hexadecimal.
-    """
-
-    source: Source
-    items: int
-    filtered: int
-    size: int
-    sha256: str
+_WAITING = 64  # batches' worth of items that may wait for others of their `source`
 
 
 class Mixture(Generic[Item]):
@@ -41,8 +20,10 @@ class Mixture(Generic[Item]):
 
     An epoch has every item of a source of weight 1 once, up to the last incomplete batch, which is
     dropped. The order depends on the seed alone. No file is held in memory; making a mixture reads
-    each once, so that a row that does not fit is an error before training starts. A run that goes
-    on has counted them: then files are only compared with those of its beginning.
+    each once, so that a row that does not fit is an error before training starts. Of large files
+    the first rows are read, the others counted; how many items they give is then an estimate, and
+    a pass that has too few goes on with the first. A run that goes on has counted its files: then
+    they are only compared with those of its beginning.
 
     Attributes:
         surveys: What each source holds.
@@ -58,6 +39,7 @@ class Mixture(Generic[Item]):
         same_source: bool = True,
         buffer: int = 10_000,
         known: Sequence[Mapping[str, Any]] = (),
+        whole: int = WHOLE,
     ) -> None:
         """Read all sources once.
 
@@ -67,10 +49,13 @@ class Mixture(Generic[Item]):
             seed: Seed of the order.
             keep: Whether an item is kept, such as `batches.lengths.within(...)` tells.
             same_source: Whether a batch holds items of one file only, and of one value of their
-                `source`; at the end of a pass over a file, what is left of several is put together.
+                `source`; what is left of several is put together at the end of a pass over a file,
+                and where so much of it waits that it would fill the memory.
             buffer: How many items of a source are held to be shuffled. A file with more should not
                 be sorted.
             known: `fingerprint` of the same sources, read and kept alike before; () = none is.
+            whole: How many bytes of data are read row by row before training starts; of more, the
+                first rows of each file.
 
         Raises:
             OSError: a file cannot be read.
@@ -81,7 +66,9 @@ class Mixture(Generic[Item]):
             raise ValueError(f"buffer={buffer} must be 1 or more")
         self._read, self._keep, self._seed = read, keep, seed
         self._same_source, self._buffer = same_source, buffer
-        self.surveys = known_surveys(sources, known) if known else tuple(map(self._survey, sources))
+        self.surveys = (
+            known_surveys(sources, known) if known else survey_all(sources, read, keep, whole=whole)
+        )
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Name, size, hash and weight of each file, as JSON-ready values; equal for equal data."""
@@ -95,6 +82,7 @@ class Mixture(Generic[Item]):
                 "weight": found.source.weight,
                 "instruction": found.source.instruction,
                 "symmetric": found.source.symmetric,
+                "sampled": found.sampled,
             }
             for found in self.surveys
         ]
@@ -137,27 +125,6 @@ class Mixture(Generic[Item]):
         for epoch in count(first) if epochs is None else range(first, epochs):
             yield from self._epoch(epoch, batch_size, skip)
             skip = 0
-
-    def _survey(self, source: Source) -> Survey:
-        """Read a source once, to count what it holds.
-
-        Raises:
-            ValueError: no item is kept.
-        """
-        kept = filtered = 0
-        for item in self._read(source):
-            if self._keep is None or self._keep(item):
-                kept += 1
-            else:
-                filtered += 1
-        if not kept:
-            raise ValueError(
-                f"{source.path}: none of its {filtered:,} items is kept: check the limits on length"
-                if filtered
-                else f"{source.path} holds nothing to train on: none of its pairs is positive"
-            )
-        size = source.path.stat().st_size
-        return Survey(source, kept, filtered, size, _sha256(source.path))
 
     def _quotas(self, size: int) -> list[int]:
         """What each source gives to an epoch, in batches; in items if batches mix sources."""
@@ -208,53 +175,58 @@ class Mixture(Generic[Item]):
             number, skip = number + 1, 0
 
     def _pass(self, index: int, number: int) -> Iterator[Item]:
-        """The items of one source in the order of its pass `number`."""
-        items = iter(self._read(self.surveys[index].source))
-        kept = items if self._keep is None else filter(self._keep, items)
+        """The items of one source in the order of its pass `number`; without end if estimated.
+
+        Raises:
+            ValueError: the file has changed.
+        """
+        found = self.surveys[index]
         rng = random.Random(f"pass {self._seed} {index} {number}")
-        return shuffled(kept, rng, self._buffer)
+        while True:
+            items = iter(self._read(found.source))
+            kept = items if self._keep is None else filter(self._keep, items)
+            yield from shuffled(kept, rng, self._buffer)
+            if not found.sampled:
+                return
+            if found.source.path.stat().st_size != found.size:
+                raise ValueError(f"{found.source.path} has changed since training started")
 
     def _group(self, items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-        """Batches whose items share one `source` each; at the end, of the items left over."""
+        """Batches whose items share one `source` each; those left over make batches together."""
         held: dict[str, list[Item]] = {}
+        waiting, most = 0, max(self._buffer, _WAITING * size)
         for item in items:
             group = held.setdefault(getattr(item, "source", ""), [])
             group.append(item)
+            waiting += 1
             if len(group) == size:
                 yield group.copy()
                 group.clear()
-        left = [item for group in held.values() for item in group]
-        for start in range(0, len(left) - size + 1, size):
-            yield left[start : start + size]
+                waiting -= size
+            elif waiting == most:
+                rare = _smallest(held, most // 2 // size * size)
+                yield from _cut(rare, size)
+                waiting -= len(rare)
+        yield from _cut([item for group in held.values() for item in group], size)
 
 
-def known_surveys(
-    sources: Sequence[Source], known: Sequence[Mapping[str, Any]]
-) -> tuple[Survey, ...]:
-    """What sources held when a run began, without reading their rows again.
+def _smallest(held: dict[str, list[Item]], count: int) -> list[Item]:
+    """Take so many items out of groups, the smallest groups first."""
+    taken: list[Item] = []
+    for name in sorted(held, key=lambda name: len(held[name])):
+        group = held.pop(name)
+        room = count - len(taken)
+        taken += group[:room]
+        if len(group) > room:
+            held[name] = group[room:]
+            break
+    return taken
 
-    Args:
-        sources: The files and how they are used.
-        known: `Mixture.fingerprint` of the run, of the same sources in the same order.
 
-    Raises:
-        ValueError: a file is another, or they are more or fewer.
-    """
-    found = []
-    for source, entry in zip_longest(sources, known):
-        if source is None or entry is None:
-            raise ValueError(
-                f"the data was {len(known):,} files when the run began and is {len(sources):,}: "
-                "bring back what there was, or start anew in another folder"
-            )
-        digest = _sha256(source.path)
-        if (source.path.name, digest) != (entry["name"], entry["sha256"]):
-            raise ValueError(
-                f"{source.path} is not what it was when the run began ({entry['name']}): bring the "
-                "file back, or start anew in another folder"
-            )
-        found.append(Survey(source, entry["items"], entry["filtered"], entry["bytes"], digest))
-    return tuple(found)
+def _cut(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Batches of items as they come, without what does not fill one."""
+    for start in range(0, len(items) - size + 1, size):
+        yield list(items[start : start + size])
 
 
 def shuffled(items: Iterable[Item], rng: random.Random, buffer: int) -> Iterator[Item]:
@@ -284,11 +256,3 @@ def _draw(quotas: Sequence[int], rng: random.Random) -> Iterator[int]:
             index += 1
         left[index] -= 1
         yield index
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -50,14 +50,14 @@ def read_passages(source: Source, *, words: int = WORDS) -> Iterator[Passage]:
     """
     if words < 1:
         raise ValueError(f"words={words}: a passage needs at least one")
-    rows = read_rows(source.path)
+    rows = read_rows(source.path, source.rows)
     if _COLUMNS[0] not in next(rows).values:
         for document in read_texts(source):
             pieces = [*cut(document, words), ""]
             for piece, following in pairwise(pieces):
                 yield Passage(piece, piece, following, source.name)
         return
-    for row in read_rows(source.path):
+    for row in read_rows(source.path, source.rows):
         values = [row.values.get(column) for column in _COLUMNS]
         for column, value in zip(_COLUMNS, values, strict=True):
             if not isinstance(value, str):
