@@ -19,7 +19,16 @@ from .fields import from_json, merged, options_of
 from .loading import read_json, read_recipe
 from .wording import in_options
 
-STAGES = ("mntp", "simcse", "contrastive", "llara", "grit")
+# Each command's module, which has its `train_NAME`.
+_MODULES = {
+    "mntp": "training.mntp",
+    "simcse": "training.simcse",
+    "contrastive": "training.contrastive",
+    "rounds": "synthesis.rounds",
+    "llara": "training.llara",
+    "grit": "training.grit",
+}
+STAGES = tuple(_MODULES)
 _REQUIRED = ("model", "output", "data")
 # In the order in which `--help` shows them.
 _PANELS = ("What is trained", "Presets and files", "This stage", "Adapters", "Every stage")
@@ -57,7 +66,9 @@ def stage_command(stage: str) -> Callable[..., None]:
 
     Its help is the first paragraph of the docstring of the options' class.
     """
-    module = importlib.import_module(f"...training.{stage}", __name__)
+    from ..training.held_out import summary
+
+    module = importlib.import_module(f"...{_MODULES[stage]}", __name__)
     start = getattr(module, f"train_{stage}")
     kind: Any = next(iter(get_type_hints(start).values()))
     presets: Mapping[str, Any] = getattr(module, "PRESETS", {})
@@ -83,7 +94,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         if only_print:
             sys.stdout.write(json.dumps(options.to_dict(), indent=2) + "\n")
         else:
-            _start(stage, start, options)
+            _start(stage, start, options, getattr(module, "summary", summary))
 
     run.__doc__ = (inspect.getdoc(kind) or "").split("\n\n")[0]
     run.__signature__ = inspect.Signature(_parameters(kind, presets))  # type: ignore[attr-defined]
@@ -142,11 +153,12 @@ def _preset(presets: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
     return values
 
 
-def _start(stage: str, start: Callable[[Any], Path], options: Any) -> None:
+def _start(
+    stage: str, start: Callable[[Any], Path], options: Any, summary: Callable[[Path], str]
+) -> None:
     """Train, and print where the result is; a `TrainingError` is printed without a traceback."""
     from transformers.utils import logging
 
-    from ..training.held_out import summary
     from ..training.run.stage import TrainingError
 
     logging.disable_progress_bar()

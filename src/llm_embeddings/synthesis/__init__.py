@@ -1,7 +1,8 @@
 """Training data made by a language model and filtered, and hard negatives from a corpus.
 
 `generate` lets a model write the examples of a run, `rows_of` reads them, `apply_filters` keeps the
-good ones, `write_rows` saves them for training; `mine` adds hard negatives to any training data.
+good ones, `write_rows` saves them for training; `mine` adds hard negatives to any training
+data, and `train_rounds` mines and trains by turns.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .filters.chain import Filters, apply_filters
     from .mining.mine import Mining, mine
     from .placeholders import Sampler
+    from .rounds import Rounds, train_rounds
     from .rows import SyntheticRow, rows_of, write_rows
     from .run import Plan, Summary, generate
 
@@ -24,6 +26,7 @@ __all__ = [
     "Plan",
     "Prompt",
     "Reply",
+    "Rounds",
     "Sampler",
     "Summary",
     "SyntheticRow",
@@ -31,6 +34,7 @@ __all__ = [
     "generate",
     "mine",
     "rows_of",
+    "train_rounds",
     "write_rows",
 ]
 
@@ -45,6 +49,8 @@ _HOMES = {
     "apply_filters": "filters.chain",
     "Mining": "mining.mine",
     "mine": "mining.mine",
+    "Rounds": "rounds",
+    "train_rounds": "rounds",
     "Prompt": "calls.generators",
     "Reply": "calls.generators",
     "Sampler": "placeholders",

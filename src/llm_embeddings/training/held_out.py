@@ -138,7 +138,7 @@ def write_scores(output: Path, before: list[float] | None, after: list[float]) -
     values = {"before": before, "after": after}
     (output / FILE).write_text(json.dumps(seal_values(values)) + "\n", encoding="utf-8")
     named: dict[str, float] = {}
-    for name, score in _compared(before, after).items():
+    for name, score in compared(before, after).items():
         ends = {"": score.value, "_low": score.low, "_high": score.high}
         named |= {f"held_out/{name}{end}": value for end, value in ends.items()}
     return named
@@ -150,7 +150,7 @@ def summary(output: Path) -> str:
     values = json.loads(path.read_bytes()) if path.is_file() else {}
     if "after" not in values:
         return ""
-    found = _compared(values["before"], values["after"])
+    found = compared(values["before"], values["after"])
     parts = [f"nDCG@10 {found['after']} after"]
     if "gain" in found:
         gain = found["gain"]
@@ -159,7 +159,7 @@ def summary(output: Path) -> str:
     return f"{found['after'].count:,} held-out queries: {', '.join(parts)}"
 
 
-def _compared(before: list[float] | None, after: list[float]) -> dict[str, Score]:
+def compared(before: list[float] | None, after: list[float]) -> dict[str, Score]:
     """Scores before, after, and of the gain query by query."""
     made = Bootstrap()
     if before is None:

@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
@@ -110,6 +110,7 @@ def mine(
     *,
     corpus: Sequence[Path] = (),
     scores: bool = False,
+    keep: Callable[[Example], bool] = lambda example: True,
     watch: WatchMining = lambda what, done, total: None,
 ) -> Mined:
     """Write pairs with negatives, one file per source, for the contrastive stage.
@@ -124,6 +125,7 @@ def mine(
             candidates too, and the only ones if there is no corpus.
         scores: Whether rows get the encoder's cosines, in `pos_scores` and `neg_scores`, from which
             another model learns (`Contrastive.distillation`).
+        keep: Which rows are mined for, and written.
         watch: Told how far it is.
 
     Returns:
@@ -140,7 +142,7 @@ def mine(
     options = options or Mining()
     sources = sources_of(data)
     _check_output(sources, output)
-    named = [(source.name, example) for source in sources for example in read_examples(source)]
+    named = [(s.name, example) for s in sources for example in filter(keep, read_examples(s))]
     pairs = [example for _, example in named]
     if not pairs:
         raise ValueError(f"no pair of {', '.join(str(s.path) for s in sources)} is positive")

@@ -106,7 +106,7 @@ def known_surveys(
                 f"the data was {len(known):,} files when the run began and is {len(sources):,}: "
                 "bring back what there was, or start anew in another folder"
             )
-        digest = _counts(source.path).sha256
+        digest = sha256_of(source.path)
         if (source.path.name, digest) != (entry["name"], entry["sha256"]):
             raise ValueError(
                 f"{source.path} is not what it was when the run began ({entry['name']}): bring the "
@@ -116,6 +116,11 @@ def known_surveys(
         counts = entry["items"], entry["filtered"], entry["bytes"]
         found.append(Survey(source, *counts, digest, sampled))
     return tuple(found)
+
+
+def sha256_of(path: Path) -> str:
+    """A file's hash; of a large one as it was noted, if nobody has written to it since."""
+    return _counts(path).sha256
 
 
 def _counted(source: Source, read: Read[Item], keep: Callable[[Item], bool] | None) -> Survey:
@@ -132,7 +137,7 @@ def _counted(source: Source, read: Read[Item], keep: Callable[[Item], bool] | No
             else f"{source.path} holds nothing to train on: none of its pairs is positive"
         )
     size = source.path.stat().st_size
-    return Survey(source, kept, filtered, size, _counts(source.path).sha256)
+    return Survey(source, kept, filtered, size, sha256_of(source.path))
 
 
 def _sampled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ _CHANGED = (
     "run goes on from the one before it, or from the beginning"
 )
 # Options that may differ when a run is resumed: none of these changes what is learnt.
-_FREE = frozenset(
+FREE = frozenset(
     {
         "output",
         "batch_tokens",
@@ -90,12 +90,7 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
     options = json.loads(json.dumps(options))  # tuples are lists there
     before = options_of(found)
     before = {name: options[name] for name in _ABSENT.keys() & options} | {**before}
-    free = _FREE | _end_of_run(options, step_of(found))
-    other = [
-        f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
-        for name in sorted({*before, *options} - free)
-        if before.get(name) != options.get(name)
-    ]
+    other = differing(before, options, FREE | _end_of_run(options, step_of(found)))
     if other:
         raise ValueError(
             f"cannot resume {found}: {'; '.join(other)}. Resume with the options it was started "
@@ -103,6 +98,15 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
             "learning rates as they were), or start anew in another folder"
         )
     return found
+
+
+def differing(before: Mapping[str, Any], options: Mapping[str, Any], free: Set[str]) -> list[str]:
+    """Which options of a run, as JSON-ready values, are not what they were; `free` ones may be."""
+    return [
+        f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
+        for name in sorted({*before, *options} - free)
+        if before.get(name) != options.get(name)
+    ]
 
 
 def _end_of_run(options: Mapping[str, Any], done: int) -> frozenset[str]:
