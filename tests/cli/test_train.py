@@ -33,6 +33,7 @@ TEACHERS = ROOT / "docs" / "training-teachers.md"
 SHORT = {
     "mntp": "--max-steps 1 --batch-size 2 --block-length 16",
     "simcse": "--max-steps 2 --batch-size 4",
+    "distill": "--max-steps 1 --batch-size 4",
     "rounds": "--max-steps 1 --batch-size 4 --warmup 0 --mined 2 --ratio 1",
     "contrastive": "--max-steps 1 --batch-size 4 --warmup 0",
     "llara": "--max-steps 1 --batch-size 2 --cutoff 64",

@@ -5,6 +5,7 @@ Arguments: the model, the texts, an output folder.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.passes.gradcache import backward_sum, backward_vectors, plan
 from llm_embeddings.training.weights.loading import load_backbone_for_training
+
+from . import child_environment
 
 
 def options(model: str, data: str, output: Path) -> MNTP:
@@ -68,6 +71,21 @@ def gradients(model: str, output: Path, *, budget: int) -> dict[str, torch.Tenso
     backward_sum(accelerator, encoding, shares[accelerator.process_index], part)
     weights = accelerator.unwrap_model(encoding).named_parameters()
     return {name: weight.grad for name, weight in weights if weight.grad is not None}
+
+
+def run_two(module: str, *arguments: object, **environment: str) -> None:
+    """Let two processes run a module of the helpers."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run(
+        [*command, "--nproc_per_node=2", "-m", module, *map(str, arguments)],
+        env=child_environment() | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def main(model: str, data: str, output: Path) -> None:

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +16,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import FullyShardedDataParallelPlugin
-from helpers import child_environment
 from helpers.training_files import read_metrics, write_language_model, write_texts
-from helpers.training_processes import gradients, open_adapters, options
+from helpers.training_processes import gradients, open_adapters, options, run_two
 from safetensors.torch import load_file
 
 from llm_embeddings import Encoder
@@ -208,20 +205,6 @@ def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.Monkey
     with pytest.raises(TrainingError, match="the disk has 0.00 GB left"):
         train_mntp(made)
     assert checkpoints.newest(made.output) is None
-
-
-def run_two(module: str, *arguments: object, **environment: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
-    done = subprocess.run(
-        [*command, "--nproc_per_node=2", "-m", module, *map(str, arguments)],
-        env=child_environment() | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_sharded_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:

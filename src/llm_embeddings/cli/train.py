@@ -24,6 +24,7 @@ _MODULES = {
     "mntp": "training.mntp",
     "simcse": "training.simcse",
     "contrastive": "training.contrastive",
+    "distill": "training.distill",
     "rounds": "synthesis.rounds",
     "llara": "training.llara",
     "grit": "training.grit",

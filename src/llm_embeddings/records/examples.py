@@ -106,10 +106,19 @@ def read_texts(source: Source) -> Iterator[str]:
         OSError: the file cannot be read.
         ValueError: a row that does not fit.
     """
+    for row in read_rows(source.path, source.rows):
+        yield text_of(row, source)
+
+
+def text_of(row: Row, source: Source) -> str:
+    """The text of a row of `read_texts`.
+
+    Raises:
+        ValueError: there is none.
+    """
     name = source.columns.get("text", "text")
     column = name if isinstance(name, str) else name[0]
-    for row in read_rows(source.path, source.rows):
-        yield _text(_value(row, column), row, column)
+    return _text(_value(row, column), row, column)
 
 
 def read_conversations(source: Source) -> Iterator[Conversation]:

@@ -8,6 +8,7 @@ from ..faces import lazy
 
 if TYPE_CHECKING:
     from .contrastive import Contrastive, train_contrastive
+    from .distill import Distill, train_distill
     from .grit import GRIT, train_grit
     from .llara import LLaRA, train_llara
     from .mntp import MNTP, train_mntp
@@ -18,10 +19,12 @@ __all__ = [
     "GRIT",
     "MNTP",
     "Contrastive",
+    "Distill",
     "LLaRA",
     "LoraOptions",
     "SimCSE",
     "train_contrastive",
+    "train_distill",
     "train_grit",
     "train_llara",
     "train_mntp",
@@ -35,6 +38,8 @@ _HOMES = {
     "train_simcse": "simcse",
     "Contrastive": "contrastive",
     "train_contrastive": "contrastive",
+    "Distill": "distill",
+    "train_distill": "distill",
     "LLaRA": "llara",
     "train_llara": "llara",
     "GRIT": "grit",

@@ -105,6 +105,20 @@ def distillation(
     return mse_loss(own, wanted)
 
 
+def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean of one minus the cosine of each student's vector with its teacher's.
+
+    Args:
+        student: `[texts, dim]`.
+        teacher: `[texts, dim]`.
+
+    Returns:
+        A float32 scalar.
+    """
+    cosines = normalize(student.float(), dim=-1) * normalize(teacher.float(), dim=-1)
+    return 1 - cosines.sum(-1).mean()
+
+
 def matryoshka(
     loss: ContrastiveLoss, queries: torch.Tensor, passages: torch.Tensor, dims: Sequence[int]
 ) -> torch.Tensor:

@@ -151,8 +151,8 @@ class StageOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(self.model))
         object.__setattr__(self, "output", Path(self.output))
-        object.__setattr__(self, "data", _as_tuple(self.data))
-        object.__setattr__(self, "evaluation", _as_tuple(self.evaluation))
+        object.__setattr__(self, "data", as_tuple(self.data))
+        object.__setattr__(self, "evaluation", as_tuple(self.evaluation))
         check_option("data", self.data, bool(self.data), "is empty: name at least one file")
         for name in _POSITIVE:
             value = getattr(self, name)
@@ -175,7 +175,7 @@ class StageOptions:
         return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
 
-def _as_tuple(values: Any) -> tuple[Any, ...]:
+def as_tuple(values: Any) -> tuple[Any, ...]:
     """Several values as a tuple; a path or a `Source` alone as a tuple of one."""
     many = isinstance(values, Iterable) and not isinstance(values, str | Path)
     return tuple(values) if many else (values,)

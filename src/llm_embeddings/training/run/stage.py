@@ -39,7 +39,8 @@ class Stage(Protocol[Batch]):
     """One way to train, as the loop sees it.
 
     Attributes:
-        name: The stage's name: "mntp", "simcse", "contrastive", "llara" or "grit".
+        name: The stage's name: "mntp", "simcse", "contrastive", "distill", "llara" or
+            "grit".
         model: The module that the loop prepares; its parameters with `requires_grad` are trained.
         updates: How many batches the data has; None = without end.
         budget: Tokens per pass of one process; the loop sets it where the options do not.

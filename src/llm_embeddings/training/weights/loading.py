@@ -34,7 +34,8 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
     weights = "float32" if options.lora is None else options.dtype
     recipe = recipe_for(options, default)
-    model, *_ = load(options.model, LoadOptions(recipe=recipe, device=_device(), dtype=weights))
+    where = training_device()
+    model, *_ = load(options.model, LoadOptions(recipe=recipe, device=where, dtype=weights))
     if recipe is default and recipe is not None:
         fitted = without_foreign_bos(model.recipe, model.tokenizer)
         model = replace(model, recipe=fitted)
@@ -67,7 +68,7 @@ def recipe_for(options: StageOptions, default: Recipe | None) -> Recipe | str | 
     return None if own else default
 
 
-def _device() -> str:
+def training_device() -> str:
     """The device of this process; accelerate numbers a machine's processes in LOCAL_RANK."""
     device = default_device()
     return f"{device}:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
