@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from llm_embeddings.training.batches import mixture
 from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
 from llm_embeddings.training.passes.encoding import Encoding
-from llm_embeddings.training.passes.gradcache import backward_vectors, plan
+from llm_embeddings.training.passes.gradcache import backward_vectors, plan, shared
 from llm_embeddings.training.run import checkpoints, loop, memory, processes, state
 from llm_embeddings.training.run.schedule import learning_rate, still_rising, updates_of
 from llm_embeddings.training.run.stage import Progress, TrainingError
@@ -390,6 +390,24 @@ def test_plan_shares_every_row_once(processes: int, budget: int) -> None:
     assert len({len(share) for share in shares}) == 1
     if budget == 10 and processes == 1:
         assert all(len(c) == 1 or sum(lengths[r] for r in c) <= budget for c in shares[0])
+
+
+def test_processes_share_work_and_have_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, asked = list(range(7)), list[list[int]]()
+
+    def work(part: Sequence[int]) -> list[int]:
+        asked.append(list(part))
+        return [item**2 for item in part]
+
+    def gathered(own: list[list[int]]) -> list[list[int]]:
+        assert own == [work(items[1::3])]
+        return [[item**2 for item in items[rank::3]] for rank in range(3)]
+
+    monkeypatch.setattr("accelerate.utils.gather_object", gathered)
+    second: Any = SimpleNamespace(num_processes=3, process_index=1)
+    assert shared(second, items, work) == [item**2 for item in items]
+    assert asked[0] == [1, 4]
+    assert shared(None, items, work) == [item**2 for item in items]
 
 
 def test_plan_needs_a_row_for_each_process() -> None:

@@ -27,6 +27,8 @@ from .batches.pairs import (
     FalseNegatives,
     Lengths,
     Pair,
+    Share,
+    alone,
     choose,
     known_answers,
     targets_of,
@@ -36,7 +38,7 @@ from .held_out import HeldOut
 from .losses import Distillation, distillation, info_nce, matryoshka
 from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
-from .passes.gradcache import backward_vectors
+from .passes.gradcache import backward_vectors, shared
 from .presets import PRESETS
 from .run.checkpoints import counted
 from .run.loop import run_stage
@@ -216,8 +218,8 @@ class _Stage:
     def __init__(self, options: Contrastive) -> None:
         self._options, self.budget = options, options.batch_tokens or MOST
         self._lengths = Lengths(options.query_length, options.passage_length)
-        taught = options.distillation is not None
-        read = partial(read_examples, negatives=options.negatives > 0, scores=taught)
+        taught, negatives = options.distillation is not None, options.negatives > 0
+        read = partial(read_examples, negatives=negatives, scores=taught)
         sources, short = sources_of(options.data), within(options.max_characters or sys.maxsize)
         share, seed, instruction = options.held_out, options.seed, options.instruction
         self.held_out = HeldOut(share, sources, read, seed=seed, instruction=instruction)
@@ -230,8 +232,8 @@ class _Stage:
             known=counted(options),
         )
         self.updates = self._mixture.updates(options.batch_size, options.epochs)
-        self._trained = load_backbone_for_training(options)
-        width = self._trained.dimension
+        trained = self._trained = load_backbone_for_training(options)
+        width = trained.dimension
         longest = max(options.matryoshka, default=0)
         check_option(
             "matryoshka", longest, longest <= width, f"is longer than the vectors: {width}"
@@ -239,9 +241,7 @@ class _Stage:
         for survey in self._mixture.surveys:  # raises where a template takes no instruction
             first = next(iter(read(survey.source)))
             self._rows(choose([first], 0, options.instruction, random.Random(0)))
-        self._encoding = Encoding(
-            self._trained.backbone, self._trained.recipe, head=self._trained.head
-        )
+        self._encoding = Encoding(trained.backbone, trained.recipe, head=trained.head)
         self.model: torch.nn.Module = self._encoding
         self._false_negatives = FalseNegatives()
 
@@ -257,7 +257,7 @@ class _Stage:
         self, accelerator: Accelerator, model: torch.nn.Module, batch: list[Pair]
     ) -> Progress:
         """InfoNCE of every query among the passages of all."""
-        rows, starts = self._rows(batch)
+        rows, starts = self._rows(batch, partial(shared, accelerator))
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return {"loss": contrastive_loss(self._options, vectors, batch)}
@@ -269,9 +269,9 @@ class _Stage:
             )
         return Progress(losses, sum(map(len, rows)), len(batch))
 
-    def _rows(self, batch: Sequence[Pair]) -> tuple[list[list[int]], list[int]]:
+    def _rows(self, batch: list[Pair], share: Share = alone) -> tuple[list[list[int]], list[int]]:
         """Token ids of queries, then passages, and the first pooled position of each."""
-        rows = tokenize_pairs(self._trained, batch, self._lengths)
+        rows = tokenize_pairs(self._trained, batch, self._lengths, share)
         return [row.ids for row in rows], [row.start for row in rows]
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:

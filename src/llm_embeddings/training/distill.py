@@ -17,6 +17,7 @@ import torch
 
 from ..recipe import Role
 from ..records.sources import sources_of
+from ..tokens import Tokens
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.teachers import Lesson, Lessons
@@ -24,7 +25,7 @@ from .losses import cosine_distance
 from .mntp import MNTP_RECIPE
 from .options import StageOptions, as_tuple, check_option
 from .passes.encoding import Encoding, encode_texts
-from .passes.gradcache import backward_vectors
+from .passes.gradcache import backward_vectors, shared
 from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
@@ -157,7 +158,8 @@ class _Stage:
     ) -> Progress:
         """Backward pass of the mean distance from the teacher's vectors."""
         wanted = self._lessons.vectors(batch, accelerator)
-        rows, starts = self._rows(batch)
+        found = shared(accelerator, batch, self._tokens)
+        rows, starts = [row.ids for row in found], [row.start for row in found]
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return {"loss": cosine_distance(vectors, wanted.to(vectors.device))}
@@ -171,18 +173,16 @@ class _Stage:
         )
         return Progress(losses, sum(map(len, rows)), len(batch))
 
-    def _rows(self, batch: Sequence[Lesson]) -> tuple[list[list[int]], list[int]]:
-        """Token ids of each text in its role, and the first pooled position."""
-        rows: list[list[int]] = [[] for _ in batch]
-        starts = [0] * len(batch)
+    def _tokens(self, batch: Sequence[Lesson]) -> list[Tokens]:
+        """Token ids of each text in its role."""
+        found: dict[int, Tokens] = {}
         roles: tuple[Role, ...] = ("query", "document")
         for role in roles:
             places = [place for place, lesson in enumerate(batch) if lesson.role == role]
             texts = [batch[place].text for place in places]
-            found = self._trained.rows(texts, role, None, self._options.max_length)
-            for place, row in zip(places, found, strict=True):
-                rows[place], starts[place] = row.ids, row.start
-        return rows, starts
+            rows = self._trained.rows(texts, role, None, self._options.max_length)
+            found.update(zip(places, rows, strict=True))
+        return [found[place] for place in range(len(batch))]
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """Write the backbone with its recipe, without the map."""

@@ -8,8 +8,9 @@ by the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,21 +20,16 @@ from torch.nn.functional import normalize
 from ..checkpoint.sidecar import ChatFormat
 from ..families import gritlm
 from ..recipe import Role
+from ..records.examples import Conversation
 from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.both import Both, BothData
 from .batches.conversations import chat_for, tokenize_conversation
-from .batches.pairs import (
-    FalseNegatives,
-    Lengths,
-    known_answers,
-    targets_of,
-    tokenize_pairs,
-)
+from .batches.pairs import FalseNegatives, Lengths, known_answers, targets_of, tokenize_pairs
 from .losses import Aggregation, generative_weights, info_nce
 from .options import LoraOptions, StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
-from .passes.gradcache import backward_sum, backward_vectors, plan
+from .passes.gradcache import backward_sum, backward_vectors, plan, shared
 from .passes.unified import UnifiedModel, learnt
 from .run.checkpoints import counted
 from .run.loop import run_stage
@@ -219,7 +215,9 @@ class _Stage:
     ) -> tuple[float, int]:
         """Backward pass of the contrastive loss; returns the loss and the number of tokens."""
         options = self._options
-        rows = tokenize_pairs(self._trained, batch.pairs, self._lengths)
+        share = partial(shared, accelerator)
+        rows = tokenize_pairs(self._trained, batch.pairs, self._lengths, share)
+        ids, starts = [row.ids for row in rows], [row.start for row in rows]
         targets = targets_of(batch.pairs)
         known = known_answers(batch.pairs) if options.skip_duplicates else None
 
@@ -235,16 +233,11 @@ class _Stage:
             )
             return {"loss": options.embedding_weight * found, "embedding": found}
 
+        last = not batch.conversations
         found = backward_vectors(
-            accelerator,
-            model,
-            [row.ids for row in rows],
-            [row.start for row in rows],
-            loss,
-            budget=self.budget,
-            last=not batch.conversations,
+            accelerator, model, ids, starts, loss, budget=self.budget, last=last
         )
-        return found["embedding"], sum(len(row.ids) for row in rows)
+        return found["embedding"], sum(map(len, ids))
 
     def _generate(
         self, accelerator: Accelerator, model: torch.nn.Module, batch: Both
@@ -252,12 +245,12 @@ class _Stage:
         """Backward pass of the language-model loss; returns it and the number of tokens."""
         options = self._options
         tokenizer, recipe = self._trained.tokenizer, self._trained.recipe
-        found = [
-            tokenize_conversation(
-                tokenizer, recipe, conversation, options.generative_length, self._chat
-            )
-            for conversation in batch.conversations
-        ]
+
+        def tokenize(part: Sequence[Conversation]) -> list[tuple[list[int], list[int]]]:
+            limit, chat = options.generative_length, self._chat
+            return [tokenize_conversation(tokenizer, recipe, one, limit, chat) for one in part]
+
+        found = shared(accelerator, batch.conversations, tokenize)
         lengths = [len(ids) for ids, _ in found]
         counts = [len(learnt(labels)) for _, labels in found]
         weights = generative_weights(counts, options.aggregation, group=options.mixed_group)

@@ -30,7 +30,7 @@ from .batches.passages import WORDS, Passage, read_passages
 from .losses import LLARA_DIVISOR
 from .options import LoraOptions, StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
-from .passes.gradcache import backward_sum, plan
+from .passes.gradcache import backward_sum, plan, shared
 from .passes.joint import Joint, JointModel, check_recipe, joint_prompts, tokenize_joint
 from .run.checkpoints import counted
 from .run.loop import run_stage
@@ -186,14 +186,15 @@ class _Stage:
     ) -> Progress:
         """Backward pass of the three losses: one pass over each text with both prompts."""
         options, prompts = self._options, self._model.prompts
-        rows = tokenize_joint(
+        tokenize = partial(
+            tokenize_joint,
             self._trained.tokenizer,
             self._trained.recipe,
             prompts,
-            batch,
             cutoff=options.cutoff,
             stop_words=options.stop_words,
         )
+        rows = shared(accelerator, batch, tokenize)
         tokens = [len(row.ids) + len(prompts.summary) + len(prompts.following) for row in rows]
         shares = torch.tensor(_shares(rows, len(prompts.prefix)), device=accelerator.device)
         parts = torch.zeros(3, device=accelerator.device)

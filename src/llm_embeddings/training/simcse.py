@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from .losses import info_nce
 from .mntp import MNTP_RECIPE
 from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
-from .passes.gradcache import backward_vectors
+from .passes.gradcache import backward_vectors, shared
 from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
@@ -122,7 +123,8 @@ class _Stage:
     ) -> Progress:
         """Backward pass of InfoNCE between the two copies of each text."""
         options = self._options
-        found = self._trained.rows(batch, "document", None, options.max_length) * 2
+        tokenize = partial(self._trained.rows, role="document", max_length=options.max_length)
+        found = shared(accelerator, batch, tokenize) * 2
         rows, starts = [row.ids for row in found], [row.start for row in found]
         seen: dict[tuple[int, ...], int] = {}
         texts = [seen.setdefault(tuple(ids), len(seen)) for ids in rows[: len(batch)]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,14 @@ from ...model import Model
 from ...recipe import Role
 from ...records.examples import Example
 from ...tokens import Tokens
+
+Text = tuple[str, str | None]  # and its instruction
+Share = Callable[[Sequence[Text], Callable[[Sequence[Text]], list[Tokens]]], list[Tokens]]
+
+
+def alone(texts: Sequence[Text], work: Callable[[Sequence[Text]], list[Tokens]]) -> list[Tokens]:
+    """The `Share` of a process that has no others."""
+    return work(texts)
 
 
 def choose(
@@ -57,18 +65,28 @@ def choose(
     return pairs
 
 
-def tokenize_pairs(trained: Model, pairs: Sequence[Pair], lengths: Lengths) -> list[Tokens]:
+def tokenize_pairs(
+    trained: Model, pairs: Sequence[Pair], lengths: Lengths, share: Share = alone
+) -> list[Tokens]:
     """Token ids of all queries, then of all passages, pair after pair.
+
+    Args:
+        trained: Tokenizer and recipe are used.
+        pairs: The pairs of a batch.
+        lengths: Limits on their texts.
+        share: How processes share the work.
 
     Raises:
         ValueError: an instruction has no place in the recipe's template, or rows are longer than
             the model's positions.
     """
-    queries = [(pair.query, pair.instruction) for pair in pairs]
-    passages = [(text, pair.document_instruction) for pair in pairs for text in pair.passages]
+    queries: list[Text] = [(pair.query, pair.instruction) for pair in pairs]
+    passages: list[Text] = [
+        (text, pair.document_instruction) for pair in pairs for text in pair.passages
+    ]
     return [
-        *_rows(trained, queries, "query", lengths.query),
-        *_rows(trained, passages, "document", lengths.passage),
+        *share(queries, lambda texts: _rows(trained, texts, "query", lengths.query)),
+        *share(passages, lambda texts: _rows(trained, texts, "document", lengths.passage)),
     ]
 
 
@@ -106,7 +124,7 @@ def known_answers(pairs: Sequence[Pair]) -> torch.Tensor:
 
 def _rows(
     trained: Model,
-    texts: Sequence[tuple[str, str | None]],
+    texts: Sequence[Text],
     role: Role,
     limit: int | None,
 ) -> list[Tokens]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _Chunk = TypeVar("_Chunk")
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 EncodeRows = Callable[[list[list[int]], list[int]], torch.Tensor]
 VectorLoss = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 
@@ -149,6 +151,28 @@ def backward_vectors(
             accelerator.backward((run(chunk) * gradients[chunk]).sum())
     _set_randomness(accelerator.device, after)
     return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def shared(
+    accelerator: Accelerator | None,
+    items: Sequence[_Item],
+    work: Callable[[Sequence[_Item]], Sequence[_Made]],
+) -> list[_Made]:
+    """What `work` makes of each item, of which every process does its share for all.
+
+    Args:
+        accelerator: The run's processes; None = this one works alone.
+        items: The same on every process.
+        work: Items -> what is made of each, which pickle takes.
+    """
+    if accelerator is None or accelerator.num_processes == 1:
+        return list(work(items))
+    from accelerate.utils import gather_object
+
+    processes = accelerator.num_processes
+    own = items[accelerator.process_index :: processes]
+    parts = gather_object([work(own) if own else []])
+    return [parts[place % processes][place // processes] for place in range(len(items))]
 
 
 @contextmanager
