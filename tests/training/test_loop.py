@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from helpers.training_processes import gradients, open_adapters, options, run_tw
 from safetensors.torch import load_file
 
 from llm_embeddings import Encoder
+from llm_embeddings.evaluation import plots
 from llm_embeddings.training import mntp
 from llm_embeddings.training.batches import mixture
 from llm_embeddings.training.mntp import MNTP, train_mntp
@@ -486,6 +488,23 @@ def test_evaluation_and_tensorboard(made: MNTP, tmp_path: Path) -> None:
 
     found = evaluate(lambda texts, role: encoder.encode(texts, role), [path])["sts/spearman"]
     assert found.value == pytest.approx(scores[-1]["sts/spearman"], abs=1e-6)
+
+
+def test_a_run_is_drawn(made: MNTP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "sts.jsonl"
+    pairs = [{"a": f"cat {n}", "b": f"dog {n * n}", "score": n} for n in range(6)]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    drawn = dataclasses.replace(made, max_steps=2, evaluation=(str(path),), curve=True)
+    output = train_mntp(drawn)
+    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
+    plots.plot_run(read_metrics(output), tmp_path / "curve.svg")
+    picture = (tmp_path / "curve.svg").read_text()
+    assert all(f"<!-- {name} -->" in picture for name in ("loss", "sts/spearman", "updates"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"plots need matplotlib: pip install 'llm-emb.*\[eval"):
+        train_mntp(dataclasses.replace(drawn, output=tmp_path / "other"))
+    assert not (tmp_path / "other/metrics.jsonl").exists()
 
 
 def test_adapter_and_merged_result_are_the_same_model(made: MNTP, tmp_path: Path) -> None:

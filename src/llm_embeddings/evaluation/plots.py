@@ -59,13 +59,56 @@ def plot_passkey(scores: Mapping[int, Score], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_run(lines: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw the loss of a training run by update and, below it, what was scored on the way.
+
+    Args:
+        lines: Those of metrics.jsonl.
+        path: The picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the ending of `path` is not that of a picture.
+    """
+    ends = ("_low", "_high")
+    names = [name for line in lines for name in line if "/" in name and not name.endswith(ends)]
+    scores = list(dict.fromkeys(names))
+    figure, (first, *others) = _panels(3.2, 2 if scores else 1)
+    for name, axes in (("loss", first), *((name, axes) for axes in others for name in scores)):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axes.plot(
+            *zip(*points, strict=True), "o-" if "/" in name else "-", markersize=3, label=name
+        )
+    first.set_ylabel("loss")
+    for axes in others:
+        axes.set_ylabel("scores")
+        axes.legend(frameon=False)
+    figure.supxlabel("updates")
+    _save(figure, path)
+
+
+def find_matplotlib() -> Any:
+    """The module of matplotlib's figures.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return require("matplotlib.figure", "plots need matplotlib", extra="eval")
+
+
 def _figure(height: float) -> tuple[Any, Any]:
     """An empty figure, `height` inches high, and its axes."""
-    module = require("matplotlib.figure", "plots need matplotlib", extra="eval")
-    figure = module.Figure(figsize=(7, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, (axes,) = _panels(height, 1)
     return figure, axes
+
+
+def _panels(height: float, count: int) -> tuple[Any, list[Any]]:
+    """An empty figure of panels below each other, each `height` inches high, and their axes."""
+    figure = find_matplotlib().Figure(figsize=(7, height * count), layout="constrained")
+    panels = list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
 
 
 def _interval(score: Score) -> list[list[float]]:

@@ -146,6 +146,9 @@ class StageOptions:
         metadata={"help": "go on from the newest checkpoint in output, if there is one"},
     )
     tensorboard: bool = field(default=False, metadata={"help": "also write TensorBoard files"})
+    curve: bool = field(
+        default=False, metadata={"help": "also draw losses and scores, as curve.png"}
+    )
     show_progress: bool = field(default=True, metadata={"help": "show a progress bar"})
 
     def __post_init__(self) -> None:

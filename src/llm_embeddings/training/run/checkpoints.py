@@ -39,6 +39,7 @@ FREE = frozenset(
         "eval_every",
         "resume",
         "tensorboard",
+        "curve",
         "show_progress",
     }
 )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...evaluation.plots import find_matplotlib, plot_run
 from ...faces import require
 from ..options import StageOptions
 from .checkpoints import LOGS, METRICS
@@ -14,6 +15,9 @@ from .stage import Progress
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
+
+
+CURVE = "curve.png"
 
 
 class MetricsWriter:
@@ -44,10 +48,12 @@ class MetricsWriter:
         """Open the bar and the files.
 
         Raises:
-            ImportError: TensorBoard is wanted and not installed.
+            ImportError: TensorBoard or a picture is wanted, and what makes it is not installed.
         """
         if not self._visible:
             return self
+        if self._options.curve:
+            find_matplotlib()
         if self._options.tensorboard:
             self._board = _board(str(self._options.output / LOGS))
         path = self._options.output / METRICS
@@ -62,10 +68,13 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the bar and the files."""
+        """Close the bar and the files, and draw the run if it came to its end."""
         for thing in (self._bar, self._board, self._file):
             if thing is not None:
                 thing.close()
+        if self._visible and self._options.curve and error[0] is None:
+            text = (self._options.output / METRICS).read_text(encoding="utf-8")
+            plot_run([json.loads(line) for line in text.splitlines()], self._options.output / CURVE)
 
     def tell(self, remark: str) -> None:
         """Print a remark, if there is one and a bar is shown."""
