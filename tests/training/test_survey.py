@@ -31,6 +31,11 @@ def numbered(batches: Any) -> list[list[str]]:
     return [[example.query for example in batch] for batch in batches]
 
 
+@pytest.fixture(autouse=True)
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "_LEAST", 1000)
+
+
 def large(tmp_path: Path, suffix: str, rows: int = 4000) -> Source:
     """A file of half a megabyte: every second row of it is a pair."""
     path = tmp_path / f"data{suffix}"
@@ -62,6 +67,24 @@ def test_of_large_files_the_first_rows_are_read(suffix: str, tmp_path: Path) -> 
     assert found.items == pytest.approx(2000, rel=0.03)
     (whole,) = Mixture([source], read_examples).surveys
     assert (whole.sampled, whole.items, whole.sha256) == (False, 2000, found.sha256)
+
+
+def test_many_files_share_what_is_read(tmp_path: Path) -> None:
+    sources = []
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+        sources.append(large(tmp_path / str(number), ".jsonl", rows=400))
+    taken = []
+
+    def read(source: Source) -> Any:
+        for example in read_examples(source):
+            taken.append(example)
+            yield example
+
+    found = Mixture(sources, read, whole=200_000).surveys
+    assert all(each.sampled for each in found)
+    assert len(taken) < 0.1 * sum(each.items for each in found)
+    assert not any(each.sampled for each in Mixture(sources, read, whole=400_000).surveys)
 
 
 def test_where_each_row_is_an_item_the_number_is_exact(tmp_path: Path) -> None:

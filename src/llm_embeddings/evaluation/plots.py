@@ -63,16 +63,15 @@ def plot_run(lines: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw the loss of a training run by update and, below it, what was scored on the way.
 
     Args:
-        lines: Those of metrics.jsonl.
+        lines: Those of metrics.jsonl. What held-out queries score is no curve.
         path: The picture.
 
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: the ending of `path` is not that of a picture.
     """
-    ends = ("_low", "_high")
-    names = [name for line in lines for name in line if "/" in name and not name.endswith(ends)]
-    scores = list(dict.fromkeys(names))
+    names = dict.fromkeys(name for line in lines for name in line)
+    scores = [name for name in names if "/" in name and not name.startswith("held_out/")]
     figure, (first, *others) = _panels(3.2, 2 if scores else 1)
     for name, axes in (("loss", first), *((name, axes) for axes in others for name in scores)):
         points = [(line["step"], line[name]) for line in lines if name in line]

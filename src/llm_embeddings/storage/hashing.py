@@ -129,7 +129,7 @@ def noted_once(files: Iterable[Stamp], facts: Mapping[str, Any], find: Callable[
     """What is noted, or else what `find` gives, noted; other processes of this user wait for it."""
     files = list(files)
     lock: Any = contextlib.nullcontext()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, NotImplementedError):  # no place, or no locks there
         place = _place(_what(files, facts))
         place.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock_of(place), thread_local=False)

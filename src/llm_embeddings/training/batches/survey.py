@@ -20,7 +20,8 @@ from ...storage.hashing import noted_once, stamp
 Item = TypeVar("Item")
 Read = Callable[[Source], Iterable[Item]]
 WHOLE = 2**28  # bytes of data of which all rows are read before training starts
-_SAMPLES = 16  # of larger data a file's sample has this part of so many bytes
+_SAMPLES = 16  # of larger data a file's sample has this part of its share of so many bytes
+_LEAST = 2**18  # bytes of a sample: of fewer, an estimate would be poor
 _NOTED = 2**26  # bytes of a file whose counts are worth a note
 _BLOCK = 2**22
 _TAIL = 2**20
@@ -79,10 +80,11 @@ def survey_all(
     """
     sizes = [source.path.stat().st_size for source in sources]
     most = whole if sum(sizes) <= whole else whole // len(sources)
+    sample = max(most // _SAMPLES, _LEAST)
     surveys = []
     for source, size in zip(sources, sizes, strict=True):
         large = size > most and source.rows is None
-        found = _sampled(source, read, keep, whole // _SAMPLES) if large else None
+        found = _sampled(source, read, keep, sample) if large else None
         surveys.append(_counted(source, read, keep) if found is None else found)
     return tuple(surveys)
 
