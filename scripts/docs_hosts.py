@@ -16,7 +16,7 @@ from llama_index.embeddings.llm_embeddings._options import SPELLED as LLAMA_INDE
 from llama_index.embeddings.llm_embeddings._options import EmbeddingKeywords
 from sentence_transformers import SentenceTransformer
 
-from llm_embeddings.inputs import ELSEWHERE, NESTED
+from llm_embeddings.faces import ELSEWHERE, NESTED
 
 PAGE = Path(__file__).parents[1] / "docs" / "hosts.md"
 Answer = tuple[str, str]  # same, other name or refused; and what to say or why

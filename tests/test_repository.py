@@ -53,7 +53,7 @@ TENSOR_LEVEL = {
 # Chat models and retrievers stand on the generator and the document index.
 GENERATING = {name: {"generation", "rag"} for name in ("langchain", "llama-index")}
 # What every entry builds its options of: a call's, and those of loading.
-OPTIONS = {"inputs", "checkpoint.options"}
+OPTIONS = {"faces", "inputs", "checkpoint.options"}
 LONGEST_FILE = 300
 MOST_AT_THE_ROOT = 16
 LONGEST_TREE = 20

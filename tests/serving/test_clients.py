@@ -207,7 +207,8 @@ async def test_llama_index(address: str, encoder: Encoder, connections: Any) -> 
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the hosts leave connections open
-def test_code_of_the_guide_runs(encoder: Encoder) -> None:
+def test_code_of_the_guide_runs(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # it asks this machine
     blocks = re.findall(r"^```py\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
     assert len(blocks) > 2
     with running(create_app(encoder, name="intfloat/e5-mistral-7b-instruct")) as address:

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 
 from llm_embeddings import Encoder
 from llm_embeddings.checkpoint.options import LoadOptions, from_plain
-from llm_embeddings.inputs import hint
+from llm_embeddings.faces import hint
 
 from .values import (
     DeviceMap,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from llm_embeddings.inputs import ELSEWHERE
+from llm_embeddings.faces import ELSEWHERE
 
 # Options of SentenceTransformer that reach a module, and what says nothing in each.
 _LEFT_OUT: Mapping[str, tuple[Any, ...]] = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llm_embeddings import Encoder, Recipe
 from llm_embeddings.checkpoint.options import LoadOptions, from_plain, plain
-from llm_embeddings.inputs import hint
+from llm_embeddings.faces import hint
 
 if TYPE_CHECKING:
     import torch
