@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import BUNDLED
+from helpers import BUNDLED, SMALL, write_model
 from helpers.random_architectures import ARCHITECTURES, make_backbone
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoModel, LlamaConfig
 
 from llm_embeddings import Encoder
 from llm_embeddings.arithmetic import prepacking, stored
@@ -195,3 +199,31 @@ def test_integers_are_made_of_stored_weights(
     assert ours.quantization_cosine == wanted.quantization_cosine
     floats = [weight.dtype for weight in ours.backbone.parameters() if weight.is_floating_point()]
     assert set(floats) <= {getattr(torch, computed), torch.float32}
+
+
+@pytest.mark.slow
+def test_merged_adapters_stay_when_integers_are_made(tmp_path: Path) -> None:
+    """They are merged into mapped memory, which is not that of the files any more."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512}  # weights of several pages
+    model = write_model(tmp_path / "model", LlamaConfig(**SMALL | sizes, dtype="bfloat16"))
+    base = AutoModel.from_pretrained(model)
+    lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(base, lora).save_pretrained(tmp_path / "lora")
+    options = {"dtype": "bfloat16", "device": "cpu", "adapters": [tmp_path / "lora"]}
+    whole = load(model, **options).backbone.layers[0].self_attn.v_proj.weight
+    ours = load(model, quantization="int8", **options)
+    assert torch.equal(ours.backbone.layers[0].self_attn.v_proj.weight, whole)
+    assert ours.quantization_cosine is not None
+    assert ours.quantization_cosine > 0.99
+
+
+def test_changed_weights_stay_in_memory(tmp_path: Path) -> None:
+    save_file(
+        {"changed": torch.ones(64, 1024), "whole": torch.ones(64, 1024)}, tmp_path / "w.safetensors"
+    )
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        changed, whole = (file.get_slice(name)[...] for name in ("changed", "whole"))
+    changed.mul_(2)
+    stored.leave_memory([changed, whole])
+    assert float(changed.mean()) == 2
+    assert float(whole.mean()) == 1

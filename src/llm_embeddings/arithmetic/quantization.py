@@ -15,7 +15,7 @@ from torch import nn
 from ..faces import require
 from .int8 import Kernels, is_replaced, replace_linears
 from .kinds import Quantization, check_quantization
-from .stored import computed_in, convert, convert_part, leave_memory
+from .stored import computed_in, convert, convert_part, is_stored, leave_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,9 +57,11 @@ def quantize(backbone: PreTrainedModel, kind: Quantization) -> None:
     else:
         kernels = Kernels()
         kernels.check_compiler()
+        stored = is_stored(backbone)
         for layer in layers:
-            weights = [weight.detach() for weight in layer.parameters()]
-            convert_part(layer, computed_in(backbone))
+            weights = [weight.detach() for weight in layer.parameters()] if stored else []
+            if stored:
+                convert_part(layer, computed_in(backbone))
             replace_linears(layer, kernels)
             leave_memory(weights)
         convert(backbone)

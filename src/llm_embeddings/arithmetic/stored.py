@@ -168,7 +168,9 @@ def converted(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def leave_memory(weights: Sequence[torch.Tensor]) -> None:
     """Let the pages of mapped files go from memory; they are read again when they are needed.
 
-    On Linux; elsewhere the system takes them back when it wants to.
+    On Linux; elsewhere the system takes them back when it wants to. Only for weights that are those
+    of the files: what was written into such pages (a merged adapter) would be lost with them. Those
+    of which torch counts a change stay.
     """
     mapped = _mapped()
     for weight in weights:
@@ -181,7 +183,8 @@ def _leave(weight: torch.Tensor, mapped: list[tuple[int, int]]) -> None:
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
     number = bisect.bisect(mapped, (start, sys.maxsize)) - 1
-    if length > 0 and number >= 0 and end <= mapped[number][1]:
+    untouched = weight._version == 0
+    if untouched and length > 0 and number >= 0 and end <= mapped[number][1]:
         libc: Any = ctypes.CDLL(None)
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _DONTNEED)
 
