@@ -92,22 +92,19 @@ def dtype_of(weight: torch.Tensor, module: nn.Module) -> torch.dtype:
     return vars(module).get(_MARK, found) if found in HALF else found
 
 
-def widen(twin: PreTrainedModel) -> list[StoredLinear]:
-    """Let a twin's modules convert what they need of stored weights; returns the linear ones."""
+def widen(twin: PreTrainedModel) -> None:
+    """Let a twin's modules convert what they need of stored weights."""
     if not is_stored(twin):
-        return []
+        return
     dtype, room = computed_in(twin), vars(twin)[_ROOM]
-    layers = []
     for parent in list(twin.modules()):
         for name, child in parent._modules.items():
             if type(child) is nn.Linear and child.weight.dtype in HALF:
-                parent._modules[name] = layer = StoredLinear.of(child, dtype, room)
-                layers.append(layer)
+                parent._modules[name] = StoredLinear.of(child, dtype, room)
             elif type(child) is nn.Embedding and child.weight.dtype in HALF:
                 parent._modules[name] = StoredEmbedding.of(child, dtype)
             elif child is not None and any(w.dtype in HALF for w in _own(child)):
                 parent._modules[name] = _with_converted(child, dtype)
-    return layers
 
 
 class StoredLinear(nn.Linear):

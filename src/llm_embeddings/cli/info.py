@@ -88,7 +88,7 @@ def _of_files(subject: Subject, load: LoadOptions) -> Iterator[Fact]:
     sizes = ", ".join(f"{decimal(count * size)} in {name}" for name, size in BYTES.items())
     yield Fact("parameters", f"{count / 1e6:,.1f} million", source)
     yield Fact("memory", f"{sizes}, and what a pass needs", source)
-    if (here := in_memory(subject, load)) is not None:
+    if (here := in_memory(subject, load, count)) is not None:
         yield Fact("memory here", here, source)
 
 

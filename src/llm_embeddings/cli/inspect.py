@@ -114,8 +114,8 @@ def count_parameters(subject: Subject) -> tuple[int, str] | None:
     return sum(weight.numel() for weight in backbone.parameters()), "config.json"
 
 
-def in_memory(subject: Subject, options: LoadOptions) -> str | None:
-    """What the weights take on this machine, in words; None = they are not on this disk."""
+def in_memory(subject: Subject, options: LoadOptions, count: int) -> str | None:
+    """What `count` parameters take on this machine, in words; None = they are not on this disk."""
     import torch
     from rich.filesize import decimal
 
@@ -124,17 +124,16 @@ def in_memory(subject: Subject, options: LoadOptions) -> str | None:
     from ..checkpoint.files import shards_of
     from ..checkpoint.stock import read_config
 
-    counted = count_parameters(subject)
-    if subject.checkpoint is None or counted is None or not shards_of(subject.checkpoint.root):
+    if subject.checkpoint is None or not shards_of(subject.checkpoint.root):
         return None
     root, device = subject.checkpoint.root, torch.device(options.device or default_device())
     config = read_config(root, trust_remote_code=options.trust_remote_code)
     keep = not subject.checkpoint.adapters
     kept, computed = dtypes(root, config, options, device, keep=keep)
     held = kept or computed
-    size, name = decimal(counted[0] * held.itemsize), str(held).removeprefix("torch.")
+    size, name = decimal(count * held.itemsize), str(held).removeprefix("torch.")
     if options.quantization is not None:
-        return f"{size} in {name}, quantised layer by layer"
+        return f"{size} in {name} before it is quantised"
     if held == computed:
         return f"{size} in {name} on {device}"
     wanted = str(computed).removeprefix("torch.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..storage.blocks import changed_values, seal_values
-from ..storage.files import locked, sync, sync_directory
+from ..storage.files import locked, write_whole
 from .measures import CUTS, Scores, bm25, measure
 from .own import encode_by, kind_of, prompts_for
 from .rules import Prompts
@@ -170,11 +170,6 @@ def _key(encoder: Encoder, data: AnySet, options: Options, prompts: Prompts) -> 
 
 
 def _write(path: Path, results: Sequence[Result]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     sealed = [seal_values(json.loads(json.dumps(asdict(each)))) for each in results]
     text = json.dumps({"format": _FORMAT, "results": sealed}, indent=1)
-    with partial.open("wb") as file:
-        file.write(text.encode() + b"\n")
-        sync(file)
-    partial.replace(path)
-    sync_directory(path.parent)
+    write_whole(path, text.encode() + b"\n")

@@ -29,6 +29,16 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or as it was, a crash of the machine included."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        sync(file)
+    partial.replace(path)
+    sync_directory(path.parent)
+
+
 def lock_of(path: Path) -> Path:
     """The file beside a file by which a process holds it; empty, and left there afterwards."""
     return path.with_name(f".{path.name}.lock")

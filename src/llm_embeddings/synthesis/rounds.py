@@ -19,6 +19,7 @@ from ..encoder import Encoder
 from ..recipe import Role
 from ..records.examples import read_examples
 from ..records.sources import Source, sources_of
+from ..storage.files import write_whole
 from ..training.batches.survey import sha256_of
 from ..training.contrastive import PRESETS, Contrastive, train_contrastive
 from ..training.held_out import HeldOut, compared
@@ -261,6 +262,4 @@ def _round(output: Path, number: int) -> Path:
 
 def _write(path: Path, values: object) -> None:
     """Write JSON that is whole or not there."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(values, indent=1).encode() + b"\n")
