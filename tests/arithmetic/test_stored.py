@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, LlamaConfig
 
 from llm_embeddings import Encoder
-from llm_embeddings.arithmetic import prepacking, stored
+from llm_embeddings.arithmetic import mapped, prepacking, stored
 from llm_embeddings.checkpoint import converting
 from llm_embeddings.checkpoint.loading import load_tokenizer
 
@@ -224,6 +224,6 @@ def test_changed_weights_stay_in_memory(tmp_path: Path) -> None:
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
         changed, whole = (file.get_slice(name)[...] for name in ("changed", "whole"))
     changed.mul_(2)
-    stored.leave_memory([changed, whole])
+    mapped.leave_memory([changed, whole])
     assert float(changed.mean()) == 2
     assert float(whole.mean()) == 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SIDE, _ROUNDS, _SLOWER = 512, 5, 1.5
+_SIDE, _ROUNDS, _SLOWER = 256, 5, 1.5
 _NEVER_FLOAT16 = ("gemma3_text", "embedding_gemma2", "embedding_gemma2_text")
 
 

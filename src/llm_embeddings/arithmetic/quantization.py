@@ -15,7 +15,8 @@ from torch import nn
 from ..faces import require
 from .int8 import Kernels, is_replaced, replace_linears
 from .kinds import Quantization, check_quantization
-from .stored import computed_in, convert, convert_part, is_stored, leave_memory
+from .mapped import leave_memory
+from .stored import computed_in, convert, convert_part, is_stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

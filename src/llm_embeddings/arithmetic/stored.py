@@ -8,20 +8,17 @@ not feel, and which short passes are spared once weights are laid out (`prepacki
 
 from __future__ import annotations
 
-import bisect
 import copy
-import ctypes
 import math
-import mmap
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from .mapped import leave, mapped_places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +29,6 @@ HALF = (torch.float16, torch.bfloat16)
 MODEL_TYPES = frozenset("granite llama mistral olmo2 phi3 qwen2 qwen3 smollm3".split())
 _MARK, _ROOM = "llm_embeddings_computes_in", "llm_embeddings_room"
 _PIECE = 2**20  # values that are converted at once: they stay in the processor's cache
-_DONTNEED = 4  # MADV_DONTNEED of Linux
 
 
 def leave_stored(backbone: PreTrainedModel, dtype: torch.dtype, *, once: bool = False) -> None:
@@ -79,11 +75,11 @@ def convert(backbone: PreTrainedModel) -> None:
 
 def convert_part(part: nn.Module, dtype: torch.dtype) -> None:
     """Give the weights of a module in half precision another dtype, one after the other."""
-    mapped = _mapped()
+    mapped = mapped_places()
     for weight in part.parameters():
         if weight.dtype in HALF and weight.dtype != dtype:
             before, weight.data = weight.data, converted(weight.data, dtype)
-            _leave(before, mapped)
+            leave(before, mapped)
 
 
 def dtype_of(weight: torch.Tensor, module: nn.Module) -> torch.dtype:
@@ -162,43 +158,6 @@ def converted(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return _into(torch.empty(weight.shape, dtype=dtype), weight)
 
 
-def leave_memory(weights: Sequence[torch.Tensor]) -> None:
-    """Let the pages of mapped files go from memory; they are read again when they are needed.
-
-    On Linux; elsewhere the system takes them back when it wants to. Only for weights that are those
-    of the files: what was written into such pages (a merged adapter) would be lost with them. Those
-    of which torch counts a change stay.
-    """
-    mapped = _mapped()
-    for weight in weights:
-        _leave(weight, mapped)
-
-
-def _leave(weight: torch.Tensor, mapped: list[tuple[int, int]]) -> None:
-    """Let the pages of a weight go from memory if it lies in one of the mapped places."""
-    start, end = weight.data_ptr(), weight.data_ptr() + weight.nbytes
-    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
-    number = bisect.bisect(mapped, (start, sys.maxsize)) - 1
-    untouched = weight._version == 0
-    if untouched and length > 0 and number >= 0 and end <= mapped[number][1]:
-        libc: Any = ctypes.CDLL(None)
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _DONTNEED)
-
-
-def _mapped() -> list[tuple[int, int]]:
-    """Where this process has mapped files of weights, in order; nothing but on Linux."""
-    found: list[tuple[int, int]] = []
-    if not sys.platform.startswith("linux"):
-        return found
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, _, _, _, _, *path = line.split(maxsplit=5)
-        if path and path[0].endswith(".safetensors"):
-            first, last = place.split("-")
-            found.append((int(first, 16), int(last, 16)))
-    return found
-
-
 class _Room:
     """Memory for converted weights: for all that are asked for, or one for each thread.
 
@@ -209,7 +168,7 @@ class _Room:
     def __init__(self, *, once: bool = False) -> None:
         """Keep all; `once`: what has been read is to leave memory."""
         self.kept: dict[int, torch.Tensor] | None = {}
-        self._leaving = _mapped() if once else []
+        self._leaving = mapped_places() if once else []
         self._own = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -225,7 +184,7 @@ class _Room:
         if flat is None or len(flat) < size:
             flat = self._own.flat = torch.empty(size, dtype=dtype)
         found = _into(flat[:size].view(weight.shape), weight)
-        _leave(weight, self._leaving)
+        leave(weight, self._leaving)
         return found
 
 

@@ -33,13 +33,21 @@ def prepare(model: Model) -> None:
             f"recipe {recipe.name!r} has the heads {recipe.heads}, and the model's is {model.head}"
         )
     backbone.eval()
-    if recipe.window == "drop" or attends_causally(backbone) != recipe.causal:
-        set_direction(backbone.config, recipe)
     backbone.config.use_cache = False
-    if recipe.window == "drop":
-        for module in backbone.modules():
-            if getattr(module, "sliding_window", None):
-                setattr(module, "sliding_window", None)  # noqa: B010
+    _check_rows(model)
+    _check_values(backbone)
+    if recipe.window == "drop" or _attends_otherwise(model):
+        set_direction(backbone.config, recipe)
+        if recipe.window == "drop":
+            for module in backbone.modules():
+                if getattr(module, "sliding_window", None):
+                    setattr(module, "sliding_window", None)  # noqa: B010
+        check_attention(model)
+
+
+def _check_rows(model: Model) -> None:
+    """There is an embedding for each token that can be fed."""
+    tokenizer, recipe = model.tokenizer, model.recipe
     rows = embedding_rows(model.backbone)
     vocabulary = tokenizer.get_vocab()
     beyond = sorted(token for token, number in vocabulary.items() if number >= rows)
@@ -55,12 +63,11 @@ def prepare(model: Model) -> None:
             f"recipe {recipe.name!r} needs the token id {max(needed)}, and the model has {rows} "
             "embedding rows: tokenizer and weights are not of one checkpoint"
         )
-    _check_finite(backbone)
-    check_attention(model)
 
 
-def _check_finite(backbone: PreTrainedModel) -> None:
+def _check_values(backbone: PreTrainedModel) -> None:
     """Look at some values of every weight, side by side so that little is read of mapped files."""
+    zero = []
     for name, weight in backbone.named_parameters():
         if not weight.is_floating_point() or weight.device.type == "meta":
             continue
@@ -71,6 +78,12 @@ def _check_finite(backbone: PreTrainedModel) -> None:
                 f"{name} of {type(backbone).__name__} ({backbone.name_or_path}) holds values that "
                 f"are not finite in {weight.dtype}: the weights are broken, or need another dtype"
             )
+        if weight.ndim > 1:
+            zero.append(not bool(middle.any()))
+    if zero and all(zero):
+        raise ValueError(
+            f"{type(backbone).__name__} ({backbone.name_or_path}) has weights that are all zero"
+        )
 
 
 def check_tokens(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
@@ -155,13 +168,30 @@ def check_token_types(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerF
 
 
 def check_attention(model: Model) -> None:
+    """The backbone attends as the recipe asks.
+
+    Raises:
+        ValueError: the architecture ignores the switch, or a state is not finite.
+    """
+    backbone, causal = model.backbone, model.recipe.causal
+    if _attends_otherwise(model):
+        wanted, found = ("causal", "both ways") if causal else ("bidirectional", "causally")
+        raise ValueError(
+            f"recipe {model.recipe.name!r} needs {wanted} attention, but "
+            f"{type(backbone).__name__} attends {found} "
+            f"(attn_implementation={backbone.config._attn_implementation!r}): it "
+            "ignores config.is_causal, so its vectors would be wrong"
+        )
+
+
+def _attends_otherwise(model: Model) -> bool:
     """Change the last token: earlier states must move if and only if attention is bidirectional.
 
     Runs with and without padding, since attention kernels have taken different directions in the
     two cases. The same row twice in a batch gives the noise of the arithmetic.
 
     Raises:
-        ValueError: the architecture ignores the switch, or a state is not finite.
+        ValueError: the architecture cannot be run so, or a state is not finite.
     """
     backbone, recipe = shallow(model.backbone), model.recipe
     rows = embedding_rows(backbone)
@@ -178,15 +208,8 @@ def check_attention(model: Model) -> None:
                 f"{type(backbone).__name__} cannot be run as recipe {recipe.name!r} asks: {error}"
             ) from error
         if _moved(hidden, backbone) == recipe.causal:
-            wanted, found = (
-                ("causal", "both ways") if recipe.causal else ("bidirectional", "causally")
-            )
-            raise ValueError(
-                f"recipe {recipe.name!r} needs {wanted} attention, but {type(backbone).__name__} "
-                f"attends {found} "
-                f"(attn_implementation={backbone.config._attn_implementation!r}): it "
-                "ignores config.is_causal, so its vectors would be wrong"
-            )
+            return True
+    return False
 
 
 def _moved(hidden: torch.Tensor, backbone: PreTrainedModel) -> bool:

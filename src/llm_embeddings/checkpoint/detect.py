@@ -97,7 +97,7 @@ def _family(directory: Path, checkpoint: Checkpoint) -> str | None:
         return "llm2vec"
     if "modeling_gritlm" in remote:
         return "gritlm"
-    tokens = _added_tokens(checkpoint.tokenizer)
+    tokens = _added_tokens(checkpoint)
     if tokens.issuperset(llara.TOKENS):
         return "llara"
     if tokens.issuperset(siblings.BGE_EN_ICL.required_tokens):
@@ -189,10 +189,10 @@ def _check_no_remote_code(directory: Path) -> None:
         )
 
 
-def _added_tokens(directory: Path) -> set[str]:
+def _added_tokens(checkpoint: Checkpoint) -> set[str]:
     """Entries added to the vocabulary; families mark themselves by those."""
-    path = directory / "tokenizer.json"
-    added = read_json(path).get("added_tokens") or ()
+    path = checkpoint.tokenizer / "tokenizer.json"
+    added = checkpoint.tokenizer_settings.get("added_tokens") or ()
     if not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in added):
         raise ValueError(f"{path}: added_tokens must be objects with a text as content")
     return {token["content"] for token in added}

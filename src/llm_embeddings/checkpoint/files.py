@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Source:
     local_files_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """The directories a model is built from.
 
@@ -39,6 +40,13 @@ class Checkpoint:
     root: Path
     adapters: tuple[Path, ...]
     tokenizer: Path
+
+    @cached_property
+    def tokenizer_settings(self) -> dict[str, Any]:
+        """What tokenizer.json says beside the vocabulary, read once."""
+        values = read_json(self.tokenizer / "tokenizer.json")
+        values.pop("model", None)
+        return values
 
 
 def find(model: str | Path, source: Source) -> Path:
@@ -100,32 +108,9 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return values
 
 
-def check_keys(
-    path: Path, values: Mapping[str, Any], known: Mapping[str, tuple[Any, ...] | None]
-) -> None:
-    """Every key of a file of sentence-transformers is known, with a value that is.
-
-    Args:
-        path: The file, for messages.
-        values: What it holds.
-        known: By key the values that are honoured or change no vector; None = all are.
-
-    Raises:
-        ValueError: a key that would change vectors and is not honoured.
-    """
-    for key, value in values.items():
-        allowed = known.get(key, ())
-        if allowed is not None and value not in allowed:
-            raise ValueError(
-                f"{path}: {key} = {json.dumps(value):.80} is not honoured here, and vectors would "
-                "be others without it: load the directory with SentenceTransformer, or pass "
-                "recipe=Recipe(...) that says what you want"
-            )
-
-
 def _parse(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply: fetch it again") from error
     except ValueError as error:  # of JSON, of UTF-8, or of integers that are too long

@@ -14,7 +14,7 @@ from ..model import Model, state_length
 from ..packed.heads import build
 from ..recipe import Head, Recipe
 from .bounds import inside
-from .files import check_keys, check_safetensors, read_json, read_json_list
+from .files import check_safetensors, read_json, read_json_list
 
 NAME = "heads.safetensors"
 # Modules that may follow a pooling; the last is pplx-embed-v1's own.
@@ -36,6 +36,29 @@ _KEYS: dict[str, dict[str, Any]] = {
     "Normalize": {"module_input_name": _VECTOR, "module_output_name": (*_VECTOR, None)},
     "Dropout": {"dropout": ANY},
 }
+
+
+def check_keys(
+    path: Path, values: Mapping[str, Any], known: Mapping[str, tuple[Any, ...] | None]
+) -> None:
+    """Every key of a file of sentence-transformers is known, with a value that is.
+
+    Args:
+        path: The file, for messages.
+        values: What it holds.
+        known: By key the values that are honoured or change no vector; None = all are.
+
+    Raises:
+        ValueError: a key that would change vectors and is not honoured.
+    """
+    for key, value in values.items():
+        allowed = known.get(key, ())
+        if allowed is not None and value not in allowed:
+            raise ValueError(
+                f"{path}: {key} = {json.dumps(value):.80} is not honoured here, and vectors would "
+                "be others without it: load the directory with SentenceTransformer, or pass "
+                "recipe=Recipe(...) that says what you want"
+            )
 
 
 def read_heads(directory: Path) -> tuple[tuple[Head, ...], bool]:

@@ -6,7 +6,7 @@ it would only warn about (weights that are missing, an adapter that does not fit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -136,10 +136,10 @@ def recipe_and_tokenizer(
     asked = recipe.bos is None, recipe.eos is None
     lower = bool(transformer_settings(directory)[1].get("do_lower_case"))
     if not observed and not any(asked):
-        tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower)
+        settings = checkpoint.tokenizer_settings
+        tokenizer = load_tokenizer(checkpoint.tokenizer, lower=lower, settings=settings)
         return (without_foreign_bos(recipe, tokenizer) if plain else recipe), tokenizer
-    values = read_json(checkpoint.tokenizer / "tokenizer.json")
-    with reading_tokenizer(checkpoint.tokenizer, values):
+    with reading_tokenizer(checkpoint.tokenizer, checkpoint.tokenizer_settings):
         stock = stock_tokenizer(checkpoint.tokenizer)
     tokenizer = _ready(stock, lower=lower)
     if observed and renders_messages(directory):
@@ -151,7 +151,9 @@ def recipe_and_tokenizer(
     return recipe.replace(bos=bos, eos=eos), tokenizer
 
 
-def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokenizerFast:
+def load_tokenizer(
+    directory: Path, *, lower: bool = False, settings: Mapping[str, Any] | None = None
+) -> PreTrainedTokenizerFast:
     """The directory's own tokenizer.json.
 
     `AutoTokenizer` of transformers 5 rebuilds Llama tokenizers and changes ids at leading spaces
@@ -160,6 +162,7 @@ def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokeniz
     Args:
         directory: Holds the tokenizer.
         lower: Lower case before anything else, as sentence-transformers' `do_lower_case`.
+        settings: What tokenizer.json says, if it has been read.
 
     Raises:
         FileNotFoundError: there is no tokenizer.json.
@@ -169,7 +172,9 @@ def load_tokenizer(directory: Path, *, lower: bool = False) -> PreTrainedTokeniz
             f"{directory} has no tokenizer.json. Convert the tokenizer once with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) and compare its ids"
         )
-    with reading_tokenizer(directory, read_json(directory / "tokenizer.json")):
+    if settings is None:
+        settings = read_json(directory / "tokenizer.json")
+    with reading_tokenizer(directory, settings):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     return _ready(tokenizer, lower=lower)
 

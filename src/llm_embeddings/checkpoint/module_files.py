@@ -10,8 +10,8 @@ from typing import Any
 
 from ..recipe import SENTENCE_TRANSFORMERS, Head, Pooling, Recipe
 from .bounds import inside
-from .files import Checkpoint, check_keys, read_json, read_json_list
-from .head_files import FOLLOWING, read_heads
+from .files import Checkpoint, read_json, read_json_list
+from .head_files import FOLLOWING, check_keys, read_heads
 from .prompts import Frame, agreed_prompts, chat_frame, stated_templates
 
 _UNLIMITED = 10**9  # transformers writes 1e30 into tokenizer_config.json for "no limit"
