@@ -94,21 +94,22 @@ def _quantized(make: Make[AnEncoder], parts: _Parts, kind: str) -> AnEncoder:
     Nothing of that may outlive it: each float weight shall go when its integers are there. Its
     `quantization_cosine` is the lowest cosine on a sample between vectors before and after.
     """
-    from .arithmetic.calibration import sample
+    from .arithmetic.calibration import passages_for, sample
     from .arithmetic.quantization import quantize, sample_cosine
 
-    before = _sample_of_plain(make, parts)
+    passages = passages_for(parts.backbone.num_parameters())
+    before = _sample_of_plain(make, parts, passages)
     gc.collect()  # modules and what is bound to them refer to each other
     quantize(parts.backbone, check_quantization(kind))
     found = make(*parts)
-    found.quantization_cosine = sample_cosine(before, sample(found.encode))
+    found.quantization_cosine = sample_cosine(before, sample(found.encode, passages))
     return found
 
 
-def _sample_of_plain(make: Make[AnEncoder], parts: _Parts) -> Vectors:
+def _sample_of_plain(make: Make[AnEncoder], parts: _Parts, passages: int) -> Vectors:
     from .arithmetic.calibration import sample
 
     encoder = make(*parts)
-    vectors = sample(encoder.encode)
+    vectors = sample(encoder.encode, passages)
     encoder.scheduler.close()
     return vectors

@@ -12,20 +12,29 @@ from ..vectors import Vectors
 from .precision import measure_ranges
 
 _PASSAGES = 64
+_FEWEST, _MOST_WORK = 4, 2**34  # passages, and passages times weights
 _CHARACTERS = 300
 _MARGIN = 0.25
 
 Encode = Callable[..., Any]  # `Encoder.encode`
 
 
-def sample(encode: Encode, **options: Any) -> Vectors:
-    """Vectors `[128, dim]` of titles (as queries) and openings (as documents) of 64 passages."""
+def sample(encode: Encode, passages: int = _PASSAGES, **options: Any) -> Vectors:
+    """Vectors `[2 * passages, dim]` of titles (as queries) and openings (as documents)."""
     corpus = load_corpus()
-    chosen = corpus[:: max(1, len(corpus) // _PASSAGES)][:_PASSAGES]
+    chosen = corpus[:: max(1, len(corpus) // passages)][:passages]
     queries = encode([document.title for document in chosen], "query", **options)
     openings = [document.text[:_CHARACTERS] for document in chosen]
     found: Vectors = np.concatenate([queries, encode(openings, "document", **options)])
     return found
+
+
+def passages_for(weights: int) -> int:
+    """How many passages show what quantising does to so many weights: fewer where each costs more.
+
+    64 up to 270 million, 4 from 4.3 billion.
+    """
+    return min(_PASSAGES, max(_FEWEST, _MOST_WORK // weights))
 
 
 def default_ranges(encode: Encode, dim: int, normalize: bool) -> Vectors:
