@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from llm_embeddings.faces import names_checked
 from llm_embeddings.rag import DocumentIndex, SearchMode
 
 from .embeddings import LLMEmbeddings
+from .loading import check_fields
 
 
 class DocumentRetriever(BaseRetriever):
@@ -38,7 +40,13 @@ class DocumentRetriever(BaseRetriever):
     k: int = Field(default=4, ge=1)
     mode: SearchMode | None = None
 
+    @model_validator(mode="before")
     @classmethod
+    def _names_are_known(cls, given: Any) -> Any:
+        return check_fields(cls, given)
+
+    @classmethod
+    @names_checked
     def from_documents(
         cls,
         documents: Sequence[Document],
