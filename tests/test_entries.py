@@ -398,6 +398,17 @@ def test_a_typing_mistake_names_the_nearest(taker: Callable[..., object]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("taker", "wrong", "meant"),
+    [(Encoder.from_pretrained, "model_name", "model"), (LLMEmbedding, "model", "model_name")],
+)
+def test_a_model_by_another_hosts_word(
+    taker: Callable[..., object], wrong: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        taker(**{wrong: "x"})
+
+
+@pytest.mark.parametrize(
     "call",
     [
         lambda generator: generator.stream("x", max_new_token=1),
@@ -406,6 +417,7 @@ def test_a_typing_mistake_names_the_nearest(taker: Callable[..., object]) -> Non
         lambda generator: generator.encoder.iter_encode(["x"], max_lenght=1),
         lambda generator: generator.encoder.recipe.replace(max_lenght=1),
         lambda generator: GritLM(encoder=generator.encoder, max_new_token=1),
+        lambda generator: LLMEmbedding(max_lenght=1),
     ],
 )
 def test_a_typing_mistake_among_options_that_are_passed_on(

@@ -143,12 +143,12 @@ def names_checked(function: F) -> F:
         made.__init__ = names_checked(made.__init__)
         return function
     parameters = inspect.signature(function).parameters.values()
-    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    taken = {each.name for each in parameters}
+    taken = [each.name for each in parameters]
+    known = [name for name in taken if name not in ("self", "cls")]
 
     @functools.wraps(function)
     def checked_call(*args: Any, **options: Any) -> Any:
-        for name in options.keys() - taken:
+        for name in options.keys() - set(taken):
             said = hint(name, known, options[name])
             raise TypeError(f"unexpected keyword argument {name!r}; {said}")
         return function(*args, **options)

@@ -90,11 +90,12 @@ def check_options(
 ) -> None:
     """Raise `TypeError` for an option that is not among the known ones, with what to say instead.
 
-    Words of `HuggingFaceEmbedding` are answered with ours. What `taker` has as keywords of its own
-    may be meant, too.
+    Words of `HuggingFaceEmbedding` are answered with ours. The parameters of `taker` may be meant,
+    too.
     """
     own = inspect.signature(taker).parameters.values()
-    names = [*known, *(each.name for each in own if each.kind is each.KEYWORD_ONLY)]
+    taken = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
+    names = [*known, *(name for name in taken if name != "self")]
     for name, value in options.items():
         if name in ("show_progress", "show_progress_bar"):
             said = "LlamaIndex's own methods take it: get_text_embedding_batch(show_progress=True)"
