@@ -10,7 +10,6 @@ nobody disturbed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import random
@@ -19,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +35,7 @@ from llm_embeddings.distributed.input.plan import find_files, make_plan
 from llm_embeddings.distributed.worker import EmbedBlocks, Work, unit_to
 
 from .measure import LIMIT, LONGEST_WAIT, busy_seconds, wait_until_quiet
+from .own import Own
 from .workloads import documents
 
 _KILL_BLOCK, _KILL_ROWS = 16, 1600
@@ -161,47 +160,6 @@ def throughput(folder: Path, count: int, block: int, repeats: int) -> None:
         f"two actors: {actors / two:.3f} of two processes, {actors / 2 / one:.3f} of one per core"
     )
     print(f"{(2 / actors - 2 / two) * 1e6:,.0f} microseconds of a core per row more than a process")
-
-
-class Own:
-    """CPU seconds of this process and all below it; a context manager that looks now and then.
-
-    A process that has ended counts with what it had when it was seen last.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[int, float], tuple[float, float]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Own:
-        self._look()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._look()
-
-    @property
-    def seconds(self) -> float:
-        """Since it was entered."""
-        return sum(last - first for first, last in self._seen.values())
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.2):
-            self._look()
-
-    def _look(self) -> None:
-        own = psutil.Process()
-        for process in (own, *own.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                key, now = (process.pid, process.create_time()), times.user + times.system
-                begun = now if not self._thread.is_alive() and key not in self._seen else 0.0
-                first, _ = self._seen.get(key, (begun, now))
-                self._seen[key] = first, now
 
 
 def overhead(folder: Path, count: int, block: int) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import langchain_llm_embeddings as langchain
+import llama_index.llms.llm_embeddings as llama_index
 import pytest
 import torch
 import typer
@@ -30,15 +32,19 @@ from transformers import BitsAndBytesConfig
 from transformers.quantizers.auto import AutoQuantizationConfig
 from typer.testing import CliRunner
 
-from llm_embeddings import Encoder, Recipe
+from llm_embeddings import Encoder, Recipe, synthesis, training
 from llm_embeddings.checkpoint import LoadOptions
 from llm_embeddings.checkpoint.options import LoadKeywords, from_plain, plain
 from llm_embeddings.cli import app
 from llm_embeddings.cli.loading import OPTIONS, taken
 from llm_embeddings.distributed import EmbedBatch, EmbeddingOptions, embed_dataset
+from llm_embeddings.evaluation import evaluate, local_task, mteb_encoder
+from llm_embeddings.generation import Generator, Reranker
 from llm_embeddings.inputs import EncodeKeywords, EncodeOptions
-from llm_embeddings.serving import create_app, serve
+from llm_embeddings.rag import DocumentIndex, Reader, StateStore
+from llm_embeddings.serving import Limits, create_app, serve
 from llm_embeddings.serving.dialects.openai import EmbeddingRequest
+from llm_embeddings.vector_cache import VectorCache
 
 LOAD = [field.name for field in dataclasses.fields(LoadOptions)]
 CALL = [field.name for field in dataclasses.fields(EncodeOptions)]
@@ -331,18 +337,94 @@ def test_a_worker_says_why_it_lacks_an_option(name: str) -> None:
             embed_dataset("x.jsonl", output="out", devices=["cpu"])
 
 
+TAKERS: list[Callable[..., object]] = [
+    Encoder.from_pretrained,
+    Encoder.calibrate,
+    Recipe,
+    LoadOptions,
+    VectorCache,
+    Generator,
+    Generator.generate,
+    Reranker,
+    DocumentIndex,
+    DocumentIndex.search,
+    Reader,
+    StateStore,
+    EmbedBatch,
+    create_app,
+    serve,
+    Limits,
+    evaluate,
+    mteb_encoder,
+    local_task,
+    training.MNTP,
+    training.SimCSE,
+    training.Contrastive,
+    training.Distill,
+    training.LLaRA,
+    training.GRIT,
+    training.LoraOptions,
+    synthesis.Filters,
+    synthesis.Mining,
+    synthesis.Plan,
+    synthesis.Rounds,
+    as_sentence_transformer,
+    LLMEmbeddings,
+    langchain.GritLMChat,
+    langchain.DocumentReranker,
+    langchain.DocumentRetriever,
+    langchain.DocumentRetriever.from_documents,
+    langchain.cache_backed,
+    LLMEmbedding,
+    GritLM,
+    llama_index.DocumentReranker,
+    llama_index.DocumentRetriever,
+    llama_index.DocumentSynthesizer,
+    llama_index.DocumentQueryEngine,
+]
+
+
+def keywords_of(taker: Callable[..., object]) -> list[str]:
+    parameters = inspect.signature(taker).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+
+
+@pytest.mark.parametrize("taker", TAKERS, ids=lambda taker: taker.__qualname__)
+def test_a_typing_mistake_names_the_nearest(taker: Callable[..., object]) -> None:
+    names = keywords_of(taker.__init__) or keywords_of(taker)  # type: ignore[misc]
+    name = max(names, key=len)
+    with pytest.raises((TypeError, ValueError), match=f"did you mean '{name}'"):
+        taker(**{name[:3] + name[4:]: None})
+
+
 @pytest.mark.parametrize(
-    ("load", "wrong"),
+    ("taker", "wrong", "meant"),
+    [(Encoder.from_pretrained, "model_name", "model"), (LLMEmbedding, "model", "model_name")],
+)
+def test_a_model_by_another_hosts_word(
+    taker: Callable[..., object], wrong: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        taker(**{wrong: "x"})
+
+
+@pytest.mark.parametrize(
+    "call",
     [
-        (Encoder.from_pretrained, {"atn_implementation": "eager"}),
-        (EmbedBatch, {"normalise": True}),
-        (LLMEmbedding, {"normalise": True}),
-        (GritLM, {"model_name": "m", "atn_implementation": "eager"}),
+        lambda generator: generator.stream("x", max_new_token=1),
+        lambda generator: Reader(generator, mode="none").answer("x", [], max_new_token=1),
+        lambda generator: generator.encoder.encode_tokens("x", max_lenght=1),
+        lambda generator: generator.encoder.iter_encode(["x"], max_lenght=1),
+        lambda generator: generator.encoder.recipe.replace(max_lenght=1),
+        lambda generator: GritLM(encoder=generator.encoder, max_new_token=1),
+        lambda generator: LLMEmbedding(max_lenght=1),
     ],
 )
-def test_a_typing_mistake_names_the_nearest(load: Callable[..., object], wrong: Any) -> None:
-    with pytest.raises(TypeError, match="did you mean '(normalize|attn_implementation)'"):
-        load(**wrong)
+def test_a_typing_mistake_among_options_that_are_passed_on(
+    gritlm: Encoder, call: Callable[[Generator], object]
+) -> None:
+    with pytest.raises(TypeError, match="did you mean 'max_(length|new_tokens)'"):
+        call(Generator(gritlm))
 
 
 @pytest.mark.parametrize("name", ["encode", "encode_query", "encode_document", "prepare"])

@@ -28,7 +28,7 @@ DRAWING = ROOT / "docs" / "assets" / "wings.svg"
 # An import goes from right to left along this line, never back.
 SPINE = ("recipe", "families", "model", "checkpoint.loading", "encoder", "cli")
 # These may know what a recipe is, and each other; nothing else of the package.
-LEAVES = ("recipe", "batching", "cutting", "joins", "packed.pooling", "tokens", "vectors")
+LEAVES = ("faces", "recipe", "batching", "cutting", "joins", "packed.pooling", "tokens", "vectors")
 # These are written against `Encoder`, as users' programs are. Nothing else may know it.
 APPLICATIONS = {
     f"{name}/"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.stores import PASSAGES, QUERIES, K, exact_places
 from numpy.typing import NDArray
 
 from llm_embeddings import Encoder
@@ -26,9 +27,6 @@ pytestmark = [
 ]
 
 Search = Callable[[str], list[str]]
-K = 5
-PASSAGES = [document.passage[:160] for document in load_corpus()[:40]]
-QUERIES = [document.title for document in load_corpus()[:40:5]]
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +37,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="module")
 def exact(encoder: Encoder) -> list[list[str]]:
     """The nearest passages of each query, nearest first."""
-    scores = encoder.similarity(encoder.encode_query(QUERIES), encoder.encode_document(PASSAGES))
-    wrong_role = encoder.similarity(encoder.encode(QUERIES), encoder.encode_document(PASSAGES))
-    best, other = (s.argsort(axis=1)[:, ::-1][:, :K].tolist() for s in (scores, wrong_role))
-    assert best != other  # a store that embeds queries as documents would be found out
-    return [[PASSAGES[row] for row in rows] for rows in best]
+    return [[PASSAGES[row] for row in rows] for rows in exact_places(encoder)]
 
 
 def langchain_qdrant(encoder: Encoder, folder: Path) -> Search:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from .arithmetic.precision import NEEDS_RANGES, Precision, measure_ranges
 from .call import Call
+from .faces import check_names, names_checked
 from .inputs import (
     AllKeywords,
     EncodeKeywords,
     EncodeOptions,
-    check_names,
     check_texts,
-    names_checked,
 )
 from .recipe import Role
 from .streams import Prepared

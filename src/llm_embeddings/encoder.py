@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from .arithmetic.kinds import Quantization
 from .base_encoder import BaseEncoder
 from .checkpoint.options import LoadOptions
+from .faces import check_names, names_checked
 from .inputs import (
     AllKeywords,
     EncodeOptions,
     TokenKeywords,
-    check_names,
     check_texts,
     checked,
-    names_checked,
     without_as_tensor,
 )
 from .recipe import Recipe, Role

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Words of Hugging Face's libraries, and of LangChain and LlamaIndex over them, for what has another
 # name here or none: the name by which `LoadOptions` and `EncodeOptions` know it, if they do, and
@@ -120,6 +124,36 @@ def hint(
         return "; ".join(filter(None, said)) or f"known are {list(known)}"
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are {list(known)}"
+
+
+def check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `TypeError` for a name that is not among the known ones.
+
+    The message names ours for another library's word, else the nearest.
+    """
+    for name in given:
+        if name not in known:
+            raise TypeError(f"unexpected keyword argument {name!r}; {hint(name, known)}")
+
+
+def names_checked(function: F) -> F:
+    """A function, or a dataclass, that says of a keyword it does not have which one is meant."""
+    if isinstance(function, type):
+        made: Any = function
+        made.__init__ = names_checked(made.__init__)
+        return function
+    parameters = inspect.signature(function).parameters.values()
+    taken = [each.name for each in parameters]
+    known = [name for name in taken if name not in ("self", "cls")]
+
+    @functools.wraps(function)
+    def checked_call(*args: Any, **options: Any) -> Any:
+        for name in options.keys() - set(taken):
+            said = hint(name, known, options[name])
+            raise TypeError(f"unexpected keyword argument {name!r}; {said}")
+        return function(*args, **options)
+
+    return cast(F, checked_call)
 
 
 def _of_its_own(name: str, value: Any, known: Sequence[str], names: Mapping[str, str]) -> str:

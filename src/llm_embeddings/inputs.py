@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic.precision import Precision, check_precision
-from .faces import hint
-
-F = TypeVar("F", bound=Callable[..., Any])
+from .faces import check_names
 
 
 class QuietKeywords(TypedDict, total=False):
@@ -85,32 +81,6 @@ def without_as_tensor(options: AllKeywords) -> tuple[EncodeKeywords, bool]:
     as_tensor = bool(values.pop("as_tensor", False))
     check_names(values, list(EncodeKeywords.__annotations__))
     return cast(EncodeKeywords, values), as_tensor
-
-
-def check_names(given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `TypeError` for a name that is not among the known ones.
-
-    The message names ours for another library's word, else the nearest.
-    """
-    for name in given:
-        if name not in known:
-            raise TypeError(f"unexpected keyword argument {name!r}; {hint(name, known)}")
-
-
-def names_checked(function: F) -> F:
-    """A function that says of a keyword it does not have which one is meant."""
-    parameters = inspect.signature(function).parameters.values()
-    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    taken = {each.name for each in parameters}
-
-    @functools.wraps(function)
-    def checked_call(*args: Any, **options: Any) -> Any:
-        for name in options.keys() - taken:
-            said = hint(name, known, options[name])
-            raise TypeError(f"unexpected keyword argument {name!r}; {said}")
-        return function(*args, **options)
-
-    return cast(F, checked_call)
 
 
 def check_texts(texts: Any) -> tuple[list[str], bool]:

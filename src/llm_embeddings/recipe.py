@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from .faces import names_checked
+
 Role = Literal["query", "document"]
 Pooling = Literal[
     "last_token", "mean", "weighted_mean", "first_token", "last_k_mean", "max", "mean_sqrt_length"
@@ -96,6 +98,7 @@ class Template:
         return self.prefix.replace("{instruction}", instruction) if instruction else self.bare
 
 
+@names_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """A layer between the pooled states and the vector, as sentence-transformers has them.
@@ -130,6 +133,7 @@ class Head:
         return self.width or given
 
 
+@names_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a checkpoint turns a text into a vector.

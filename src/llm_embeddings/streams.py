@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,8 +50,9 @@ class Prepared:
     async def atokens(self) -> list[TokenVectors]:
         """Vectors of tokens, as `Encoder.encode_tokens` gives them."""
         result = TokenResult(self._call)
-        begun = self._call.begun(windows(self._strings), partial(result.job, None))
         quick = sum(map(len, self._strings)) < _QUICK_CHARACTERS
+        begin = _begin(self._call, quick)
+        begun = self._call.begun(windows(self._strings), partial(result.job, None), begin)
         with closing(in_flight(begun)) as flight:
             while (item := await _next(flight, quick)) is not None:
                 texts, job = item
@@ -62,20 +63,13 @@ class Prepared:
 async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
     """`Call.run` for coroutines; cancelling it frees what has not run.
 
-    All coroutines that are ready get to hand in their job before the worker is woken, so that a
-    burst of single queries is one pass. Long texts are tokenised in a thread.
+    Long texts are tokenised in a thread.
     """
     result = Result(call, strings)
     quick = sum(map(len, result.texts)) < _QUICK_CHARACTERS
-    loop, scheduler = asyncio.get_running_loop(), call.scheduler
-    soon = loop.call_soon if quick else loop.call_soon_threadsafe
-
-    def begin(job: Job) -> None:
-        scheduler.add(job)
-        soon(scheduler.wake)
-
     with call.progress(len(result.texts)) as on_texts:
-        begun = call.begun(windows(result.texts), partial(call.job, on_texts), begin)
+        job_of = partial(call.job, on_texts)
+        begun = call.begun(windows(result.texts), job_of, _begin(call, quick))
         with closing(in_flight(begun)) as flight:
             while (item := await _next(flight, quick)) is not None:
                 window, job = item
@@ -85,6 +79,22 @@ async def arun(call: Call, strings: Sequence[str]) -> NDArray[Any]:
                 else:
                     await asyncio.to_thread(result.take, window, pooled)
     return result.vectors()
+
+
+def _begin(call: Call, quick: bool) -> Callable[[Job], None]:
+    """Hands in a job, which never runs in the thread of the event loop.
+
+    All coroutines that are ready get to hand in their job before the worker is woken, so that a
+    burst of single queries is one pass.
+    """
+    loop, scheduler = asyncio.get_running_loop(), call.scheduler
+    soon = loop.call_soon if quick else loop.call_soon_threadsafe
+
+    def begin(job: Job) -> None:
+        scheduler.add(job)
+        soon(scheduler.wake)
+
+    return begin
 
 
 async def _next(flight: Begun, quick: bool) -> tuple[list[str], Job] | None:

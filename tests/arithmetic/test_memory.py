@@ -14,25 +14,31 @@ from llm_embeddings.arithmetic import dtype, memory
 E5 = BUNDLED / "e5-mistral/model"
 
 
-def test_total_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: dict[str, int] = {}
-    monkeypatch.setattr(memory, "_limit", lambda file: limits.get(file.name))
-    machine = memory.total_memory()
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ],
+)
+def test_a_container_may_have_less_memory_than_the_machine(
+    limit: str, used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
+    machine, free = memory.total_memory(), memory.free_memory()
     assert machine > 2**28
-    limits["memory.max"] = 5000
-    assert memory.total_memory() == 5000
-    limits["memory.limit_in_bytes"] = 4000
-    assert memory.total_memory() == 4000
-    limits.update({name: 2**62 for name in limits})  # what version 1 says when there is none
-    assert memory.total_memory() == machine
-
-
-def test_limits(tmp_path: Path) -> None:
-    file = tmp_path / "memory.max"
-    assert memory._limit(file) is None
-    for text, number in (("max\n", None), ("123\n", 123)):
-        file.write_text(text)
-        assert memory._limit(file) == number
+    assert machine > free > 2**20
+    (tmp_path / "memory").mkdir()
+    (tmp_path / used).write_text("400000\n")
+    (tmp_path / limit).write_text("1000000\n")
+    assert memory.total_memory() == 1000000
+    assert memory.free_memory() == 600000
+    (tmp_path / limit).write_text("300000\n")
+    assert memory.free_memory() == 0
+    for none in ("max\n", f"{2**62}\n"):  # as versions 2 and 1 say it
+        (tmp_path / limit).write_text(none)
+        assert memory.total_memory() == machine
+        assert memory.free_memory() > 2**20
 
 
 def test_weights_that_cannot_be_held_are_refused_with_numbers(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from helpers import assert_close
 from helpers.serving import running
+from helpers.stores import PASSAGES, QUERIES
 
 from llm_embeddings import Encoder
-from llm_embeddings.corpus import load_corpus
 from llm_embeddings.serving import create_app
 
 pytestmark = [
@@ -22,8 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-PASSAGES = [document.passage[:160] for document in load_corpus()[:40]]
-QUERY = load_corpus()[5].title
+QUERY = QUERIES[1]
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.compatibility import run
+from helpers.stores import PASSAGES, QUERIES, K, exact_places
 from numpy.typing import NDArray
 
 from llm_embeddings import Encoder
-from llm_embeddings.corpus import load_corpus
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.filterwarnings("default")]
 
 Search = Callable[[NDArray[Any]], list[int]]
-K = 5
-PASSAGES = [document.passage[:160] for document in load_corpus()[:40]]
-QUERIES = [document.title for document in load_corpus()[:40:5]]
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +86,7 @@ def milvus(encoder: Encoder, folder: Path, stack: ExitStack) -> Search:
 def test_a_store_finds_what_exact_search_finds(
     encoder: Encoder, tmp_path: Path, store: Callable[[Encoder, Path, ExitStack], Search]
 ) -> None:
-    queries = encoder.encode_query(QUERIES)
-    exact = np.argsort(-encoder.similarity(queries, encoder.encode_document(PASSAGES)), axis=1)
     with ExitStack() as stack:
         search = store(encoder, tmp_path, stack)
-        assert [search(query) for query in queries] == exact[:, :K].tolist()
+        found = [search(query) for query in encoder.encode_query(QUERIES)]
+    assert found == exact_places(encoder)

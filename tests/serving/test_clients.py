@@ -352,6 +352,8 @@ def test_command_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "9",
         "--batch-tokens",
         "64",
+        "--rank-by",
+        "generation",
     )
     result = command(
         *(model, *limits, *options, "--instruction", "Find", "--token-arrays"),
@@ -370,6 +372,7 @@ def test_command_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "token_arrays": True,
         "max_length": 9,
         "max_batch_tokens": 64,
+        "rank_by": "generation",
         "limits": Limits(queue_tokens=5, queue_requests=4, request_bytes=3, inputs=2, timeout=1.0),
         "grace": 7,
         "log_level": "warning",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from helpers import assert_close
 from helpers.serving import EMBEDDINGS, client, gate, post, until
 
 from llm_embeddings import Encoder
+from llm_embeddings.generation import Generator, Reranker
 from llm_embeddings.recipe import Template
 from llm_embeddings.serving import Limits, create_app
 from llm_embeddings.vectors import TokenVectors
@@ -197,7 +199,9 @@ async def test_token_vectors_are_bounded_and_dropped(
 ) -> None:
     app = create_app(e5, name="model", limits=Limits(timeout=0.3))
     with gate(e5) as closed:
-        found = await sent(app, "/embed_all", 503, inputs=TEXTS)
+        begun = time.monotonic()
+        found = await sent(app, "/embed_all", 503, inputs="x")
+        assert time.monotonic() - begun < 15  # the event loop does not wait for the pass
         assert "not done within 0.3 s" in found["error"]
         await until(closed.reached)
     monkeypatch.setattr("llm_embeddings.serving.service._MOST_NUMBERS", 100)
@@ -272,6 +276,34 @@ async def test_rerank_with_objects_and_instruction(app: FastAPI, e5: Encoder) ->
     scores = e5.encode(TEXTS) @ e5.encode_query("rain", "Find a poem")
     texts = [one["document"]["text"] for one in found["results"]]
     assert texts == [TEXTS[i] for i in np.argsort(-scores)]
+
+
+async def test_rerank_by_generation(gritlm: Encoder, e5: Encoder) -> None:
+    app = create_app(gritlm, name="model", rank_by="generation", max_batch_tokens=60)
+    raw = np.array(Reranker(Generator(gritlm)).scores("rain", TEXTS))
+    order = np.argsort(-raw)
+    ranks = await sent(app, "/rerank", query="rain", texts=TEXTS, raw_scores=True)
+    assert [one["index"] for one in ranks] == list(order)
+    assert_close([one["score"] for one in ranks], raw[order], 1e-4)
+    found = await sent(app, "/v2/rerank", model="model", query="rain", documents=TEXTS, top_n=2)
+    scores = [one["relevance_score"] for one in found["results"]]
+    assert_close(scores, 1 / (1 + np.exp(-raw[order[:2]])), 1e-5)
+    questions = Reranker(Generator(gritlm)).questions("rain", TEXTS)
+    assert found["usage"]["total_tokens"] == sum(len(one.ids) for one in questions)
+    vectors = await sent(app, "/embed", inputs=TEXTS)
+    assert_close(vectors, gritlm.encode(TEXTS), 1e-5)
+    for fields, reason in (
+        ({"documents": ["x"], "instruction": "i"}, "without instruction"),
+        ({"documents": ["x"], "max_tokens_per_doc": 5}, "without max_tokens_per_doc"),
+        ({"documents": [LONG * 3]}, "shorten the prompt"),
+    ):
+        found = await sent(app, "/v1/rerank", 400, query="rain", **fields)
+        assert reason in found["message"]
+    await sent(app, "/rerank", 404, query="rain", documents=["x"], model="other")
+    with pytest.raises(ValueError, match="head"):
+        create_app(e5, rank_by="generation")
+    with pytest.raises(ValueError, match="rank_by='x' is not one of"):
+        create_app(e5, rank_by="x")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -350,18 +350,8 @@ def test_a_pass_is_as_large_as_the_memory(model: str, checkpointing: bool) -> No
     assert encoding.training
 
 
-def test_a_container_may_have_less_memory_than_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cpu = torch.device("cpu")
-    (tmp_path / "max").write_text("1000000\n")
-    (tmp_path / "now").write_text("400000\n")
-    monkeypatch.setattr(memory, "_MEMORY_LIMITS", [(tmp_path / "max", tmp_path / "now")])
-    assert memory.free_bytes(cpu) == 600000
-    (tmp_path / "max").write_text("max\n")
-    free = memory.free_bytes(cpu)
-    assert free is not None
-    assert free > 600000
+def test_free_bytes_are_known_of_devices_that_have_memory() -> None:
+    assert memory.free_bytes(torch.device("cpu"))
     assert memory.free_bytes(torch.device("meta")) is None
 
 

@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of control groups, versions 2 and 1
+_CONTAINER = Path("/sys/fs/cgroup")
+_LIMIT_AND_USED = (  # files of control groups, versions 2 and 1
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 _UNKNOWN = 2**33
 SHARE = 0.7  # of all memory that weights may take where there is a smaller form
 _SMALLER = {"bfloat16": 2, "int8": 1}
@@ -17,13 +21,25 @@ _SMALLER = {"bfloat16": 2, "int8": 1}
 
 def total_memory() -> int:
     """Bytes of the machine's memory, or of a container's share of it; 8 GiB where unknown."""
-    found = [_limit(Path("/sys/fs/cgroup") / name) for name in _LIMITS]
+    found = [_number(_CONTAINER / limit) for limit, _ in _LIMIT_AND_USED]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((number for number in found if number), default=_UNKNOWN)
 
 
-def _limit(file: Path) -> int | None:
+def free_memory() -> int:
+    """Bytes of the machine's memory that are free, or of a container's share of it."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for names in _LIMIT_AND_USED:
+        limit, used = (_number(_CONTAINER / name) for name in names)
+        if limit is not None and used is not None:
+            free = min(free, limit - used)
+    return max(free, 0)
+
+
+def _number(file: Path) -> int | None:
     try:
         return int(file.read_text())
     except (OSError, ValueError):  # there is none: no such file, or "max"

@@ -82,6 +82,14 @@ _BatchTokens = Annotated[
         min=1, help="Tokens per forward pass; by device if left out.", rich_help_panel=_LIMITS_PANEL
     ),
 ]
+_RankBy = Annotated[
+    Literal["vectors", "generation"],
+    typer.Option(
+        help="/rerank: cosine of vectors, or how likely the model finds it that a document answers "
+        "the query, which takes one that generates.",
+        rich_help_panel=_VECTORS_PANEL,
+    ),
+]
 _QueueTokens = Annotated[
     int,
     typer.Option(
@@ -136,6 +144,7 @@ def serve_command(
     normalize: _Normalize = None,
     token_arrays: _TokenArrays = False,
     max_length: _MaxLength = None,
+    rank_by: _RankBy = "vectors",
     max_queue_tokens: _QueueTokens = 2**20,
     max_queue: _QueueRequests = 256,
     max_request_bytes: _RequestBytes = 8 * 2**20,
@@ -163,6 +172,7 @@ def serve_command(
         token_arrays=token_arrays,
         max_length=max_length,
         max_batch_tokens=batch_tokens,
+        rank_by=rank_by,
         limits=Limits(
             queue_tokens=max_queue_tokens,
             queue_requests=max_queue,

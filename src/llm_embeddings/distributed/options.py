@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..checkpoint.options import LoadKeywords, LoadOptions
-from ..inputs import EncodeOptions, QuietKeywords, check_names
+from ..faces import check_names
+from ..inputs import EncodeOptions, QuietKeywords
 from ..recipe import Role
 
 OnError = Literal["raise", "skip"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..encoder import Encoder
+from ..faces import names_checked
 from ..recipe import Role
 from .measures import CUTS, Encode, measure
 from .rules import Prompts, prompts_of
@@ -13,6 +14,7 @@ from .scores import Bootstrap, Floats, Score
 from .sets import AnySet, Clustering, Pairs, Retrieval, read_sets
 
 
+@names_checked
 def evaluate(
     model: Encoder | Encode,
     paths: Sequence[str | Path],

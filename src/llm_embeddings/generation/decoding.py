@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from ..faces import names_checked
 from .kv import as_argument
 from .sampling import Sampling
 
@@ -71,6 +72,7 @@ class Answer:
     finish: Literal["stop", "length"]
 
 
+@names_checked
 def decoding_of(
     *,
     max_new_tokens: int = 256,

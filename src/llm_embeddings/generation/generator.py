@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ..checkpoint import sidecar
 from ..checkpoint.files import Source, find
+from ..faces import names_checked
 from .causal import causal_model
 from .chat import ChatPrompt, check_format, check_messages, ends_of, prompt_ids
 from .decoding import (
@@ -74,6 +75,7 @@ class Generator:
         chat_template: Jinja template of prompts; None = GritLM's format.
     """
 
+    @names_checked
     def __init__(
         self,
         encoder: Encoder,
@@ -127,6 +129,7 @@ class Generator:
         self, prompts: Sequence[ChatPrompt], **options: Unpack[GenerateOptions]
     ) -> list[Generation]: ...
 
+    @names_checked
     def generate(
         self,
         prompts: ChatPrompt | Sequence[ChatPrompt],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
+from ..faces import names_checked
 from .decoding import batch_of
 from .kv import check_room
 
@@ -45,6 +46,21 @@ class Ranked:
     score: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the model is asked of one document.
+
+    Attributes:
+        ids: Token ids up to where the two answers part.
+        yes: The token with which "Yes" goes on.
+        no: The token with which "No" goes on.
+    """
+
+    ids: list[int]
+    yes: int
+    no: int
+
+
 class Reranker:
     """Orders documents by what a generative model says of them and a query.
 
@@ -62,6 +78,7 @@ class Reranker:
         batch_tokens: Most tokens of a pass of "yes-no", padding included.
     """
 
+    @names_checked
     def __init__(
         self,
         generator: Generator,
@@ -112,31 +129,49 @@ class Reranker:
         Raises:
             ValueError: as in `rerank`.
         """
-        asked = [self._asked(self._filled(query, document)) for document in documents]
-        for ids, _, _ in asked:
-            check_room(len(ids), 1, self.generator.max_length)
-        found = [0.0] * len(asked)
-        waiting = sorted(range(len(asked)), key=lambda index: -len(asked[index][0]))
-        while waiting:
-            count = max(1, self.batch_tokens // len(asked[waiting[0]][0]))
-            batch, waiting = waiting[:count], waiting[count:]
-            logits = self._last_logits([asked[index][0] for index in batch])
-            for row, index in enumerate(batch):
-                _, yes, no = asked[index]
-                found[index] = float(logits[row, yes] - logits[row, no])
+        questions = self.questions(query, documents)
+        found = [0.0] * len(questions)
+        for batch in self.batches(questions):
+            scores = self.scores_of([questions[index] for index in batch])
+            for index, score in zip(batch, scores, strict=True):
+                found[index] = score
         return found
+
+    def questions(self, query: str, documents: Sequence[str]) -> list[Question]:
+        """What the model is asked of each document by "yes-no".
+
+        Raises:
+            ValueError: as in `rerank`.
+        """
+        found = [self._asked(self._filled(query, document)) for document in documents]
+        for question in found:
+            check_room(len(question.ids), 1, self.generator.max_length)
+        return found
+
+    def batches(self, questions: Sequence[Question]) -> Iterator[list[int]]:
+        """The places of all questions in batches of up to `batch_tokens`, long ones first."""
+        waiting = sorted(range(len(questions)), key=lambda index: -len(questions[index].ids))
+        while waiting:
+            count = max(1, self.batch_tokens // len(questions[waiting[0]].ids))
+            batch, waiting = waiting[:count], waiting[count:]
+            yield batch
+
+    def scores_of(self, questions: Sequence[Question]) -> list[float]:
+        """The scores of questions, in one pass."""
+        logits = self._last_logits([question.ids for question in questions])
+        pairs = zip(logits, questions, strict=True)
+        return [float(row[one.yes] - row[one.no]) for row, one in pairs]
 
     def _filled(self, query: str, document: str) -> str:
         """The prompt with both texts in their places, whatever stands in them."""
         texts = {"query": query, "document": document}
         return _PLACES.sub(lambda place: texts[place[1]], self.prompt)
 
-    def _asked(self, prompt: str) -> tuple[list[int], int, int]:
-        """Token ids up to where the two answers part, and the token that each goes on with."""
+    def _asked(self, prompt: str) -> Question:
         yes, no = (self.generator.prompt_ids(prompt, answer_start=word) for word in _WORDS)
         pairs = enumerate(zip(yes, no, strict=False))
         place = next(place for place, (one, other) in pairs if one != other)
-        return yes[:place], yes[place], no[place]
+        return Question(yes[:place], yes[place], no[place])
 
     def _last_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Logits `[rows, vocabulary]`, float32, of what follows each row."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Unpack
 
+from ..faces import names_checked
 from ..generation.decoding import DecodingOptions, decoding_of
 from ..generation.kv import KeyValues, bytes_per_token, check_room, joined, run_states
 from .modes import Mode, Rule, check_mode, lay_out, paper_blocks, paper_prompt
@@ -58,6 +59,7 @@ class Reader:
         states: Where they are kept; None in mode "none".
     """
 
+    @names_checked
     def __init__(
         self,
         generator: Generator,

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..checkpoint.files import read_json
+from ..faces import names_checked
 from ..generation.kv import KeyValues
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class StateStore:
         max_bytes: Most bytes of all states together.
     """
 
+    @names_checked
     def __init__(
         self,
         folder: str | Path | None = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..faces import names_checked
 from ..ranking.fusion import SearchMode
 from ..ranking.nearest import Nearest, check_faiss
 from .documents import Document, Row, chunk_rows, digest_of, documents_of, span_of
@@ -44,6 +45,7 @@ class DocumentIndex:
         encoder: Embeds documents and queries.
     """
 
+    @names_checked
     def __init__(
         self,
         encoder: Encoder,
@@ -180,6 +182,7 @@ class DocumentIndex:
                 raise KeyError(f"there is no document {name!r} in {self._table.name}")
         return [found[name] for name in ids]
 
+    @names_checked
     def search(self, query: str, k: int = 4, *, mode: SearchMode | None = None) -> list[Hit]:
         """The `k` documents that fit a query best, best first; all, if there are fewer.
 

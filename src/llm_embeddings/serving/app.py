@@ -14,12 +14,13 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..encoder import Encoder
-from ..inputs import names_checked
+from ..faces import names_checked
 from .body import read_body, while_connected
 from .dialects import DIALECTS
 from .dialects.dialect import Dialect
 from .dialects.tei import info
 from .errors import ApiError, error_response, openai_error
+from .judging import RankBy
 from .limits import Limits
 from .middleware import RequestLog
 from .request import Body, parse
@@ -40,6 +41,7 @@ def create_app(
     token_arrays: bool = False,
     max_length: int | None = None,
     max_batch_tokens: int | None = None,
+    rank_by: RankBy = "vectors",
     limits: Limits | None = None,
 ) -> FastAPI:
     """An ASGI application that serves an encoder, which its caller has to close.
@@ -53,11 +55,13 @@ def create_app(
         token_arrays: Whether arrays of ids of the model's own tokenizer are taken as input.
         max_length: Limit of a text in tokens, beyond which it is cut; None = the model's.
         max_batch_tokens: Tokens per forward pass; None = by device.
+        rank_by: What ranks documents for `/rerank`: the cosine of "vectors", or by "generation" how
+            likely the model, which has to generate, finds it that they answer the query.
         limits: Bounds on requests; None = the defaults.
 
     Raises:
-        ValueError: the model has no place for the instruction or cannot take a limit, or the key
-            cannot be sent.
+        ValueError: the model has no place for the instruction, cannot take a limit or cannot
+            generate, or the key cannot be sent.
     """
     served = Served(
         name=name,
@@ -66,6 +70,7 @@ def create_app(
         token_arrays=token_arrays,
         max_length=max_length,
         max_batch_tokens=max_batch_tokens,
+        rank_by=rank_by,
     )
     service = Service(served, limits or Limits())
     service.open(encoder)

@@ -18,9 +18,10 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from ..encoder import Encoder
-from ..inputs import names_checked
+from ..faces import names_checked
 from .app import build
 from .connections import guarded
+from .judging import RankBy
 from .limits import Limits
 from .service import Served, Service
 
@@ -55,6 +56,7 @@ def serve(
     token_arrays: bool = False,
     max_length: int | None = None,
     max_batch_tokens: int | None = None,
+    rank_by: RankBy = "vectors",
     limits: Limits | None = None,
     grace: int = 30,
     log_level: str = "info",
@@ -74,6 +76,7 @@ def serve(
         token_arrays: As in `create_app`.
         max_length: As in `create_app`.
         max_batch_tokens: As in `create_app`.
+        rank_by: As in `create_app`.
         limits: As in `create_app`.
         grace: Seconds that requests in hand have at the end; after them they get 503.
         log_level: "debug", "info" (a line per request), "warning" or "error".
@@ -89,6 +92,7 @@ def serve(
         token_arrays=token_arrays,
         max_length=max_length,
         max_batch_tokens=max_batch_tokens,
+        rank_by=rank_by,
     )
     service = Service(served, limits or Limits())
     app = build(service, api_key)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from ..encoder import Encoder
 from ..inputs import EncodeKeywords
@@ -14,6 +14,7 @@ from ..recipe import Role
 from ..streams import Prepared
 from ..vectors import TokenVectors, Vectors
 from .errors import ApiError, shown
+from .judging import Judge, RankBy
 from .limits import Limits
 from .metrics import Metrics
 from .preparing import meaning, prepare
@@ -36,6 +37,8 @@ class Served:
         token_arrays: Whether arrays of token ids are taken.
         max_length: Limit of a text in tokens; None = the model's.
         max_batch_tokens: Tokens per forward pass; None = by device.
+        rank_by: What ranks documents: the cosine of "vectors", or by "generation" how likely the
+            model finds it that they answer the query.
     """
 
     name: str | None = None
@@ -44,6 +47,11 @@ class Served:
     token_arrays: bool = False
     max_length: int | None = None
     max_batch_tokens: int | None = None
+    rank_by: RankBy = "vectors"
+
+    def __post_init__(self) -> None:
+        if self.rank_by not in get_args(RankBy):
+            raise ValueError(f"rank_by={self.rank_by!r} is not one of {get_args(RankBy)}")
 
     def options(self) -> EncodeKeywords:
         """What a call of the encoder is given."""
@@ -64,6 +72,7 @@ class Service:
         state: Whether requests are taken ("ready"), and if not, why.
         name: Name of the model; "" before it is loaded, unless it was given.
         normalize: Whether vectors get unit L2 length; None = as the recipe says.
+        judge: What ranks documents; None = the cosine of vectors.
     """
 
     def __init__(self, served: Served, limits: Limits) -> None:
@@ -74,6 +83,7 @@ class Service:
         self.name, self.normalize = served.name or "", served.normalize
         self._loaded_at = 0
         self._served = served
+        self.judge: Judge | None = None
         self._encoder: Encoder | None = None
         self._roles: dict[str, Role | None] = {}
 
@@ -81,9 +91,11 @@ class Service:
         """Take requests from now on, after a first pass, which is slower than later ones.
 
         Raises:
-            ValueError: the model has no place for the instruction of queries, or cannot take a
-                limit.
+            ValueError: the model has no place for the instruction of queries, cannot take a limit,
+                or shall rank by generation and cannot generate.
         """
+        if self._served.rank_by == "generation":
+            self.judge = Judge(encoder, self._served.max_batch_tokens)
         encoder.encode("warm", "query", self._served.instruction, **self._served.options())
         self.name = name = self._served.name or encoder.recipe.name
         self._roles = {name: None, f"{name}:query": "query", f"{name}:document": "document"}
@@ -179,6 +191,23 @@ class Service:
             return await prepared.atokens()
 
         return (await self._computed(encoder, asked, run))[0]
+
+    async def judged(self, judge: Judge, query: str, texts: list[str]) -> tuple[list[float], int]:
+        """Log-odds that each text answers a query, and how many tokens the model was fed.
+
+        Raises:
+            ApiError: as in `embed`, or query and text are longer than the model's context.
+        """
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                questions = await judge.questions(query, texts)
+                tokens = sum(len(question.ids) for question in questions)
+                with self.queue.place(tokens):
+                    scores = await judge.scores(questions)
+        except TimeoutError as error:
+            raise self._late() from error
+        self.metrics.embedded("document", len(texts), tokens, 0)
+        return scores, tokens
 
     async def _computed(
         self, encoder: Encoder, asked: Asked, run: Callable[[Prepared], Awaitable[Found]]

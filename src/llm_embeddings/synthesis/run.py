@@ -15,6 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from ..faces import names_checked
 from . import prompts
 from .calls.asking import Asker, Manners, OutOfBudget, PromptJob, Stopped
 from .calls.budget import Budget, BudgetLimits
@@ -25,6 +26,7 @@ from .grounding import GroundingPassage, digest, in_turn
 from .placeholders import GROUNDED, SYMMETRIC, Sampler
 
 
+@names_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a run is to make.
@@ -88,8 +90,7 @@ class Summary:
     Attributes:
         planned: How many examples are wanted.
         made: How many examples there are.
-        failed: How many examples failed, by reason. A continued run tries those again that failed
-            because the endpoint did not answer.
+        failed: How many failed, by reason; a continued run asks again where nobody answered.
         untried: How many examples the model was not asked for yet.
         tasks: How many tasks the model thought of, by group.
         tokens_in: Tokens of all prompts.
@@ -192,17 +193,9 @@ def _brainstorming(plan: Plan) -> Iterator[PromptJob]:
     number = 0
     for group in _groups_with_tasks(plan):
         for _ in range(_calls(plan, group)):
-            persona = _persona(plan, "task persona", number)
-            yield PromptJob(
-                TASKS,
-                number,
-                Prompt(
-                    prompts.brainstorm_prompt(group, persona),
-                    seed=_seed(plan, "tasks", number),
-                ),
-                _read_tasks,
-                {"group": group},
-            )
+            text = prompts.brainstorm_prompt(group, _persona(plan, "task persona", number))
+            prompt = Prompt(text, seed=_seed(plan, "tasks", number))
+            yield PromptJob(TASKS, number, prompt, _read_tasks, {"group": group})
             number += 1
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
+from ..faces import names_checked
 from ..recipe import Role
 from ..records.examples import Example, read_examples
 from ..records.sources import sources_of
@@ -75,15 +76,12 @@ def train_contrastive(options: Contrastive) -> Path:
 def contrastive_loss(
     options: Contrastive, vectors: torch.Tensor, batch: Sequence[Pair]
 ) -> torch.Tensor:
-    """The loss of a batch: InfoNCE, and how far its scores are from a teacher's.
+    """The loss of a batch, a float32 scalar: InfoNCE, and how far scores are from a teacher's.
 
     Args:
         options: Say the temperature, which negatives count, and the lengths of vectors.
         vectors: `[queries + passages, dim]`, in the order of `tokenize_pairs`.
         batch: The pairs that were embedded.
-
-    Returns:
-        A float32 scalar.
     """
     known = known_answers(batch).to(vectors.device) if options.skip_duplicates else None
     contrast = partial(
@@ -115,6 +113,7 @@ def contrastive_loss(
     return loss(normalize(queries, dim=-1), normalize(passages, dim=-1))
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(StageOptions):
     """Train on queries, positives and hard negatives, with instructions before the queries."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_embeddings.faces import names_checked
+
 if TYPE_CHECKING:
     from langchain_classic.embeddings import CacheBackedEmbeddings
     from langchain_classic.storage import EncoderBackedStore
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from .embeddings import LLMEmbeddings
 
 
+@names_checked
 def cache_backed(
     embeddings: LLMEmbeddings,
     store: ByteStore,

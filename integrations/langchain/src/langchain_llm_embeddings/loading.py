@@ -11,7 +11,7 @@ from langchain_core.load.serializable import (
     SerializedConstructor,
     SerializedNotImplemented,
 )
-from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from llm_embeddings import Encoder
 from llm_embeddings.checkpoint.options import LoadOptions, from_plain
@@ -32,6 +32,21 @@ MODEL_CONFIG = ConfigDict(
 
 # The fields of the core's options that LangChain calls otherwise.
 SPELLED = {"cache_dir": "cache_folder"}
+
+
+def check_fields(kind: type[BaseModel], given: Any) -> Any:
+    """What a class is made of, as it is given, or `ValueError` for a field that it does not have.
+
+    The message says what it is called here.
+    """
+    fields = kind.model_fields
+    aliases = {field.alias for field in fields.values() if field.alias} | {"model_name"}
+    for name in given.keys() - fields.keys() - aliases if isinstance(given, dict) else ():
+        role = "document" if name == "encode_kwargs" else "query"
+        names = {**SPELLED, "prompt_name": f"{role}_prompt_name"}
+        said = hint(name, list(fields), given[name], names)
+        raise ValueError(f"{name!r} is not an option of {kind.__name__}; {said}")
+    return given
 
 
 class ModelFields(Serializable):
@@ -63,15 +78,7 @@ class ModelFields(Serializable):
     @classmethod
     def _names_are_known(cls, given: Any) -> Any:
         """Say for an unknown option what it is called here, before a model is loaded."""
-        if isinstance(given, dict):
-            fields = cls.model_fields
-            aliases = {field.alias for field in fields.values() if field.alias}
-            for name in given.keys() - fields.keys() - aliases - {"model_name"}:
-                role = "document" if name == "encode_kwargs" else "query"
-                names = {**SPELLED, "prompt_name": f"{role}_prompt_name"}
-                said = hint(name, list(fields), given[name], names)
-                raise ValueError(f"{name!r} is not an option of {cls.__name__}; {said}")
-        return given
+        return check_fields(cls, given)
 
     def model_post_init(self, context: Any) -> None:
         """Load the model unless a loaded one is given."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from llm_embeddings.generation import Reranker
+
+from .loading import check_fields
 
 
 class DocumentReranker(BaseDocumentCompressor):
@@ -29,6 +32,11 @@ class DocumentReranker(BaseDocumentCompressor):
 
     reranker: Reranker = Field(repr=False)
     top_n: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, given: Any) -> Any:
+        return check_fields(cls, given)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field
+from langchain_core.runnables.config import run_in_executor
+from pydantic import ConfigDict, Field, model_validator
 
+from llm_embeddings.faces import names_checked
 from llm_embeddings.rag import DocumentIndex, SearchMode
 
 from .embeddings import LLMEmbeddings
+from .loading import check_fields
 
 
 class DocumentRetriever(BaseRetriever):
@@ -38,7 +44,13 @@ class DocumentRetriever(BaseRetriever):
     k: int = Field(default=4, ge=1)
     mode: SearchMode | None = None
 
+    @model_validator(mode="before")
     @classmethod
+    def _names_are_known(cls, given: Any) -> Any:
+        return check_fields(cls, given)
+
+    @classmethod
+    @names_checked
     def from_documents(
         cls,
         documents: Sequence[Document],
@@ -103,3 +115,16 @@ class DocumentRetriever(BaseRetriever):
             Document(hit.text, id=hit.id, metadata={**hit.metadata, "relevance_score": hit.score})
             for hit in hits
         ]
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        mode: SearchMode | None = None,
+    ) -> list[Document]:
+        manager = run_manager.get_sync()
+        return await run_in_executor(
+            None, self._get_relevant_documents, query, run_manager=manager, k=k, mode=mode
+        )

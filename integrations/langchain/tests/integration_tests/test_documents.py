@@ -56,6 +56,13 @@ def test_retriever_ranks_as_the_core_does(retriever: DocumentRetriever, gritlm: 
         retriever.invoke(QUESTION, k=0)
 
 
+async def test_a_call_of_a_retriever_changes_k_and_mode(retriever: DocumentRetriever) -> None:
+    for changed in ({"k": 1}, {"k": 3, "mode": "words"}):
+        found = await retriever.ainvoke(QUESTION, **changed)
+        assert found == retriever.invoke(QUESTION, **changed)
+        assert found != await retriever.ainvoke(QUESTION)
+
+
 def test_retriever_keeps_metadata_ids_and_changes(gritlm: Encoder, tmp_path: Path) -> None:
     embeddings = LLMEmbeddings(encoder=gritlm)
     path = tmp_path / "documents.db"

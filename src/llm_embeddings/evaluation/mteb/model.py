@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ...faces import require
+from ...faces import names_checked, require
 from ..rules import Prompts, Side, prompts_of, rules_of
 from ..scores import Floats
 
@@ -18,6 +18,7 @@ Precision = Literal["float32", "float16", "int8", "uint8"]
 _OWN_GROUP = "llm-embeddings"
 
 
+@names_checked
 def mteb_encoder(
     encoder: Encoder,
     *,

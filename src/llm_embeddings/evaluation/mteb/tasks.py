@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...faces import names_checked
 from ..measures import ITERATIONS
 from ..own import kind_of
 from ..sets import AnySet, Classification, Clustering, Pairs, Retrieval, read_set
@@ -22,6 +23,7 @@ _MAIN = {
 }
 
 
+@names_checked
 def local_task(
     path: str | Path,
     *,

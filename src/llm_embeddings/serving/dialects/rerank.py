@@ -1,8 +1,9 @@
-"""`/rerank` as Cohere, vLLM and Jina have it and as TEI does, by the cosine of vectors."""
+"""`/rerank` as Cohere, vLLM and Jina have it and as TEI does: cosine, or the model's judgement."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from .dialect import Dialect
 
 if TYPE_CHECKING:
     from ...encoder import Encoder
+    from ..judging import Judge
     from ..service import Service
 
 
@@ -68,7 +70,9 @@ async def _answer(service: Service, encoder: Encoder, body: RerankRequest) -> by
 async def _scores(
     service: Service, encoder: Encoder, body: RerankRequest, texts: list[str]
 ) -> tuple[list[float], int]:
-    """Cosine of each text with the query, and how many tokens the model was fed."""
+    """What each text is worth for the query, and how many tokens the model was fed."""
+    if service.judge is not None:
+        return await _judged(service, service.judge, body, texts)
     common: dict[str, Any] = {"model": body.model, "normalize": True, "cut": cuts(body.truncate)}
     query = Asked(
         texts=[body.query],
@@ -89,6 +93,21 @@ async def _scores(
         service.embed(encoder, query), service.embed(encoder, documents)
     )
     return (found @ wanted[0]).tolist(), first + rest
+
+
+async def _judged(
+    service: Service, judge: Judge, body: RerankRequest, texts: list[str]
+) -> tuple[list[float], int]:
+    """How likely the model finds it that each text answers the query: raw, or as a probability."""
+    for field in ("instruction", "max_tokens_per_doc"):
+        if getattr(body, field) is not None:
+            raise ApiError(400, f"this server ranks by generation, without {field}", param=field)
+    if body.model is not None:
+        service.role_of(body.model)
+    scores, tokens = await service.judged(judge, body.query, texts)
+    if not body.raw_scores:
+        scores = [(1 + math.tanh(score / 2)) / 2 for score in scores]  # the logistic function
+    return scores, tokens
 
 
 def _rank(

@@ -17,6 +17,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...faces import names_checked
 from ...records.examples import Example, read_examples
 from ...records.sources import Source, sources_of
 from ..filters.consistency import embed_queries
@@ -32,6 +33,7 @@ TOO_GOOD, TOO_BAD = "too near the positive", "below the lowest score"
 REPORT = "mining.json"
 
 
+@names_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mining:
     """Which negatives are mined.
@@ -127,9 +129,6 @@ def mine(
             another model learns (`Contrastive.distillation`).
         keep: Which rows are mined for, and written.
         watch: Told how far it is.
-
-    Returns:
-        How it went.
 
     Raises:
         OSError: a file is missing, or the output cannot be written.

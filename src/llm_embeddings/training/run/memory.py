@@ -6,10 +6,11 @@ architecture: adapters, dropout, dtypes and experts all count.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from ...arithmetic.memory import free_memory
 
 MOST, FEWEST = 8192, 256
 # Of the free memory: what a backward pass needs for a moment, and what the C library's allocator
@@ -19,13 +20,6 @@ _SHORT, _LONG = 32, 96  # tokens of the passes that are measured
 _HEAD_ROWS = 1024  # states whose logits exist at a time, as in `losses.head_nll_sum`
 _LOGITS = 4  # float32 arrays of them: themselves, their softmax and the gradients of both
 _OPTIMIZER = 3 * 4  # bytes for each trained number: gradient and AdamW's two moments
-_MEMORY_LIMITS = (  # of the container this runs in: most bytes, and used ones
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 
 
 def fitting_tokens(model: torch.nn.Module, *, free: int, checkpointing: bool) -> int:
@@ -61,18 +55,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Free memory of a device, or of the machine or container; None = not known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if device.type != "cpu":
-        return None
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    for most, used in _MEMORY_LIMITS:
-        try:
-            limit, now = (int(Path(path).read_text("ascii")) for path in (most, used))
-        except (OSError, ValueError):  # not here, or "max": no limit
-            continue
-        free = min(free, limit - now)
-    return max(free, 0)
+    return free_memory() if device.type == "cpu" else None
 
 
 def _kept_bytes(model: torch.nn.Module, tokens: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -84,12 +85,17 @@ def load_options(values: Mapping[str, Any]) -> LoadOptions:
     return from_plain({name: values[host] for name, host in names.items() if host in values})
 
 
-def check_options(options: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_options(
+    options: Mapping[str, Any], known: Iterable[str], taker: Callable[..., Any]
+) -> None:
     """Raise `TypeError` for an option that is not among the known ones, with what to say instead.
 
-    Words of `HuggingFaceEmbedding` are answered with ours.
+    Words of `HuggingFaceEmbedding` are answered with ours. The parameters of `taker` may be meant,
+    too.
     """
-    names = list(known)
+    own = inspect.signature(taker).parameters.values()
+    taken = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
+    names = [*known, *(name for name in taken if name != "self")]
     for name, value in options.items():
         if name in ("show_progress", "show_progress_bar"):
             said = "LlamaIndex's own methods take it: get_text_embedding_batch(show_progress=True)"

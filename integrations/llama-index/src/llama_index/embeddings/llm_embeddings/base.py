@@ -139,7 +139,7 @@ class LLMEmbedding(Hooks):
         check_encoder(encoder)
         if encoder is not None and not model_name:
             model_name = UNNAMED
-        check_options(options, EmbeddingKeywords.__annotations__)
+        check_options(options, EmbeddingKeywords.__annotations__, LLMEmbedding.__init__)
         fields = plain_options(options)
         token = fields.pop("token", None)
         super().__init__(

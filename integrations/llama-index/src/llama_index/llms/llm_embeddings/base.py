@@ -125,7 +125,7 @@ class GritLM(CustomLLM):
                 anything else that does not fit; the message names it and the remedy.
         """
         check_encoder(encoder)
-        check_options(options, ModelKeywords.__annotations__)
+        check_options(options, ModelKeywords.__annotations__, GritLM.__init__)
         name = model_name if encoder is None else encoder.model.backbone.name_or_path
         if name is None or (encoder is not None and model_name is not None):
             raise ValueError(

@@ -14,6 +14,7 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 
+from llm_embeddings.faces import names_checked
 from llm_embeddings.generation import GenerateOptions
 from llm_embeddings.rag import DocumentIndex, SearchMode
 
@@ -30,6 +31,7 @@ class DocumentRetriever(BaseRetriever):
         mode: What ranks them, "hybrid", "vector" or "words", as in `DocumentIndex.search`.
     """
 
+    @names_checked
     def __init__(
         self,
         index: DocumentIndex,
@@ -77,6 +79,7 @@ class DocumentSynthesizer(BaseSynthesizer):
         llm: Answers, and remembers in its `mode` and `rule`.
     """
 
+    @names_checked
     def __init__(
         self,
         llm: GritLM,
@@ -129,6 +132,7 @@ class DocumentQueryEngine(RetrieverQueryEngine):
         >>> print(DocumentQueryEngine(index, llm).query("Who wrote Faust?"))  # doctest: +SKIP
     """
 
+    @names_checked
     def __init__(
         self,
         index: DocumentIndex,

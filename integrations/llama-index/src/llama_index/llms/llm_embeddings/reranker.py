@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llama_index.core.bridge.pydantic import Field
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
+from llm_embeddings.faces import names_checked
 from llm_embeddings.generation import Reranker
 
 
@@ -25,6 +29,18 @@ class DocumentReranker(BaseNodePostprocessor):
 
     reranker: Reranker = Field(exclude=True, repr=False)
     top_n: int | None = Field(default=None, ge=1)
+
+    @names_checked
+    def __init__(
+        self,
+        *,
+        reranker: Reranker,
+        top_n: int | None = None,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        """Keep the settings; the attributes say what they mean."""
+        fields: dict[str, Any] = {"reranker": reranker, "top_n": top_n}
+        super().__init__(**fields, callback_manager=callback_manager or CallbackManager([]))
 
     @classmethod
     def class_name(cls) -> str:
