@@ -37,7 +37,7 @@ from .weights.saving import save_result
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_TURNED_BY = 4  # texts for each dimension by which the teacher's vectors are turned
+_TURNED_BY = 2  # texts for each dimension by which the teacher's vectors are turned
 _SOURCE = "distillation of a teacher's vectors, arXiv 2004.09813"
 
 
