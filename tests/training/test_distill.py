@@ -26,9 +26,12 @@ from helpers.training_processes import run_two
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import llm_embeddings
 from llm_embeddings import Encoder
 from llm_embeddings.cli import app
 from llm_embeddings.training import Distill, LoraOptions, distill, train_distill
+from llm_embeddings.training.batches import teachers
+from llm_embeddings.training.losses import cosine_distance
 
 
 @pytest.fixture
@@ -65,22 +68,54 @@ def test_loss_and_gradients_are_those_of_a_plain_loop(
     batch = next(b for b in stage.batches(0) if len({lesson.role for lesson in b}) == 2)
     losses, found = update(stage, batch)
 
-    weight: Any = dict(stage.model.named_parameters()).get("linear_map.weight")
     teacher = Encoder.from_pretrained(name, dtype="float32")
     stage.model.zero_grad()
     total = torch.zeros(())
     for lesson in batch:
         (row,) = stage._trained.rows([lesson.text], lesson.role)
         vector = stage._encoding.vectors([row.ids], [row.start])[0]
-        if linear_map:
-            vector = weight @ vector
         wanted = torch.from_numpy(teacher.encode(lesson.text, lesson.role))
+        if linear_map:
+            wanted = wanted @ stage._turn
         cosine = vector @ wanted / (vector.norm() * wanted.norm())
         total = total + (1 - cosine) / len(batch)
     total.backward()
     assert losses["loss"] == pytest.approx(float(total.detach()), rel=1e-5)
     assert_same_gradients(found, gradients(stage.model))
-    assert any("linear_map" in name for name in found) is linear_map
+
+
+@pytest.mark.parametrize("wide", [24, 40])
+def test_a_teacher_is_turned_to_where_the_student_is(wide: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    teacher = torch.randn(200, 32, generator=draw) * torch.arange(1, 33)
+    other = torch.linalg.qr(torch.randn(40, 40, generator=draw)).Q
+    nearest = torch.linalg.eigh(teacher.T @ teacher).eigenvectors[:, -min(wide, 32) :]
+    student = teacher @ nearest @ other[: nearest.shape[1], :wide]  # the same, seen from elsewhere
+    student = student if wide > 32 else teacher @ nearest @ torch.linalg.qr(other[:wide, :wide]).Q
+    found = teacher @ teachers.turned(teacher, student)
+    assert found.shape == student.shape
+    assert float(cosine_distance(student, found)) == pytest.approx(0, abs=0.02)
+    if wide > 32:
+        unit = [torch.nn.functional.normalize(each, dim=-1) for each in (teacher, found)]
+        assert_close((unit[1] @ unit[1].T).numpy(), (unit[0] @ unit[0].T).numpy())
+
+
+@pytest.mark.slow
+def test_a_student_that_knows_all_from_another_side_loses_nothing(
+    texts: str, tmp_path: Path
+) -> None:
+    rows = [json.loads(line)["text"] for line in Path(texts).read_text().splitlines()]
+    student = Encoder.from_pretrained(dtype="float32")
+    before = student.encode_document(rows)
+    turn = torch.linalg.qr(torch.randn(512, 512, generator=torch.Generator().manual_seed(0))).Q
+    np.save(tmp_path / "wide.npy", before @ turn[: student.dimension].numpy())
+    more: dict[str, Any] = {"model": str(Path(llm_embeddings.__file__).parent / "data/small")}
+    more |= {"teacher": str(tmp_path / "wide.npy"), "linear_map": True}
+    options = made(tmp_path, texts, **more, max_steps=5, learning_rate=1e-3)
+    train_distill(options)
+    after = Encoder.from_pretrained(str(options.output), dtype="float32").encode_document(rows)
+    found, wanted = (one @ one.T for one in (after, before))
+    assert_close(found, wanted, atol=0.01)
 
 
 @pytest.mark.slow
@@ -104,7 +139,7 @@ def test_vectors_may_lie_in_files(texts: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_student_comes_nearer_and_an_interrupted_run_goes_on(
+def test_an_interrupted_run_goes_on(
     texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more: dict[str, Any] = {"teacher": FAR, "linear_map": True, "max_steps": 6}
@@ -112,7 +147,6 @@ def test_a_student_comes_nearer_and_an_interrupted_run_goes_on(
     whole = made(tmp_path / "whole", texts, **more)
     train_distill(whole)
     found = losses_of(whole.output)
-    assert found[-1] < 0.7 * found[0]
     real, calls = distill._Stage.update, []
 
     def stopped(*arguments: Any) -> Any:
@@ -130,7 +164,6 @@ def test_a_student_comes_nearer_and_an_interrupted_run_goes_on(
     assert losses_of(options.output) == found
     one, other = (load_file(run.output / "model.safetensors") for run in (whole, options))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert not any("linear_map" in name for name in one)
     assert json.loads((options.output / "provenance.json").read_bytes())["facts"]["teacher"]
 
 
@@ -165,7 +198,7 @@ def test_what_does_not_fit_is_named(texts: str, tmp_path: Path) -> None:
         ),
         ({"queries": (texts,)}, "texts.jsonl is among data and among queries: name it once"),
         ({"max_length": 0}, "max_length=0 must be 1 or more"),
-        ({"teacher": FAR}, "teacher's vectors have 32 dimensions and the model's 24: learn a map"),
+        ({"teacher": FAR}, "teacher's vectors have 32 dimensions and the model's 24: let them"),
     )
     for changes, message in cases:
         teacher = changes.get("teacher")

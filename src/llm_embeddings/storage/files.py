@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -61,6 +61,23 @@ def locked(path: Path, what: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise ValueError(f"another process is writing {what}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def waited(path: Path) -> Iterator[None]:
+    """Hold a file for this process, once others let go of it; where nothing can be held, for all.
+
+    Args:
+        path: The file; neither it nor its directory need exist.
+    """
+    lock = FileLock(lock_of(path), thread_local=False)
+    with suppress(OSError, NotImplementedError):  # no place, or no locks there
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     try:
         yield
     finally:

@@ -19,10 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from .blocks import changed_values, seal_values
-from .files import lock_of
+from .files import waited
 
 BLOCK = 2**22
 _MOST_THREADS = 16
@@ -128,14 +126,7 @@ def note(files: Iterable[Stamp], facts: Mapping[str, Any], found: str) -> None:
 def noted_once(files: Iterable[Stamp], facts: Mapping[str, Any], find: Callable[[], str]) -> str:
     """What is noted, or else what `find` gives, noted; other processes of this user wait for it."""
     files = list(files)
-    lock: Any = contextlib.nullcontext()
-    with contextlib.suppress(OSError, NotImplementedError):  # no place, or no locks there
-        place = _place(_what(files, facts))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock_of(place), thread_local=False)
-        held.acquire()
-        lock = held
-    with lock:
+    with waited(_place(_what(files, facts))):
         known = noted(files, facts)
         if known is not None:
             return known

@@ -1,15 +1,16 @@
 """The stage `distill`: a model learns to give texts the vectors that a teacher gives them.
 
-The loss is one minus the cosine, averaged over the texts of a batch; the squared error of unit
-vectors is twice that. Where the teacher has other dimensions, a linear map between the two is
-trained and dropped (Reimers and Gurevych 2020, arXiv 2004.09813, with equal dimensions; Jiao et al.
-2019, arXiv 1909.10351, for the map).
+The loss is one minus the cosine, averaged over the texts of a batch (Reimers and Gurevych 2020,
+arXiv 2004.09813); the squared error of unit vectors is twice that. Where the teacher has other
+dimensions, its vectors are turned into the student's space before training starts, once. (A map
+that is trained beside the student, and dropped, takes the likeness of texts with it.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,11 @@ from ..records.sources import sources_of
 from ..tokens import Tokens
 from ..vectors import Vectors
 from .batches.mixture import Mixture
-from .batches.teachers import Lesson, Lessons
+from .batches.teachers import Lesson, Lessons, turned
 from .losses import cosine_distance
 from .mntp import MNTP_RECIPE
 from .options import StageOptions, as_tuple, check_option
-from .passes.encoding import Encoding, encode_texts
+from .passes.encoding import Encoding, encode_rows, encode_texts
 from .passes.gradcache import backward_vectors, shared
 from .run.checkpoints import counted
 from .run.loop import run_stage
@@ -37,6 +38,7 @@ from .weights.saving import save_result
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_TURNED_BY = 2  # texts for each dimension by which the teacher's vectors are turned
 _SOURCE = "distillation of a teacher's vectors, arXiv 2004.09813"
 
 
@@ -71,7 +73,10 @@ class Distill(StageOptions):
     )
     linear_map: bool = field(
         default=False,
-        metadata={"help": "learn a linear map to the teacher's vectors, which the result drops"},
+        metadata={
+            "help": "turn the teacher's vectors into the model's space, which may have other "
+            "dimensions"
+        },
     )
     batch_size: int = field(
         default=128, metadata={"help": "texts per update, all processes together"}
@@ -86,21 +91,6 @@ class Distill(StageOptions):
         object.__setattr__(self, "queries", as_tuple(self.queries))
         longest = self.max_length
         check_option("max_length", longest, longest is None or longest >= 1, "must be 1 or more")
-
-
-class _Model(torch.nn.Module):
-    """A backbone, and the map from its vectors to the teacher's."""
-
-    def __init__(self, encoding: Encoding, linear_map: torch.nn.Linear | None) -> None:
-        super().__init__()
-        self.encoding, self.linear_map = encoding, linear_map
-
-    def forward(
-        self, rows: list[list[int]], starts: list[int], mapped: bool = False
-    ) -> torch.Tensor:
-        """Vectors `[rows, dim]`; `mapped` ones have the teacher's dimensions."""
-        found = self.encoding.vectors(rows, starts)
-        return self.linear_map(found) if mapped and self.linear_map is not None else found
 
 
 class _Stage:
@@ -128,10 +118,11 @@ class _Stage:
         self._encoding = Encoding(
             self._trained.backbone, self._trained.recipe, head=self._trained.head
         )
-        self.model: torch.nn.Module = _Model(self._encoding, self._map())
+        self.model: torch.nn.Module = self._encoding
+        self._turn = self._turned()
 
-    def _map(self) -> torch.nn.Linear | None:
-        """The map to the teacher's dimensions, if one is asked for.
+    def _turned(self) -> torch.Tensor | None:
+        """What takes the teacher's vectors into the model's space, if that is asked for.
 
         Raises:
             ValueError: none is, and they are others.
@@ -141,14 +132,15 @@ class _Stage:
             return None
         if not options.linear_map:
             raise ValueError(
-                f"the teacher's vectors have {other} dimensions and the model's {own}: learn a map "
-                "between them (linear_map=True), or take a teacher of the same dimension"
+                f"the teacher's vectors have {other} dimensions and the model's {own}: let them be "
+                "turned (linear_map=True), or take a teacher of the same dimension"
             )
-        found = torch.nn.Linear(own, other, bias=False)
-        torch.nn.init.orthogonal_(
-            found.weight, generator=torch.Generator().manual_seed(options.seed)
-        )
-        return found.to(self._trained.backbone.device)
+        count = min(_TURNED_BY * min(own, other), sum(s.items for s in self._mixture.surveys))
+        batch = list(islice(chain.from_iterable(self.batches(0)), count))
+        self._encoding.eval()
+        # A run that goes on must find the same matrix, so the passes are always cut alike.
+        vectors = encode_rows(self._encoding, self._tokens(batch), budget=MOST)
+        return turned(self._lessons.vectors(batch), torch.from_numpy(vectors))
 
     def batches(self, start: int) -> Iterator[list[Lesson]]:
         """`batch_size` texts each."""
@@ -160,19 +152,15 @@ class _Stage:
     ) -> Progress:
         """Backward pass of the mean distance from the teacher's vectors."""
         wanted = self._lessons.vectors(batch, accelerator)
+        if self._turn is not None:
+            wanted = wanted @ self._turn.to(wanted.device)
         found = shared(accelerator, batch, self._tokens)
         rows, starts = [row.ids for row in found], [row.start for row in found]
 
         def loss(vectors: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return {"loss": cosine_distance(vectors, wanted.to(vectors.device))}
 
-        def encode(rows: list[list[int]], starts: list[int]) -> torch.Tensor:
-            found: torch.Tensor = model(rows, starts, mapped=True)
-            return found
-
-        losses = backward_vectors(
-            accelerator, model, rows, starts, loss, budget=self.budget, encode=encode
-        )
+        losses = backward_vectors(accelerator, model, rows, starts, loss, budget=self.budget)
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def _tokens(self, batch: Sequence[Lesson]) -> list[Tokens]:
@@ -187,9 +175,9 @@ class _Stage:
         return [found[place] for place in range(len(batch))]
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Write the backbone with its recipe, without the map."""
-        assert isinstance(model, _Model)
-        trained = replace(self._trained, backbone=model.encoding.backbone)
+        """Write the backbone with its recipe."""
+        assert isinstance(model, Encoding)
+        trained = replace(self._trained, backbone=model.backbone)
         save_result(self._options, trained, directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:

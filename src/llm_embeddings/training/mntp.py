@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from ..records.examples import read_texts
 from ..records.sources import Source, sources_of
 from ..tokens import tokenize
 from ..vectors import Vectors
+from .batches.kept_ids import kept_ids
 from .batches.masking import MaskToken, Style, blocks, mask_token, mask_tokens
 from .batches.mixture import Mixture
 from .losses import IGNORED, head_nll_sum, next_tokens
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 _SOURCE = "LLM2Vec, arXiv 2404.05961; train_configs/mntp of llm2vec 0.2.3 (Llama models)"
 _WHOLE = 2**25  # bytes of texts that are all tokenised before training starts
+_KEPT = 2**22  # bytes of a file whose ids are kept
 MNTP_RECIPE = Recipe(
     name="mntp", causal=False, pooling="mean", source="LLM2Vec, arXiv 2404.05961: mean pooling"
 )
@@ -192,12 +195,22 @@ class _Stage:
     def _read(self, source: Source) -> Iterator[NDArray[np.int32]]:
         """Blocks of token ids of a file's texts, each beginning with BOS, as in the reference."""
         plain = self._trained.recipe.replace(**_PLAIN)
+        tokenizer = self._trained.tokenizer
+
+        def ids_of(texts: Sequence[str]) -> NDArray[np.int32]:
+            rows = tokenize(tokenizer, plain, texts, "document")
+            return np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32)
+
+        keep = source.path.stat().st_size >= _KEPT
+        maker = f"{tokenizer.backend_tokenizer.to_str()} {plain.to_dict()}" if keep else ""
+        length = self._options.block_length
         rows = (
-            row.ids
+            ids[start : start + length].tolist()
             for texts in windows(read_texts(source))
-            for row in tokenize(self._trained.tokenizer, plain, texts, "document")
+            for ids in [kept_ids(texts, maker, ids_of) if keep else ids_of(texts)]
+            for start in range(0, len(ids), length)
         )
-        for block in blocks(rows, self._options.block_length):
+        for block in blocks(rows, length):
             yield np.array(block, np.int32)  # a tenth of the memory: thousands wait to be shuffled
 
     def batches(self, start: int) -> Iterator[_Batch]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from ...encoder import Encoder
 from ...recipe import Role
@@ -119,12 +120,21 @@ class Lessons:
                 f"{sum(items):,} texts: embed the same file (blank lines are no texts here)"
             )
 
-    def vectors(self, batch: Sequence[Lesson], accelerator: Accelerator) -> torch.Tensor:
-        """The teacher's vectors `[texts, dim]`, float32, of which each process computes a share."""
+    def vectors(
+        self, batch: Sequence[Lesson], accelerator: Accelerator | None = None
+    ) -> torch.Tensor:
+        """The teacher's vectors `[texts, dim]`, float32.
+
+        Args:
+            batch: The texts, the same in every process.
+            accelerator: The processes, each of which computes a share; None = this one works alone.
+        """
         if self._encoder is None:
             known = [lesson.vector for lesson in batch if lesson.vector is not None]
             return torch.from_numpy(np.stack(known))
-        processes, own = accelerator.num_processes, accelerator.process_index
+        processes, own = 1, 0
+        if accelerator is not None:
+            processes, own = accelerator.num_processes, accelerator.process_index
         found = torch.zeros(len(batch), self.dimension)
         roles: tuple[Role, ...] = ("query", "document")
         for role in roles:
@@ -132,7 +142,7 @@ class Lessons:
             if places:
                 texts = [batch[place].text for place in places]
                 found[places] = torch.from_numpy(self._encoder.encode(texts, role))
-        if processes == 1:
+        if accelerator is None or processes == 1:
             return found
         shared: torch.Tensor = accelerator.reduce(found.to(accelerator.device), "sum")
         return shared
@@ -164,6 +174,25 @@ class Lessons:
                 + ": embed the texts (encode -o NAME.parquet), or name a teacher"
             )
         return np.array(value, np.float32)
+
+
+def turned(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """A matrix `[teacher's dim, student's dim]` that takes a teacher's vectors into another space.
+
+    It keeps the cosines between them: all where the student has no fewer dimensions, else as well
+    as any projection does, onto their principal axes. Of such matrices it is the one that brings
+    each vector nearest to the student's own (Schönemann 1966, orthogonal Procrustes).
+
+    Args:
+        teacher: Vectors of some texts `[texts, dim]`.
+        student: Those of the same texts by the model that is to be trained.
+    """
+    ours, theirs = (normalize(one.double(), dim=-1) for one in (student, teacher))
+    most = min(ours.shape[1], theirs.shape[1])
+    axes = torch.linalg.eigh(theirs.T @ theirs).eigenvectors[:, -most:]
+    left, _, right = torch.linalg.svd((theirs @ axes).T @ ours, full_matrices=False)
+    found: torch.Tensor = axes @ left @ right
+    return found.float()
 
 
 def _open(path: Path) -> Any:

@@ -19,6 +19,7 @@ from ...packed.pack import Pack
 from ...packed.padded import forward, pad
 from ...packed.pooling import pool
 from ...recipe import Recipe, Role
+from ...tokens import Tokens
 from ...vectors import Vectors
 from .gradcache import plan
 
@@ -47,7 +48,16 @@ def encode_texts(
         max_length: Most tokens of a text; None = the recipe's limit.
         budget: Most tokens per pass.
     """
-    rows = trained.rows(texts, role, instruction, max_length)
+    return encode_rows(encode, trained.rows(texts, role, instruction, max_length), budget=budget)
+
+
+def encode_rows(
+    encode: Callable[[list[list[int]], list[int]], torch.Tensor],
+    rows: Sequence[Tokens],
+    *,
+    budget: int,
+) -> Vectors:
+    """`encode_texts` of texts that are token ids."""
     parts, order = [], []
     with torch.no_grad():
         for chunk in plan([len(row.ids) for row in rows], budget)[0]:
