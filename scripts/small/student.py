@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ RECIPE = Recipe(
     max_length=512,
     source="scripts/small/train.py",
 )
+DEEP_RECIPE = replace(RECIPE, eos=True, source="scripts/small/deepen.py")
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
