@@ -77,14 +77,7 @@ def main() -> None:
     with gzip.open(args.data / "train/sentences.txt.gz", "rt", encoding="utf-8") as stream:
         sample = [next(stream).strip() for _ in range(SAMPLES)]
     rows = [encoding.ids for encoding in backend.encode_batch_fast(sample)]
-    config = transplant.config_of(
-        master.model,
-        MLP,
-        vocab_size=len(entries),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    config = transplant.config_of(master.model, MLP, tokenizer)
     model, norms = transplant.transplant(master.model, entries, rows, config)
     prefix = tokenizer(PREFIX, add_special_tokens=False)["input_ids"]
 

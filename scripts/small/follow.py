@@ -23,6 +23,7 @@ from llm_embeddings.arithmetic.dtype import bfloat16_pays
 Tensor = torch.Tensor
 LENGTHS = (24, 48, 48, 96, 160, 256)  # tokens a text is cut to, one of these at random
 CHUNK = 3072  # tokens that run together, padding included
+MEMORY = 0.995  # of the running mean of the weights
 SHORTEST = 0.75  # of the longest row of a batch
 
 
@@ -85,12 +86,11 @@ def batches(
         prefix: the student's token ids of the query prefix.
         rng: decides lengths and which batches are queries.
     """
-    rows = []
-    for encoding, limit in zip(
-        tokenizer.encode_batch_fast(list(texts)), rng.choice(LENGTHS, len(texts)), strict=True
-    ):
-        ids = encoding.ids
-        rows.append(ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]])
+    rows: list[list[int]] = []
+    limits = rng.choice(LENGTHS, len(texts))
+    for encoding, limit in zip(tokenizer.encode_batch_fast(list(texts)), limits, strict=True):
+        whole = encoding.ids
+        rows.append(whole if len(whole) <= limit else [*whole[: limit - 1], whole[-1]])
     rows.sort(key=len)
     found = []
     while rows:
@@ -98,8 +98,8 @@ def batches(
         size = sum(len(row) >= SHORTEST * longest for row in rows[-max(1, CHUNK // longest) :])
         chosen, rows = rows[-size:], rows[:-size]
         ids = torch.zeros(len(chosen), len(chosen[-1]), dtype=torch.long)
-        for target, row in zip(ids, chosen, strict=True):
-            target[: len(row)] = torch.tensor(row)
+        for place, row in enumerate(chosen):
+            ids[place, : len(row)] = torch.tensor(row)
         student, put = places[ids], 0
         if rng.random() < 1 / 3:
             put = len(prefix)
@@ -199,7 +199,9 @@ def follow(
         weight_decay=0.0,
         fused=True,
     )
-    mean = AveragedModel(pupil.student, multi_avg_fn=get_ema_multi_avg_fn(0.995))
+    average = AveragedModel(pupil.student, multi_avg_fn=get_ema_multi_avg_fn(MEMORY))
+    mean = average.module
+    assert isinstance(mean, LlamaModel)
     state: dict[str, list[Source]] = {}
     measured = [time.process_time()]
     parts: list[npt.NDArray[np.float64]] = []
@@ -207,9 +209,9 @@ def follow(
 
     def update(step: int) -> tuple[Tensor, int]:
         if step:
-            mean.update_parameters(pupil.student)
+            average.update_parameters(pupil.student)
         if time.process_time() - measured[0] > options.measure_every:
-            runs.write_line(run, f"{step}/{run.steps} measured: {measure(mean.module)}")
+            runs.write_line(run, f"{step}/{run.steps} measured: {measure(mean)}")
             measured[0] = time.process_time()
         if "sources" not in state or step % options.reread == 0:
             state["sources"] = read_sources(options.texts)
@@ -229,7 +231,6 @@ def follow(
             parts.clear()
         return near + order + last + options.layers * layers, int(sizes.sum())
 
-    both = torch.nn.ModuleDict({"student": pupil.student, "mean": mean})
+    both = torch.nn.ModuleDict({"student": pupil.student, "mean": average})
     runs.train(run, both, optimizer, update)
-    averaged: LlamaModel = mean.module
-    return averaged
+    return mean

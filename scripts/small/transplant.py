@@ -1,7 +1,7 @@
 """The teacher's BERT layers written as a Llama: where the student starts.
 
-A BERT layer norms its sums, a Llama layer what it reads. BERT's gains and biases therefore move into
-the matrices that read and write the residual stream, each coordinate of which is the teacher's
+A BERT layer norms its sums, a Llama layer what it reads. BERT's gains and biases therefore move
+into the matrices that read and write the residual stream, each coordinate of which is the teacher's
 divided by a scale that grows from layer to layer. That is exact where the sums of all tokens have
 the same spread, which they nearly have. Positions, which BERT adds to its words, are left to
 training.
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as functional
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
     from transformers import BertModel
-    from transformers.models.bert.modeling_bert import BertLayer
 
 Tensor = torch.Tensor
 GELU = 1.702  # gelu(x) is nearly x * sigmoid(1.702 x)
+_READERS = ("query", "key", "value")
 POSITIONS = slice(1, 40)  # whose mean stands in the word vectors
 
 
@@ -63,7 +63,17 @@ def layer_norms(teacher: BertModel) -> list[torch.nn.LayerNorm]:
     """The teacher's norms in order: that of the embeddings, then two a layer."""
     found = [teacher.embeddings.LayerNorm]
     for layer in teacher.encoder.layer:
-        found += [layer.attention.output.LayerNorm, layer.output.LayerNorm]
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            norm = layer.get_submodule(name)
+            assert isinstance(norm, torch.nn.LayerNorm)
+            found.append(norm)
+    return found
+
+
+def linear(module: torch.nn.Module, name: str) -> torch.nn.Linear:
+    """A linear map inside a layer."""
+    found = module.get_submodule(name)
+    assert isinstance(found, torch.nn.Linear)
     return found
 
 
@@ -80,16 +90,16 @@ def norms(teacher: BertModel, totals: Sequence[Tensor]) -> list[Norm]:
     return result
 
 
-def read(linear: torch.nn.Linear, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Weight and bias that do to the normed stream what `linear` does to the norm's output."""
-    gained = linear.weight * norm.gain
+def read(reader: torch.nn.Linear, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Weight and bias that do to the normed stream what `reader` does to the norm's output."""
+    gained = reader.weight * norm.gain
     centred = gained - gained.mean(1, keepdim=True)
-    return centred * norm.scale * norm.ratio, linear.bias + linear.weight @ norm.bias
+    return centred * norm.scale * norm.ratio, reader.bias + reader.weight @ norm.bias
 
 
-def write(linear: torch.nn.Linear, before: Norm, after: Norm) -> tuple[Tensor, Tensor]:
+def write(writer: torch.nn.Linear, before: Norm, after: Norm) -> tuple[Tensor, Tensor]:
     """Weight and bias of what is added to the stream: the output, and the bias of the last norm."""
-    return linear.weight / after.scale.unsqueeze(1), (linear.bias + before.bias) / after.scale
+    return writer.weight / after.scale.unsqueeze(1), (writer.bias + before.bias) / after.scale
 
 
 def paired(query: Tensor, key: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -110,16 +120,14 @@ def paired(query: Tensor, key: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     return torch.cat(queries), torch.cat(keys)
 
 
-def most_used(layer: BertLayer, states: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def most_used(active: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` neurons of an MLP that vary its output most, and the mean of all others.
 
     Args:
-        layer: the teacher's.
-        states: what its MLP reads, [tokens, hidden].
+        active: what the neurons give, [tokens, neurons].
+        weight: what becomes of it, [hidden, neurons].
         count: neurons of the student.
     """
-    active = layer.intermediate(states)
-    weight = layer.output.dense.weight
     worth = active.var(0) * weight.square().sum(0)
     kept = worth.argsort(descending=True)[:count].sort().values
     rest = torch.ones(len(worth), dtype=torch.bool)
@@ -127,7 +135,7 @@ def most_used(layer: BertLayer, states: Tensor, count: int) -> tuple[Tensor, Ten
     return kept, weight[:, rest] @ active[:, rest].mean(0)
 
 
-def config_of(teacher: BertModel, mlp: int, **tokens: int) -> LlamaConfig:
+def config_of(teacher: BertModel, mlp: int, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """A Llama of the teacher's sizes, with biases; `mlp` neurons a layer."""
     found = teacher.config
     return LlamaConfig(
@@ -141,7 +149,10 @@ def config_of(teacher: BertModel, mlp: int, **tokens: int) -> LlamaConfig:
         mlp_bias=True,
         use_cache=False,
         dtype="float32",
-        **tokens,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
 
 
@@ -161,27 +172,45 @@ def transplant(
     found = norms(teacher, totals)
     student = LlamaModel(config)
     student.embed_tokens.weight.copy_(word_vectors(teacher, entries))
-    for i, (target, layer) in enumerate(zip(student.layers, teacher.encoder.layer, strict=True)):
-        first, middle, last = found[2 * i : 2 * i + 3]
-        own, attention = layer.attention.self, target.self_attn
-        query, key = (torch.column_stack(read(part, first)) for part in (own.query, own.key))
-        query, key = paired(query, key, config.num_attention_heads)
-        _fill(attention.q_proj, query[:, :-1], query[:, -1])
-        _fill(attention.k_proj, key[:, :-1], key[:, -1])
-        _fill(attention.v_proj, *read(own.value, first))
-        _fill(attention.o_proj, *write(layer.attention.output.dense, first, middle))
-        states = layer.attention.output.LayerNorm(totals[2 * i + 1])
-        kept, mean = most_used(layer, states, config.intermediate_size)
-        weight, bias = read(layer.intermediate.dense, middle)
-        _fill(target.mlp.gate_proj, weight[kept] * GELU, bias[kept] * GELU)
-        _fill(target.mlp.up_proj, torch.zeros_like(weight[kept]), torch.ones(len(kept)))
-        weight, bias = write(layer.output.dense, middle, last)
-        _fill(target.mlp.down_proj, weight[:, kept] / GELU, bias + mean / last.scale)
+    layers = zip(student.layers, teacher.encoder.layer, strict=True)
+    for i, (target, layer) in enumerate(layers):
+        copy_attention(target, layer, found[2 * i : 2 * i + 2], config.num_attention_heads)
+        copy_mlp(target, layer, found[2 * i + 1 : 2 * i + 3], totals[2 * i + 1])
     end = found[-1]
     student.norm.weight.copy_(end.gain * end.scale * end.ratio)
     shift = end.bias * end.spread / (end.gain.clamp(min=0.1) * end.scale)
-    student.layers[-1].mlp.down_proj.bias += shift
+    linear(student.layers[-1], "mlp.down_proj").bias.add_(shift)
     return student, found
+
+
+def copy_attention(
+    target: torch.nn.Module, layer: torch.nn.Module, norms: Sequence[Norm], heads: int
+) -> None:
+    """The attention of one layer, between the two `norms`."""
+    before, after = norms
+    own = {name: read(linear(layer, f"attention.self.{name}"), before) for name in _READERS}
+    query, key = paired(torch.column_stack(own["query"]), torch.column_stack(own["key"]), heads)
+    _fill(linear(target, "self_attn.q_proj"), query[:, :-1], query[:, -1])
+    _fill(linear(target, "self_attn.k_proj"), key[:, :-1], key[:, -1])
+    _fill(linear(target, "self_attn.v_proj"), *own["value"])
+    output = linear(layer, "attention.output.dense")
+    _fill(linear(target, "self_attn.o_proj"), *write(output, before, after))
+
+
+def copy_mlp(
+    target: torch.nn.Module, layer: torch.nn.Module, norms: Sequence[Norm], total: Tensor
+) -> None:
+    """The most used neurons of one MLP between two norms, the first of which reads `total`."""
+    before, after = norms
+    up, gate, down = (linear(target, f"mlp.{name}_proj") for name in ("up", "gate", "down"))
+    inner, outer = linear(layer, "intermediate.dense"), linear(layer, "output.dense")
+    states = functional.layer_norm(total, total.shape[1:], before.gain, before.bias)
+    kept, mean = most_used(functional.gelu(inner(states)), outer.weight, len(gate.bias))
+    weight, bias = read(inner, before)
+    _fill(gate, weight[kept] * GELU, bias[kept] * GELU)
+    _fill(up, torch.zeros_like(up.weight), torch.ones_like(up.bias))
+    weight, bias = write(outer, before, after)
+    _fill(down, weight[:, kept] / GELU, bias + mean / after.scale)
 
 
 def word_vectors(teacher: BertModel, entries: Sequence[int]) -> Tensor:
@@ -193,6 +222,6 @@ def word_vectors(teacher: BertModel, entries: Sequence[int]) -> Tensor:
     return functional.layer_norm(words, words.shape[-1:])
 
 
-def _fill(linear: torch.nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
+def _fill(target: torch.nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    target.weight.copy_(weight)
+    target.bias.copy_(bias)
