@@ -88,7 +88,7 @@ def main() -> None:
     final = follow.follow(
         follow.Pupil(model, master.model, norms),
         follow.Follow(texts=args.texts, measure_every=args.measure_every),
-        runs.Run(name="follow", folder=args.work, steps=args.steps, log_every=20, save_every=20),
+        runs.Run(name="follow", folder=args.work, steps=args.steps, warmup=30, save_every=20),
         encode=lambda texts, rng: follow.batches(texts, backend, places, prefix, rng),
         measure=measure,
     )
