@@ -4,14 +4,14 @@
 
 The same command goes on from the last checkpoint in WORK. TEXTS holds files of texts, one a line
 (gather.py fills it); what is added while the run goes is taken up. WORK/log tells the losses, and
-every half CPU hour what the mean of the last weights reaches on the visible sets.
+every half CPU hour what the mean of the last weights reaches on the visible sets. WORK/final is the
+result as it is released.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import json
 from pathlib import Path
 
 import follow
@@ -28,6 +28,7 @@ from llm_embeddings.evaluation import evaluate
 
 PREFIX = "query: "
 SETS = ("dbpedia_5k", "cranfield", "vaswani", "xquad_en_sent")
+NARROW = ("embed_tokens", ".mlp.")  # weights that are stored in float8
 MLP = 1024  # neurons a layer; the teacher has 1536
 SAMPLES = 200  # sentences on which the teacher's spreads are measured
 
@@ -92,7 +93,8 @@ def main() -> None:
         encode=lambda texts, rng: follow.batches(texts, backend, places, prefix, rng),
         measure=measure,
     )
-    print(json.dumps({"scores": measure(final)}))
+    print(measure(final))
+    student.store(args.work / "mean", args.work / "final", NARROW)
 
 
 if __name__ == "__main__":
