@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ RECIPE = Recipe(
     max_length=512,
     source="scripts/small/train.py",
 )
+DEEP_RECIPE = replace(RECIPE, eos=True, source="scripts/small/deepen.py")
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -135,17 +137,42 @@ def save(model: LlamaModel, tokenizer: PreTrainedTokenizerFast, directory: Path)
     Encoder(model, tokenizer, RECIPE).save_pretrained(directory)
 
 
-def store(source: Path, target: Path) -> None:
-    """Copy a saved encoder with its word vectors in float8 and all else in float16.
+@torch.no_grad()
+def balance(model: torch.nn.Module) -> None:
+    """Scale the weights of MLPs by powers of two; what the model computes stays the same.
+
+    float8 loses what is under 2**-6 and has nothing over 448: the gates' largest weight comes to
+    128 to 256, and the weights of both other maps to equal medians.
+    """
+    for layer in model.get_submodule("layers").children():
+        parts = (layer.get_submodule(f"mlp.{name}_proj") for name in ("gate", "up", "down"))
+        gate, up, down = (dict(part.named_parameters()) for part in parts)
+        norm = layer.get_submodule("post_attention_layernorm").get_parameter("weight")
+        factor = 2.0 ** (7 - gate["weight"].abs().max().log2().floor())
+        share = down["weight"].abs().median() / (up["weight"].abs().median() * factor)
+        inner = 2.0 ** (share.log2() / 2).round()
+        norm.div_(factor)
+        gate["weight"].mul_(factor)
+        up["weight"].mul_(factor * inner)
+        down["weight"].div_(inner)
+        if "bias" in up:
+            up["bias"].mul_(inner)
+
+
+def store(source: Path, target: Path, narrow: tuple[str, ...] = ("embed_tokens",)) -> None:
+    """Copy a saved encoder with its `narrow` weights in float8 and all else in float16.
 
     Four bits of exponent and three of mantissa suit word vectors, whose errors average out over a
-    text. Arithmetic stays float32, as config.json says: transformers converts on loading.
+    text, and the many weights of an MLP. Arithmetic stays float32, as config.json says:
+    transformers converts on loading.
     """
     partial = target.with_suffix(".partial")
-    Encoder.from_pretrained(source, dtype="float32").save_pretrained(partial)
+    encoder = Encoder.from_pretrained(source, dtype="float32")
+    balance(encoder.model.backbone)
+    encoder.save_pretrained(partial)
     path = partial / "model.safetensors"
     weights = {
-        name: tensor.to(torch.float8_e4m3fn if "embed_tokens" in name else torch.float16)
+        name: tensor.to(torch.float8_e4m3fn if _fits(name, narrow) else torch.float16)
         for name, tensor in load_file(path).items()
     }
     save_file(weights, path, metadata={"format": "pt"})
@@ -154,3 +181,7 @@ def store(source: Path, target: Path) -> None:
     config["dtype"] = "float32"
     (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     partial.rename(target)
+
+
+def _fits(name: str, narrow: tuple[str, ...]) -> bool:
+    return name.endswith("weight") and any(part in name for part in narrow)
