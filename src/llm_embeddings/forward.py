@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NO_LIMIT = 2**31
 _PREFIX_BYTES = 2**28
 _SHORT = 64  # tokens of a pass that largely lays weights out
-_MANY = 8  # such passes, after which that is done once and for all
+_MANY = 8  # such passes, or any that convert weights, after which that is done once and for all
 _MIN_UNREAD = 64  # tokens without a pooled state, from which a shorter last layer pays
 
 
@@ -48,7 +48,7 @@ class Runner:
         self.packing, self.packed = self._served.packing, self._served.kernel is not None
         self.budget = tokens_per_pass(model.backbone)
         self.alone_above = alone_above(model.backbone) or _NO_LIMIT
-        self._prefixes, self._short = _Prefixes(), 0
+        self._prefixes, self._spared = _Prefixes(), 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Runner, (self._model,)
@@ -136,8 +136,8 @@ class Runner:
         else:
             hidden = attention.forward(trees.whole, texts, pack, kernel)
             vectors = self._pooled(pack, hidden, starts) if pooled else {}
-        self._short += len(pack.positions) <= _SHORT
-        if self._short == _MANY:
+        self._spared += self._served.converts or len(pack.positions) <= _SHORT
+        if self._spared == _MANY:
             self._served.lay_out()
         for text, states in pack.kept.items():
             self._prefixes.put(version, tuple(texts[text]), states)
@@ -171,7 +171,7 @@ class Runner:
         if version == trees.version:
             return trees
         self._prefixes.clear()
-        self._short = 0
+        self._spared = 0
         return self._served.renew(version)
 
 

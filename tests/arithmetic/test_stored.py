@@ -106,6 +106,21 @@ def test_vectors_in_every_dtype(
     np.testing.assert_array_equal(ours.encode(TEXTS), vectors)
 
 
+def test_weights_are_laid_out_after_passes_of_any_length(
+    written: Callable[..., Path], converts_all: Callable[..., Encoder]
+) -> None:
+    path, text = written("llama"), "rain " * 100
+    ours, wanted = load(path, dtype="float32"), converts_all(path, dtype="float32")
+    vector = wanted.encode(text)
+    for number in range(9):
+        np.testing.assert_array_equal(
+            ours.encode(f"{text}{number}"), wanted.encode(f"{text}{number}")
+        )
+    assert ours.scheduler.runner.copied_bytes > 0
+    assert wanted.scheduler.runner.copied_bytes == 0
+    np.testing.assert_array_equal(ours.encode(text), vector)
+
+
 def test_who_asks_for_the_backbone_gets_it_converted(
     written: Callable[..., Path], converts_all: Callable[..., Encoder], tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .mapped import leave_memory
+from .mapped import leave, mapped_places
 from .memory import SHARE, total_memory
 from .stored import StoredLinear
 
@@ -81,15 +81,17 @@ def prepack(layers: Sequence[nn.Linear]) -> int:
     Returns:
         Bytes of the copies.
     """
-    stored = [layer.weight.detach() for layer in layers if isinstance(layer, StoredLinear)]
+    stored = any(isinstance(layer, StoredLinear) for layer in layers)
     size = sum(layer.weight.numel() * _dtype(layer).itemsize for layer in layers)
     if size > (SHARE if stored else _SHARE) * total_memory():
         return 0
+    mapped = mapped_places()
     for layer in layers:
         weight = layer.computed_weight() if isinstance(layer, StoredLinear) else layer.weight
         packed: Any = partial(_product(), W=_packed(weight), B=layer.bias, **_PLAIN)
         layer.forward = packed  # type: ignore[method-assign]
-    leave_memory(stored)
+        if isinstance(layer, StoredLinear):
+            leave(layer.weight.detach(), mapped)
     return size
 
 

@@ -2,8 +2,8 @@
 
 A checkpoint in half precision whose passes compute in another dtype takes its own size in memory,
 nearly all of it mapped from its files, and is there at once. Each product converts its weight into
-a room that all layers share: as much work as reading it once more, which a pass of many tokens does
-not feel, and which short passes are spared once weights are laid out (`prepacking`).
+a room that all layers share, which is about as much work as reading it once more, until weights are
+laid out for good (`prepacking`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.prepacking import prepack, through_onednn
-from ..arithmetic.stored import use_one_room, widen
+from ..arithmetic.stored import is_stored, use_one_room, widen
 from ..model import Model
 from .choice import choose_kernel, trims
 from .last_layer import trimmed
@@ -58,6 +58,11 @@ class Served:
         use_one_room(model.backbone)
         self.copied = 0
         self.trees = self._made(model.version())
+
+    @property
+    def converts(self) -> bool:
+        """Whether every pass converts the weights it multiplies with, as far as it is packed."""
+        return not self.copied and is_stored(self._model.backbone)
 
     def renew(self, version: int | None) -> Trees:
         """Trees of another version of the model."""
