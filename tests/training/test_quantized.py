@@ -31,7 +31,7 @@ TEXTS = ["which stone is red", "stone 3 is blue"]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A decoder as wide as blocks of 4-bit weights ask for."""
-    pytest.importorskip("bitsandbytes", reason="bitsandbytes quantises the weights")
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: the extra qlora")
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
     sizes = {"hidden_size": 128, "intermediate_size": 256, "initializer_range": 0.1}
