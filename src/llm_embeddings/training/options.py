@@ -15,6 +15,7 @@ from ..recipe import Recipe
 Schedule = Literal["linear", "cosine", "constant"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Saved = Literal["adapter", "merged"]
+Quantized = Literal["int8", "nf4"]
 
 
 def check_option(name: str, value: object, accepted: bool, remedy: str) -> None:
@@ -126,6 +127,13 @@ class StageOptions:
             "auto = weights as stored, arithmetic in bfloat16 where the processor has it"
         },
     )
+    quantization: Quantized | None = field(
+        default=None,
+        metadata={
+            "help": "keep frozen weights in 8 bits (int8) or 4 (nf4), by bitsandbytes; needs lora "
+            "and save=adapter"
+        },
+    )
     gradient_checkpointing: bool = field(
         default=False, metadata={"help": "save memory by computing activations twice"}
     )
@@ -172,8 +180,24 @@ class StageOptions:
             raise ValueError("neither max_steps nor epochs says when to stop: give one of them")
         if self.save == "adapter" and self.lora is None:
             raise ValueError("save='adapter' needs lora: without it all weights are trained")
+        if self.quantization is not None:
+            check_one_of("quantization", self.quantization, Quantized)
+            self._check_quantized(self.quantization)
         if self.eval_every is not None and not self.evaluation:
             raise ValueError(f"eval_every={self.eval_every} needs evaluation files to evaluate on")
+
+    def _check_quantized(self, kind: Quantized) -> None:
+        """Raise `ValueError` for what cannot be done with quantised weights."""
+        if self.lora is None:
+            raise ValueError(
+                f"quantization={kind!r} needs lora: quantised weights cannot be trained themselves"
+            )
+        if self.save == "merged":
+            raise ValueError(
+                f"quantization={kind!r} needs save='adapter': rounded weights are not merged with "
+                "it. Encoder.from_pretrained(output) merges it into the whole ones, and "
+                "save_pretrained saves these"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values."""

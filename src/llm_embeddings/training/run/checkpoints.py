@@ -53,6 +53,7 @@ _ABSENT: Mapping[str, Any] = {
     "distillation_weight": 1.0,
     "contrastive_weight": 1.0,
     "held_out": 0.0,
+    "quantization": None,
 }
 # The layers that got adapters by default before all did.
 _NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

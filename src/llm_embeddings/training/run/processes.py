@@ -6,20 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...faces import require
 from ..options import StageOptions
+from ..weights.loading import compute_dtype
+from .state import is_sharded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-def _compute_dtype(options: StageOptions, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: the one asked for; by "auto", bfloat16 where it pays."""
-    if options.dtype != "auto":
-        return torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
-    fast = bfloat16_pays() if device.type == "cpu" else device.type == "cuda"
-    return torch.bfloat16 if fast else torch.float32
 
 
 def make_accelerator(options: StageOptions) -> Accelerator:
@@ -27,7 +20,7 @@ def make_accelerator(options: StageOptions) -> Accelerator:
     accelerate = require("accelerate", "training needs accelerate", extra="train")
     from accelerate.state import AcceleratorState
 
-    half = _compute_dtype(options, torch.device(default_device())) == torch.bfloat16
+    half = compute_dtype(options) == torch.bfloat16
     # A stage before this one in the same process may have had another precision.
     AcceleratorState._reset_state()
     # `batch_size` says what an update is: a number of steps in the environment would only divide
@@ -47,6 +40,11 @@ def check_strategy(accelerator: Accelerator, model: torch.nn.Module, options: St
     """
     plugin: Any = accelerator.state
     fsdp = getattr(plugin, "fsdp_plugin", None)
+    if options.quantization is not None and is_sharded(accelerator):
+        raise ValueError(
+            f"quantization={options.quantization!r}: quantised weights are not sharded: let each "
+            "process have all of them (DDP), which are small"
+        )
     frozen = any(not weight.requires_grad for weight in model.parameters())
     if fsdp is not None and fsdp.fsdp_version == 1 and frozen and not fsdp.use_orig_params:
         raise ValueError(

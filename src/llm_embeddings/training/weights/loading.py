@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from ...arithmetic.dtype import default_device
+from ...arithmetic.dtype import bfloat16_pays, default_device
 from ...checkpoint import sidecar
 from ...checkpoint.checks import prepare
 from ...checkpoint.detect import named
 from ...checkpoint.ends import without_foreign_bos
 from ...checkpoint.files import Source, find, is_adapter, read_json
 from ...checkpoint.loading import load
+from ...checkpoint.module_files import transformer_folder
 from ...checkpoint.options import LoadOptions
+from ...faces import require
 from ...model import Model
 from ...recipe import Recipe
 from ..options import StageOptions
 from .lora import add_adapter
+
+_NOT_TAKEN_IN = (
+    "is an adapter, which quantised weights cannot take in: load it on whole weights, save that by "
+    "Encoder.save_pretrained, and start from there"
+)
 
 
 def load_backbone_for_training(options: StageOptions, default: Recipe | None = None) -> Model:
@@ -29,13 +38,19 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
 
     Raises:
         FileNotFoundError: a directory, repository, base or weight file is missing.
-        ValueError: no recipe, or a model that does not attend as the recipe asks.
+        ValueError: no recipe, a model that does not attend as the recipe asks, or quantised weights
+            that cannot do what is asked.
     """
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
     weights = "float32" if options.lora is None else options.dtype
     recipe = recipe_for(options, default)
     where = training_device()
-    model, *_ = load(options.model, LoadOptions(recipe=recipe, device=where, dtype=weights))
+    wanted = LoadOptions(recipe=recipe, device=where, dtype=weights)
+    if options.quantization is not None:
+        wanted = replace(wanted, quantization=_rounded(options), device_map={"": where})
+    model, *_ = load(options.model, wanted)
+    _check_quantized(model.backbone, options)
+    _keep_trainable(model.backbone)
     if recipe is default and recipe is not None:
         fitted = without_foreign_bos(model.recipe, model.tokenizer)
         model = replace(model, recipe=fitted)
@@ -66,6 +81,80 @@ def recipe_for(options: StageOptions, default: Recipe | None) -> Recipe | str | 
         or "auto_map" in read_json(directory / "config.json")
     )
     return None if own else default
+
+
+def _rounded(options: StageOptions) -> Any:
+    """How transformers is to load weights in 8 or 4 bits.
+
+    Raises:
+        ImportError: bitsandbytes is missing.
+        ValueError: the model is an adapter, or holds such weights already.
+    """
+    need = f"quantization={options.quantization!r}"
+    # It says of every product of matrices that it rounds to float16.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    require("bitsandbytes", f"{need} needs bitsandbytes", extra="qlora")
+    from transformers import BitsAndBytesConfig
+
+    folder = transformer_folder(find(options.model, Source()))
+    if is_adapter(folder):
+        raise ValueError(f"{need}: {options.model!r} {_NOT_TAKEN_IN}")
+    if read_json(folder / "config.json").get("quantization_config"):
+        raise ValueError(f"{options.model!r} holds quantised weights already: leave out {need}")
+    if options.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    dtype = compute_dtype(options)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _check_quantized(backbone: torch.nn.Module, options: StageOptions) -> None:
+    """Check what is asked of a model whose files hold quantised weights.
+
+    Raises:
+        ValueError: such weights cannot do it.
+    """
+    stored = getattr(backbone, "hf_quantizer", None) is not None
+    if not stored or options.quantization is not None:
+        return
+    if is_adapter(transformer_folder(find(options.model, Source()))):
+        raise ValueError(f"{options.model!r} {_NOT_TAKEN_IN}")
+    if options.lora is None or options.save == "merged":
+        raise ValueError(
+            f"{options.model!r} holds quantised weights, which are not trained themselves nor "
+            "merged with an adapter: pass lora and save='adapter', or start from whole weights"
+        )
+
+
+def _keep_trainable(backbone: torch.nn.Module) -> None:
+    """See that 4-bit weights are read right by bitsandbytes on a CPU, and have gradients there.
+
+    Where a CPU has bfloat16, the first pass without gradients would put them into another layout
+    for good, in which passes have no gradients.
+
+    Raises:
+        ValueError: rows are no whole number of the blocks that share a scale, which a CPU mixes up.
+    """
+    for name, layer in backbone.named_modules():
+        if not hasattr(layer, "support_avx512bf16_for_cpu"):
+            continue
+        layer.support_avx512bf16_for_cpu = False
+        weight, width = layer.weight, layer.in_features
+        if weight.device.type == "cpu" and width % weight.blocksize:
+            raise ValueError(
+                f"weights in 4 bits: {name} is {width} wide, and on a CPU bitsandbytes reads only "
+                f"multiples of {weight.blocksize} right: take quantization='int8', or a GPU"
+            )
+
+
+def compute_dtype(options: StageOptions) -> torch.dtype:
+    """The dtype of matrix products: the one asked for; by "auto", bfloat16 where it pays."""
+    if options.dtype != "auto":
+        return torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
+    device = default_device()
+    fast = bfloat16_pays() if device == "cpu" else device == "cuda"
+    return torch.bfloat16 if fast else torch.float32
 
 
 def training_device() -> str:
