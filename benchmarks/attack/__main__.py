@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from . import checkpoints, disks, flips, kills, rays, requests, siege, soak
+from . import checkpoints, disks, flips, interrupts, kills, rays, requests, siege, soak
 from .runs import RUNS
 from .stores import STORES, Store
 
@@ -20,6 +20,7 @@ from .stores import STORES, Store
 _COUNTS = {
     "flips": (200, "in each kind of store"),
     "kills": (20, "of each kind of store"),
+    "interrupts": (20, "by Ctrl-C of a text of 20 MB that is indexed"),
     "disks": (20, "full disks and clocks set back or ahead, for each kind of store; needs root"),
     "ray": (20, "kills of Ray's workers and drivers; as many flips as --flips"),
     "checkpoints": (340, "hostile checkpoints"),
@@ -58,6 +59,11 @@ def _attacks(
     """The attacks that were asked for, first those that fork processes."""
     for kind, store in {**STORES, **RUNS}.items():
         yield from _stored(kind, store, temporary / kind, counts, seed)
+    if counts["interrupts"]:
+        yield (
+            "interrupts",
+            interrupts.attack(_made(temporary / "interrupts"), counts["interrupts"], seed=seed),
+        )
     if counts["ray"]:
         yield from rays.attack(_made(temporary / "ray"), counts["ray"], counts["flips"], seed)
     if counts["checkpoints"]:

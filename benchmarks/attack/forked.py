@@ -30,12 +30,18 @@ class Outcome:
     named: bool
 
 
-def run(work: Callable[[Done], None], seconds: float | None = None) -> Outcome:
-    """Fork, let the child work, and end it by SIGKILL after so many seconds.
+def run(
+    work: Callable[[Done], None],
+    seconds: float | None = None,
+    *,
+    ended_by: signal.Signals = signal.SIGKILL,
+) -> Outcome:
+    """Fork, let the child work, and end it after so many seconds.
 
     Args:
         work: Gets a function that is told what is done.
         seconds: None = the child may end by itself.
+        ended_by: The signal that it gets.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -45,7 +51,7 @@ def run(work: Callable[[Done], None], seconds: float | None = None) -> Outcome:
     os.close(writer)
     if seconds is not None:
         time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, ended_by)
     with os.fdopen(reader, "r", encoding="utf-8") as lines:
         said = [line[:-1] for line in lines if line.endswith("\n")]
     _, status = os.waitpid(child, 0)

@@ -94,7 +94,7 @@ def _search(folder: Path, done: Done) -> list[Any]:
         if not path.exists() or path.read_text(encoding="utf-8") != text:  # a disk was full
             path.write_text(text, encoding="utf-8")
 
-    def embedded(passages: list[str]) -> None:
+    def embedded(passages: list[str], size: float) -> None:
         for one in passages:
             done(one)
 

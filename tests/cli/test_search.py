@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.formats import write_formats
 from helpers.searching import write_folder
 from typer.testing import CliRunner
 
@@ -153,6 +155,18 @@ def test_a_folder_that_has_moved_keeps_its_index(
     assert str(folder.with_name("papers")) in cli("--list").stdout
 
 
+def test_an_index_of_a_later_version_stays_where_it_is(cli: Any, folder: Path) -> None:
+    cli("notes", "hedge")
+    file = default_directory([Path("notes")]) / "index.sqlite"
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE facts SET key = '4:' || key")
+    connection.close()
+    before = file.read_bytes()
+    folder.rename(folder.with_name("papers"))
+    assert "2 files read" in cli("papers", "hedge").stderr
+    assert file.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_an_index_in_the_folder_is_not_searched(cli: Any) -> None:
     cli("notes", "bread", "--index", "notes/mine")
@@ -180,6 +194,50 @@ def test_command_fits_a_narrow_terminal(cli: Any, folder: Path) -> None:
     result = cli("notes", "roses", "--top", "1", columns="40")
     assert max(map(len, result.stdout.splitlines())) <= 40
     assert "\x1b" not in result.output
+
+
+INDEXED = (
+    "book.epub cells.ipynb colours.txt latin.txt letter.docx mail.eml mail.jp.txt note.odt "
+    "only.html page.html pages.pdf paper.tex prices.xlsx rich.rtf rights.epub rows.jsonl table.csv "
+    "talk.pptx unclosed.html wide.txt"
+)
+SKIPPED = """\
+broken.pptx: broken document (BadZipFile: File is not a zip file)
+code.py: .py is not searched unless asked
+cut.pdf: broken or locked PDF (PdfStreamError: Stream has ended unexpectedly)
+data.bin.txt: binary (a NUL at byte 0)
+empty.docx: broken document (KeyError: "There is no item named 'word/document.xml' in the archive")
+empty.md: empty
+gone.txt: cannot be read (No such file or directory)
+huge.txt: larger than --max-file-size 0.1
+link: a link to a directory: name it to search it
+locked.docx: locked with a password, or of an old format: save it anew
+locked.odt: locked with a password: save it without one
+locked.pdf: locked with a password: save it without one
+locked.xlsx: locked with a password, or of an old format: save it anew
+no.ipynb: no notebook (TypeError)
+no.rtf: no RTF: it does not begin with {\\rtf
+odd.txt: its encoding cannot be told: convert it to UTF-8 (iconv)
+picture.png: .png is not searched unless asked
+scan.pdf: no text (scanned pages?)
+sheet.xlsx: broken or locked workbook (BadZipFile: File is not a zip file)
+"""
+
+
+def test_each_file_of_a_folder_is_searched_or_named(cli: Any, tmp_path: Path) -> None:
+    write_formats(tmp_path)
+    arguments = ("formats", "bread", "--mode", "vector", "--top", "99", "--max-file-size", "0.1")
+    result = cli(*arguments, "--json")
+    found = {json.loads(line)["path"] for line in result.stdout.splitlines()}
+    assert sorted(path.removeprefix("formats/") for path in found) == INDEXED.split()
+    listed = default_directory([Path("formats")]) / "skipped.txt"
+    assert listed.read_text().replace("formats/", "") == SKIPPED
+    for line in SKIPPED.splitlines():
+        name, _, reason = line.partition(": ")
+        by_name = f"skipped: 1 of {Path(name).suffix}: formats/{name} (--glob"
+        assert (
+            by_name if "unless asked" in reason else f"skipped: formats/{line}"
+        ) in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.formats import pdf
 
 from llm_embeddings.searching.chunks import LIMIT, OVERLAP, chunk
 from llm_embeddings.searching.decoding import Unreadable, decode
@@ -137,33 +138,7 @@ def text_of(section: Section) -> str:
     return "\n".join(line.text for line in section.lines)
 
 
-def pdf(*pages: str) -> bytes:
-    """A PDF with a line of text on each page, or none."""
-    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
-    objects = [
-        "<</Type/Catalog/Pages 2 0 R>>",
-        f"<</Type/Pages/Count {len(pages)}/Kids[{kids}]>>",
-        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-    ]
-    for number, text in enumerate(pages):
-        stream = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET" if text else ""
-        objects.append(
-            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents {5 + 2 * number} 0 R"
-            "/Resources<</Font<</F1 3 0 R>>>>>>"
-        )
-        objects.append(f"<</Length {len(stream)}>>stream\n{stream}\nendstream")
-    data, places = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, 1):
-        places.append(len(data))
-        data += f"{number} 0 obj{body}endobj\n".encode()
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
-    size = len(objects) + 1
-    tail = f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer<</Size {size}/Root 1 0 R>>\n"
-    return data + f"{tail}startxref\n{len(data)}\n%%EOF".encode()
-
-
 def test_pdf_pages() -> None:
-    pytest.importorskip("pypdf")
     found = chunk(read_content(pdf("about bread", "", "about roses"), "pdf").sections)
     assert [(part.first, part.text) for part in found] == [(1, "about bread"), (3, "about roses")]
 
@@ -172,7 +147,6 @@ def test_pdf_pages() -> None:
     ("data", "reason"), [(b"%PDF-1.7 cut off", "broken or locked PDF"), (pdf(""), "scanned pages")]
 )
 def test_pdf_without_text(data: bytes, reason: str) -> None:
-    pytest.importorskip("pypdf")
     with pytest.raises(Unreadable, match=reason):
         read_content(data, "pdf")
 

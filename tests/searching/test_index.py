@@ -22,7 +22,7 @@ from llm_embeddings.searching.hits import Query
 from llm_embeddings.searching.index import Index
 from llm_embeddings.searching.places import FILE
 from llm_embeddings.searching.sources import scan
-from llm_embeddings.searching.updating import Changes, update
+from llm_embeddings.searching.updating import Changes, WatchUpdate, update
 
 
 def test_only_what_changes_is_embedded(folder: Path, directory: Path) -> None:
@@ -127,6 +127,31 @@ def test_a_file_that_vanishes_meanwhile_is_named(folder: Path, directory: Path) 
     assert skip.reason == "cannot be read (No such file or directory)"
 
 
+def test_what_is_written_while_it_is_read_is_named_and_read_next_time(
+    folder: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def growing(path: Path) -> bytes:
+        data = read(path)
+        if path.name == "garden.txt":
+            with path.open("ab") as file:
+                file.write(b"\nFeed the yak.\n")
+        return data
+
+    found = scan([folder], max_bytes=999, index=directory)
+    (folder / "kitchen.md").write_text("Wash up.")  # written before it is read, and whole
+    told: list[str] = []
+    watch = WatchUpdate(note=lambda file, note: told.append(f"{Path(file.path).name}: {note}"))
+    with monkeypatch.context() as patch, Index(directory, "m", "m") as index:
+        patch.setattr(Path, "read_bytes", growing)
+        update(index, found, words_to_vectors, watch)
+    assert told == ["garden.txt: changed while it was read: search again for the rest"]
+    assert [row[-1] for row in dump(directory) if "yak" in row[-1]] == []
+    assert refresh(folder, directory).read == 1
+    assert [row[-1] for row in dump(directory) if "yak" in row[-1]] != []
+
+
 def test_half_a_surrogate_pair_is_kept_out(folder: Path, directory: Path) -> None:
     (folder / "odd.jsonl").write_text('{"title": "\\ud800", "text": "half \\udc00 pair"}')
     assert len(refresh(folder, directory).files) == 3
@@ -199,6 +224,24 @@ def test_another_model_is_refused_and_rebuild_obeyed(folder: Path, directory: Pa
         refresh(folder, directory)
 
 
+def test_an_index_of_a_later_version_is_left_alone(folder: Path, directory: Path) -> None:
+    refresh(folder, directory)
+    with sqlite3.connect(directory / FILE) as connection:
+        connection.execute("UPDATE facts SET key = '4:1000:150:m'")
+    connection.close()
+    before = (directory / FILE).read_bytes()
+    remedy = r"later version of this package: pip install -U llm-embeddings; or --rebuild"
+    with pytest.raises(ValueError, match=f"{directory} was made by a {remedy}"):
+        refresh(folder, directory)
+    assert (directory / FILE).read_bytes() == before
+    with sqlite3.connect(directory / FILE) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(ValueError, match=r"of version 7, and this package writes 0: --rebuild"):
+        refresh(folder, directory)
+    assert refresh(folder, directory, rebuild=True).read == 2
+
+
 def test_a_rebuild_meanwhile_is_noticed(folder: Path, directory: Path) -> None:
     refresh(folder, directory)
     with Index(directory, "m", "m") as index:
@@ -242,6 +285,54 @@ class Interrupting:
             raise KeyboardInterrupt
         self.embedded += texts
         return quick_vectors(texts)
+
+
+def test_the_bytes_that_are_told_add_up(folder: Path, directory: Path) -> None:
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(300)]
+    (folder / "large.txt").write_text("\n\n".join(paragraphs))
+    encode, told = Interrupting(), [0.0, 0.0]
+
+    def embedded(passages: list[str], size: float) -> None:
+        told[0] += size
+
+    def spared(size: float) -> None:
+        told[1] += size
+
+    found = scan([folder], max_bytes=10**6, index=directory)
+    encode.left = 1
+    with Index(directory, "m", "m") as index:
+        with pytest.raises(KeyboardInterrupt):
+            update(index, found, encode)
+        encode.left = 9
+        update(index, found, encode, WatchUpdate(embedded, spared))
+    size = (folder / "large.txt").stat().st_size  # the others were finished before
+    assert sum(told) == pytest.approx(size)
+    assert size * 0.8 < told[1] < size
+
+
+@pytest.mark.parametrize("where", ["put_part", "insert_content"])
+def test_what_is_embedded_is_kept_by_an_interrupt_while_it_is_written(
+    folder: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    paragraphs = [f"part {number} " + "word " * 150 for number in range(300)]
+    (folder / "large.txt").write_text("\n\n".join(paragraphs))
+    module = "llm_embeddings.searching.index"
+    write, struck = getattr(sys.modules[module], where), []
+
+    def interrupted(*arguments: object) -> object:
+        written = write(*arguments)
+        if not struck:
+            struck.append(where)
+            raise KeyboardInterrupt
+        return written
+
+    encode = Interrupting()
+    encode.left = 99
+    monkeypatch.setattr(f"{module}.{where}", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        refresh(folder, directory, encode=encode, max_bytes=10**7)
+    refresh(folder, directory, encode=encode, max_bytes=10**7)
+    assert len(encode.embedded) == len(set(encode.embedded)) == 304
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.attack import disks, flips, kills
+from benchmarks.attack import disks, flips, interrupts, kills
 from benchmarks.attack.runs import RUNS
 from benchmarks.attack.stores import STORES
 
@@ -43,6 +43,15 @@ def test_kills_cost_nothing_that_was_finished(tmp_path: Path, name: str) -> None
     found = kills.attack(KINDS[name], tmp_path, 3, seed=1)
     assert wrong(found) == []
     assert found["stores that went on"] > 0
+
+
+@forks
+@pytest.mark.slow
+def test_interrupts_lose_no_passage_and_embed_none_twice(tmp_path: Path) -> None:
+    found = interrupts.attack(tmp_path, 3, megabytes=2, seed=1)
+    assert wrong(found) == []
+    assert found["interrupts"] == 3
+    assert found["passages embedded"] > 1000
 
 
 @forks

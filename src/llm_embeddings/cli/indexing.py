@@ -102,7 +102,7 @@ def update_index(
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     reading = Reading(tuple(columns))
     work = changed(found, index.files(), reading)
-    whole, size = sum(file.size for file in work), 0.0
+    whole, size = float(sum(file.size for file in work)), 0.0
     if work and not told.is_terminal:
         told.print(f"reading {count(len(work), 'file')}")
     with Meter(told, "passages", show=bool(work)) as meter:
@@ -110,15 +110,17 @@ def update_index(
         def encode(texts: list[str]) -> Any:
             return encoder.encode_document(texts, normalize=True)
 
-        def embedded(passages: list[str]) -> None:
+        def embedded(passages: list[str], more: float) -> None:
+            nonlocal size
+            size += more
             # As all of them take time that is better spent on embedding.
             rows = encoder.model.rows(passages[::_SAMPLED], "document", None, None)
             tokens = sum(len(row.ids) for row in rows) * len(passages) / max(1, len(rows))
-            meter.add(len(passages), round(tokens), min(1.0, size / whole) if whole else None)
+            meter.add(len(passages), round(tokens), min(1.0, size / whole) if whole > 0 else None)
 
-        def done(more: float) -> None:
-            nonlocal size
-            size += more
+        def spared(less: float) -> None:
+            nonlocal whole
+            whole -= less
 
         def skipped(skip: Skipped) -> None:
             _warn(told, f"skipped: {skip.file.shown}: {skip.reason}")
@@ -126,7 +128,7 @@ def update_index(
         def note(file: File, text: str) -> None:
             _warn(told, f"note: {file.shown}: {text}")
 
-        watch = WatchUpdate(done, embedded, skipped, note)
+        watch = WatchUpdate(embedded, spared, skipped, note)
         return update(index, found, encode, watch, reading)
 
 

@@ -20,6 +20,8 @@ _CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\a\b\x1b"})
 # How the encodings of Japanese, Korean and Chinese mail begin to leave ASCII.
 _SHIFTS = re.compile(rb"\x1b\$[@AB]|\x1b\$\([CD]|\x1b\([JI]|\x1b\$\)[ACG]")
 _SHIFTING = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr")
+LOCKED = "locked with a password: save it without one"
+_OFFICE_LOCK = b"\xd0\xcf\x11\xe0"  # what Office puts around a document with a password
 _SAMPLE = 65536  # bytes that a guess looks at
 _ENOUGH = 32  # bytes that are not ASCII; a guess from fewer is not worth much
 
@@ -131,6 +133,16 @@ def reader(package: str, need: str) -> Any:
         return require(package, need, extra="search")
     except ImportError as error:
         raise Unreadable(str(error), passing=True) from error
+
+
+def check_office(data: bytes) -> None:
+    """Check that a document of Office is one of its files of XML.
+
+    Raises:
+        Unreadable: it is of an old format, or something with a password is around it.
+    """
+    if data.startswith(_OFFICE_LOCK):
+        raise Unreadable("locked with a password, or of an old format: save it anew")
 
 
 def in_words(error: Exception) -> str:

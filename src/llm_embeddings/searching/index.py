@@ -30,7 +30,7 @@ from .rows import (
     put_part,
     put_roots,
 )
-from .schema import KIND, begin, blocks_of
+from .schema import KIND, begin, blocks_of, is_newer
 from .sources import File
 
 
@@ -239,6 +239,12 @@ class Index:
         nobody = ("", "a process that is rebuilding it")
         key, maker = sql.execute("SELECT key, maker FROM facts").fetchone() or nobody
         if key != self._facts[0]:
+            if is_newer(key):
+                raise ValueError(
+                    f"the index in {self._directory} was made by a later version of this package: "
+                    "pip install -U llm-embeddings; or --rebuild makes it anew, another --index "
+                    "keeps both"
+                )
             whose = "another version of it" if maker == self._facts[1] else maker
             raise ValueError(
                 f"the index in {self._directory} was made by {whose}, not by {self._facts[1]}: "

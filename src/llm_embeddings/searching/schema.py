@@ -79,6 +79,12 @@ def begin(
     return facts
 
 
+def is_newer(key: str) -> bool:
+    """Whether a later version of this package has written an index, by the key in it."""
+    number = key.partition(":")[0]
+    return number.isdigit() and int(number) > int(FORMAT.partition(":")[0])
+
+
 def _upgrade(sql: sqlite3.Connection, *, first: bool) -> None:
     """Add what an earlier version lacks, out of what it has: no file is read for it."""
     for statement in (*(_LATER if first else ()), *_LATEST):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .places import FILE, claim, is_index, shelf
 from .rows import move_files, put_roots, roots_of
+from .schema import is_newer
 
 _COMPARED = 20  # files by which a folder that has moved is recognised
 
@@ -96,7 +97,8 @@ def take_over(directory: Path, roots: Sequence[Path]) -> Path | None:
         if not is_index(other) or not (other / FILE).is_file():
             continue
         with suppress(sqlite3.Error), closing(_opened(other / FILE)) as sql:
-            before = roots_of(sql)
+            (key,) = sql.execute("SELECT key FROM facts").fetchone() or ("",)
+            before = () if is_newer(key) else roots_of(sql)
             if len(before) == 1 and not os.path.lexists(before[0]) and _same(sql, before[0], new):
                 break
     else:

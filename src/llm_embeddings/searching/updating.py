@@ -30,16 +30,17 @@ class WatchUpdate:
     """Functions that are called while an update goes on, to show how far it is.
 
     Attributes:
-        done: Called with the bytes of files that have been dealt with since it was called last:
-            their text is in the index, or left out.
-        embedded: Called with the passages of a batch that is in the index.
+        embedded: Called with the passages of a batch that is in the index, and the bytes of files
+            that they are.
+        spared: Called with bytes of files of which nothing has to be embedded: they are left out,
+            or the index has their passages.
         skipped: Called with each file that cannot be read, unless it could not last time, for the
             same reason.
         note: Called with each file that was read, but perhaps in another way than was meant.
     """
 
-    done: Callable[[float], None] = lambda size: None
-    embedded: Callable[[list[str]], None] = lambda passages: None
+    embedded: Callable[[list[str], float], None] = lambda passages, size: None
+    spared: Callable[[float], None] = lambda size: None
     skipped: Callable[[Skipped], None] = lambda skip: None
     note: Callable[[File, str], None] = lambda file, note: None
 
@@ -117,10 +118,12 @@ def update(
         kind = content_format(file.path)
         key = reading.key(kind)
         try:
-            data = _bytes(file)
+            file, data, remark = _read(file)
+            if remark:
+                watch.note(file, remark)
             digest = hashlib.sha256(data).digest()
             if index.link(file, digest, key):
-                watch.done(file.size)
+                watch.spared(file.size)
                 continue
             content = read_content(data, kind, reading)
             if content.note:
@@ -131,7 +134,7 @@ def update(
                 watch.skipped(Skipped(file, str(reason)))
             there = replace(file, mtime_ns=-1) if reason.passing else file
             index.skip(there, str(reason), key)
-            watch.done(file.size)
+            watch.spared(file.size)
     waiting.flush()
     _forget(index, scan, before, changes)
     _sum_up(index, scan, before, changes)
@@ -173,6 +176,7 @@ class _Batch:
         if (done := sum(map(len, begun))) <= len(chunks):
             new.vectors, new.done = begun, done
             self._changes.resumed += done
+            self._watch.spared(file.size * done / max(1, len(chunks)))
         self._waiting[digest, kind] = new
         self._passages += len(chunks) - new.done
         while self._passages >= _BATCH:
@@ -205,13 +209,17 @@ class _Batch:
                 complete.append(content)
             else:
                 begun = Part(content.digest, content.kind, first, part)
-        self._index.add(map(_entry, complete), begun)
+        entries = list(map(_entry, complete))
+        try:
+            self._index.add(entries, begun)
+        except KeyboardInterrupt:  # what has been embedded is kept all the same
+            self._index.add(entries, begun)
+            raise
         self._passages -= len(passages)
         self._changes.embedded += len(passages)
         for content in complete:
             del self._waiting[content.digest, content.kind]
-        self._watch.embedded(passages)
-        self._watch.done(size)
+        self._watch.embedded(passages, size)
 
 
 def _entry(content: _Waiting) -> Entry:
@@ -219,17 +227,25 @@ def _entry(content: _Waiting) -> Entry:
     return Entry(content.files, content.digest, content.kind, content.chunks, vectors)
 
 
-def _bytes(file: File) -> bytes:
-    """The bytes of a file.
+def _read(file: File) -> tuple[File, bytes, str]:
+    """A file as it is by now, its bytes, and a remark if somebody wrote it meanwhile.
+
+    It keeps the size and time from before it was read, so that what came later is found next time.
 
     Raises:
         Unreadable: the system cannot read it.
     """
+    path = Path(file.path)
     try:
-        return Path(file.path).read_bytes()
+        before = path.stat()
+        data = path.read_bytes()
+        after = path.stat()
     except OSError as error:
         reason = f"cannot be read ({error.strerror or type(error).__name__})"
         raise Unreadable(reason, passing=True) from error
+    same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    there = replace(file, size=before.st_size, mtime_ns=before.st_mtime_ns)
+    return there, data, "" if same else "changed while it was read: search again for the rest"
 
 
 def _forget(index: Index, scan: Scan, before: dict[str, Known], changes: Changes) -> None:

@@ -1,4 +1,4 @@
-"""How far a long run is: a bar in a terminal, now and then a line in a log."""
+"""How far a long run is: a bar in a terminal, a line a minute in a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _WIDE = 76
-_LOG_SECONDS = 30.0
+_LOG_SECONDS = 60.0  # between two lines of a log
 
 
 def bar(console: Console, words: str = "{task.description}", *, show: bool = True) -> Progress:
@@ -98,7 +98,7 @@ class Meter:
             self._task, description=words, completed=fraction or 0, total=fraction and 1
         )
         now = time.monotonic()
-        if self._show and not self._console.is_terminal and now - self._told > _LOG_SECONDS:
+        if self._show and not self._console.is_terminal and now - self._told >= _LOG_SECONDS:
             self._told = now
             self._console.print(words)
 

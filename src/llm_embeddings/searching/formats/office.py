@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from ..decoding import Unreadable, in_words
+from ..decoding import LOCKED, Unreadable, check_office, in_words
 from ..html import read_html
 from ..outline import FileContent, Outline, notes, some
 
 Element = ElementTree.Element
 _MOST_BYTES = 200_000_000  # of a part when unpacked: small files can claim to be huge
-_LOCKED = b"\xd0\xcf\x11\xe0"  # what Office puts around a document with a password
 _HEADING_STYLE = re.compile(r"(?:heading|berschrift|titre)\s*(\d)|(title)", re.I)
 
 
@@ -64,6 +63,9 @@ def read_odf(data: bytes) -> FileContent:
     """OpenDocument text and slides: paragraphs under headings, rows of tables."""
     outline = Outline()
     with _opened(data) as parts:
+        manifest = _xml(parts, "META-INF/manifest.xml", optional=True)
+        if manifest.find(".//{*}encryption-data") is not None:
+            raise Unreadable(LOCKED)
         number = 0
         for block in _odf_blocks(_xml(parts, "content.xml")):
             if _tag(block) == "page":
@@ -84,8 +86,10 @@ def read_odf(data: bytes) -> FileContent:
 def read_epub(data: bytes) -> FileContent:
     """E-books: the chapters in reading order, under their headings; numbers are of chapters."""
     outline = Outline()
-    missing = []
+    missing, locked = [], []
     with _opened(data) as parts:
+        rights = _xml(parts, "META-INF/encryption.xml", optional=True)
+        sealed = {unquote(part.get("URI", "")) for part in rights.iterfind(".//{*}CipherReference")}
         root = _xml(parts, "META-INF/container.xml").find(".//{*}rootfile")
         package = "" if root is None else root.get("full-path", "")
         book = _xml(parts, package)
@@ -96,27 +100,30 @@ def read_epub(data: bytes) -> FileContent:
             if name not in parts.namelist():
                 missing.append(number)
                 continue
+            if name in sealed:
+                locked.append(number)
+                continue
             for section in read_html(_bytes(parts, name).decode("utf-8", "replace")):
                 outline.heading(1, section.heading, number)
                 for line in section.lines:
                     outline.line(number, line.text)
-    return FileContent(
-        outline.sections, notes(f"chapters not in the file: {some(missing)}" if missing else "")
-    )
+    if locked and not outline.sections:
+        raise Unreadable("encrypted against copying: there is no text in it")
+    gone, without = f"chapters not in the file: {some(missing)}", f"encrypted: {some(locked)}"
+    return FileContent(outline.sections, notes(gone if missing else "", without if locked else ""))
 
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
     """The parts of a document; what is wrong with them is why it is unreadable."""
-    if data.startswith(_LOCKED):
-        raise Unreadable("locked with a password, or of an old format: save it anew")
+    check_office(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
             yield parts
     except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, EOFError, ValueError) as error:
         raise Unreadable(f"broken document ({in_words(error)})") from error
     except (RuntimeError, NotImplementedError) as error:
-        raise Unreadable("locked with a password") from error
+        raise Unreadable(LOCKED) from error
 
 
 def _bytes(parts: zipfile.ZipFile, name: str) -> bytes:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..decoding import Unreadable, decode, in_words, reader
+from ..decoding import Unreadable, check_office, decode, in_words, reader
 from ..outline import FileContent, Line, Outline, Section, notes, some, split_lines
 
 # Strings that say nothing: numbers, addresses, ids, hashes, data.
@@ -151,6 +151,7 @@ def read_xlsx(data: bytes) -> FileContent:
     Raises:
         Unreadable: it is locked or broken, or openpyxl is not installed.
     """
+    check_office(data)
     openpyxl = reader("openpyxl", "needs openpyxl")
     outline = Outline()
     try:
