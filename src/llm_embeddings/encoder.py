@@ -261,14 +261,16 @@ class Encoder(BaseEncoder):
     def save_pretrained(self, path: str | Path) -> None:
         """Write weights, tokenizer and recipe; `from_pretrained(path)` reads them back.
 
-        Adapters are part of the weights by now. Written last, the recipe marks a whole directory.
+        Adapters are part of the weights by now. Weights in int8 on a CPU are written as they are,
+        and read back so. Written last, the recipe marks a whole directory.
 
         Raises:
-            ValueError: adapters lie unmerged on quantised weights.
+            ValueError: weights that are quantised otherwise, or a directory that holds weights in
+                another form.
         """
         from .checkpoint.saving import save
 
-        save(self.model, Path(path), self.ranges)
+        save(self.model, Path(path), self.ranges, self.quantization_cosine)
 
     def export_sentence_transformers(self, path: str | Path) -> None:
         """Write a model that plain sentence-transformers loads, without any code of ours.

@@ -65,16 +65,18 @@ def _load(
     options = replace(options, device=device, devices=None)
     file = gguf_of(model)
     if file is None:
-        loaded, ranges, origin = load(model, options, keep=True)
+        loaded, ranges, origin, form = load(model, options, keep=True)
     else:
-        loaded, ranges, origin = load_gguf(file, options), {}, None
+        loaded, ranges, origin, form = load_gguf(file, options), {}, None, None
     parts = _Parts(loaded.backbone, loaded.tokenizer, loaded.recipe, loaded.head)
     del loaded  # it knows every weight, and would keep those that are quantized
-    kind = options.quantization
-    # A config object has acted at load.
+    # A config object has acted at load, and int8 weights of a file are what they shall be.
+    kind = options.quantization if form is None else None
     encoder = _quantized(make, parts, kind) if isinstance(kind, str) else make(*parts)
     if isinstance(kind, str) and origin is not None:
         origin = origin.but(quantization=kind)
+    if form is not None:
+        encoder.quantization_cosine = form.cosine
     encoder.ranges, encoder.origin = ranges, origin
     return encoder
 

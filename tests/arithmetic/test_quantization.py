@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
-import shutil
 import sys
-import sysconfig
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from helpers import compiles
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -39,11 +36,6 @@ SIZES = {
     "pad_token_id": 0,
 }
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3", "Gemma")
-HAS_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is not None
-HAS_HEADERS = Path(sysconfig.get_path("include"), "Python.h").is_file()
-compiles = pytest.mark.skipif(
-    not (HAS_COMPILER and HAS_HEADERS), reason="needs a C++ compiler and the headers of Python"
-)
 
 
 def model(family: str, dtype: torch.dtype = torch.float32, **options: Any) -> PreTrainedModel:
@@ -374,7 +366,7 @@ def test_sample_cosine_is_the_worst_row() -> None:
 
 @compiles
 @pytest.mark.slow
-def test_an_encoder_says_how_close_it_stays(tmp_path: Path) -> None:
+def test_an_encoder_says_how_close_it_stays() -> None:
     plain = Encoder.from_pretrained()
     encoder = Encoder.from_pretrained(quantization="int8")
     assert plain.quantization_cosine is None
@@ -385,9 +377,6 @@ def test_an_encoder_says_how_close_it_stays(tmp_path: Path) -> None:
     assert 0.999 < cosines.min() < 1
     assert encoder.fingerprint() != plain.fingerprint()
     assert encoder.packing == plain.packing
-    with pytest.raises(ValueError, match="a model computed in int8 cannot be saved"):
-        encoder.save_pretrained(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 @compiles

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -16,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 BUNDLED = TESTS / "golden"
 GOLDEN = Path(os.environ.get("LLM_EMBEDDINGS_GOLDEN") or BUNDLED)
+
+_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is not None
+_HEADERS = Path(sysconfig.get_path("include"), "Python.h").is_file()
+compiles = pytest.mark.skipif(
+    not (_COMPILER and _HEADERS), reason="needs a C++ compiler and the headers of Python"
+)
 
 
 def golden_cases(family: str) -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 import torch
@@ -37,21 +37,38 @@ def _is_linear(module: object) -> TypeGuard[nn.Linear]:
     return type(module) is nn.Linear
 
 
-def replace_linears(module: nn.Module, kernels: Kernels) -> None:
-    """Put int8 modules in the place of `nn.Linear`s and of gated MLPs, at any depth, in place."""
+def replace_linears(
+    module: nn.Module,
+    kernels: Kernels,
+    activations: Mapping[str, str] | None = None,
+    place: str = "",
+) -> None:
+    """Put int8 modules in the place of `nn.Linear`s and of gated MLPs, at any depth, in place.
+
+    Args:
+        module: Holds them.
+        kernels: What they compute with.
+        activations: Which MLPs are gated, by the names of their activations; None = by trying.
+        place: Goes before the names in `activations`.
+    """
     shared = [name for name in _SAME_INPUT if _is_linear(getattr(module, name, None))]
     for name, child in list(module.named_children()):
+        inside = f"{place}{name}"
         if isinstance(child, nn.Linear) and is_replaced(child, name):
             again = name in shared[:-1]
             setattr(module, name, Int8Linear(child, kernels, input_again=again))
-        elif (parts := _gated_mlp(child)) is not None:
-            setattr(module, name, Int8GatedMlp(*parts, kernels))
+        elif (layers := _gated_layers(child)) is not None and (
+            found := _activation_of(child, *layers)
+            if activations is None
+            else activations.get(inside)
+        ):
+            setattr(module, name, Int8GatedMlp(*layers, found, kernels))
         else:
-            replace_linears(child, kernels)
+            replace_linears(child, kernels, activations, f"{inside}.")
 
 
-def _gated_mlp(mlp: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear, Activation] | None:
-    """Gate, up and down layer and activation, if `down(activation(gate(x)) * up(x))` is its map."""
+def _gated_layers(mlp: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear] | None:
+    """Gate, up and down layer of what may be a gated MLP."""
     linears = {name: child for name, child in mlp.named_children() if _is_linear(child)}
     if any(layer.bias is not None for layer in linears.values()):
         return None
@@ -61,18 +78,22 @@ def _gated_mlp(mlp: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear, Activat
         gate, up = _halves(linears["gate_up_proj"])
     else:
         return None
-    down = linears["down_proj"]
+    return gate, up, linears["down_proj"]
+
+
+def _activation_of(mlp: nn.Module, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> str | None:
+    """Name of the activation with which `down(activation(gate(x)) * up(x))` is its map, if any."""
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(4, gate.in_features, generator=generator).to(gate.weight.dtype)
     errors = {}
     with torch.no_grad():
         sample = sample * (2 / gate(sample).std())  # far enough from 0 to tell activations apart
         wanted = mlp(sample).float()
-        for activation in (functional.silu, _gelu_tanh, functional.gelu):
+        for name, activation in ACTIVATIONS.items():
             found = down(activation(gate(sample)) * up(sample)).float()
-            errors[activation] = float((found - wanted).norm() / wanted.norm())
+            errors[name] = float((found - wanted).norm() / wanted.norm())
     best = min(errors, key=errors.__getitem__)
-    return (gate, up, down, best) if errors[best] < _SAME_FORMULA else None
+    return best if errors[best] < _SAME_FORMULA else None
 
 
 def quantize_rows(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,6 +141,13 @@ def _halves(linear: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
 
 def _gelu_tanh(states: torch.Tensor) -> torch.Tensor:
     return functional.gelu(states, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": functional.silu,
+    "gelu_tanh": _gelu_tanh,
+    "gelu": functional.gelu,
+}
 
 
 class Kernels:
@@ -231,15 +259,20 @@ class Int8GatedMlp(nn.Module):
         gate: nn.Linear,
         up: nn.Linear,
         down: nn.Linear,
-        activation: Activation,
+        activation: str,
         kernels: Kernels,
     ) -> None:
-        """Quantize the three layers of a gated MLP."""
+        """Quantize the three layers of a gated MLP; the activation is one of `ACTIVATIONS`."""
         super().__init__()
         self.gate_proj = Int8Linear(gate, kernels)
         self.up_proj = Int8Linear(up, kernels)
         self.down_proj = Int8Linear(down, kernels)
-        self._activation, self._kernels = activation, kernels
+        self._activation, self._kernels = ACTIVATIONS[activation], kernels
+
+    @property
+    def activation(self) -> str:
+        """Its name in `ACTIVATIONS`."""
+        return next(name for name, one in ACTIVATIONS.items() if one is self._activation)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States `[..., hidden]` -> the same shape and dtype."""

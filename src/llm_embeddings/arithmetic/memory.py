@@ -89,8 +89,8 @@ def check_values(count: int, dtype: torch.dtype, place: Path) -> None:
         for form, size in _SMALLER.items()
         if size < dtype.itemsize
     ]
+    form = f"choose a smaller form, {' or '.join(smaller)}, by dtype= or quantization=, or"
     raise ValueError(
         f"the weights in {place} take {count * dtype.itemsize / 2**30:.1f} GiB in {name}, and "
-        f"this machine has {memory / 2**30:.1f} GiB: choose a smaller form, "
-        f"{' or '.join(smaller)}, by dtype= or quantization=, or a larger machine"
+        f"this machine has {memory / 2**30:.1f} GiB: {form if smaller else 'take'} a larger machine"
     )

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from ..faces import require
-from .int8 import Kernels, is_replaced, replace_linears
+from .int8 import ACTIVATIONS, Int8GatedMlp, Int8Linear, Kernels, is_replaced, replace_linears
 from .kinds import Quantization, check_quantization
 from .mapped import leave_memory
 from .stored import computed_in, convert, convert_part, is_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
@@ -32,7 +34,7 @@ def quantize(backbone: PreTrainedModel, kind: Quantization) -> None:
     Embeddings, norms, biases, a head and `v_proj` (see `is_replaced`) stay as they are, and so does
     what is not an `nn.Linear`: the routers and experts of Mixtral are bare parameters, so only its
     attention is quantized. On a CPU gated MLPs (SwiGLU, GeGLU) become one module that stays in
-    float32 between its products. The backbone cannot be trained or saved afterwards.
+    float32 between its products. The backbone cannot be trained afterwards.
 
     On a CPU the first use on a machine compiles C++ for some seconds; torch keeps the result.
 
@@ -76,14 +78,56 @@ def quantization_of(backbone: nn.Module) -> Quantization | None:
     return found
 
 
-def refuse_quantized(backbone: nn.Module) -> None:
-    """Raise `ValueError` if `quantize` was there: such weights cannot be written."""
+def prepare_int8(backbone: PreTrainedModel, activations: Mapping[str, str]) -> None:
+    """Give a backbone the modules that `quantize` gives it on a CPU, their weights to be set.
+
+    Args:
+        backbone: Of the architecture that was quantized, on a CPU, with any values.
+        activations: Its gated MLPs, as `activations_of` names them.
+
+    Raises:
+        ValueError: an activation, or an architecture, that is none.
+        RuntimeError: no working C++ compiler.
+    """
+    wrong = sorted(set(activations.values()) - set(ACTIVATIONS))
+    if wrong:
+        raise ValueError(f"activation {wrong[0]!r:.40} is not one of {', '.join(ACTIVATIONS)}")
+    layers = _layers(backbone)
+    kernels = Kernels()
+    kernels.check_compiler()
+    for module in layers.modules():
+        if type(module) is nn.Linear:
+            module.to("meta")
+    for number, layer in enumerate(layers):
+        replace_linears(layer, kernels, activations, f"{number}.")
+    backbone.requires_grad_(False)
+    setattr(backbone, _MARK, "int8")
+
+
+def is_int8_on_cpu(backbone: nn.Module) -> bool:
+    """Whether `quantize` has put the int8 modules of a CPU into a backbone."""
+    return any(isinstance(module, Int8Linear) for module in backbone.modules())
+
+
+def activations_of(backbone: PreTrainedModel) -> dict[str, str]:
+    """The activations of gated MLPs in int8, by the names of these among the decoder layers."""
+    return {
+        name: module.activation
+        for name, module in _layers(backbone).named_modules()
+        if isinstance(module, Int8GatedMlp)
+    }
+
+
+def refuse_quantized(backbone: nn.Module, remedy: str) -> None:
+    """Raise `ValueError` if `quantize` was there.
+
+    Args:
+        backbone: A backbone that only its float weights are of use of.
+        remedy: What cannot be done, and what to do instead.
+    """
     kind = quantization_of(backbone)
     if kind is not None:
-        raise ValueError(
-            f"a model computed in {kind} cannot be saved: load it without quantization, save that, "
-            "and pass quantization at load"
-        )
+        raise ValueError(f"a model computed in {kind} cannot be {remedy}")
 
 
 def sample_cosine(before: NDArray[Any], after: NDArray[Any]) -> float:

@@ -19,7 +19,8 @@ from ..families import (
     nearest,
     siblings,
 )
-from ..recipe import Recipe
+from ..recipe import SENTENCE_TRANSFORMERS, Recipe
+from . import sidecar
 from .files import Checkpoint, read_json
 from .module_files import agreed, from_module_files
 from .stock import is_stock
@@ -40,6 +41,17 @@ def named(model: str, wanted: str | Recipe | None) -> Recipe | None:
     if "/" not in model and Path(model).is_dir():
         return None  # a directory may be named as a recipe is
     return find_recipe(model)
+
+
+def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
+    """Whether only the checkpoint's own files say how it embeds."""
+    return recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
+
+
+def is_plain(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
+    """Whether a recipe for any decoder was asked for by name, and is to be fitted to this one."""
+    family = siblings.MEAN.family
+    return recipe.family == family and saved is None and not isinstance(wanted, Recipe)
 
 
 def settle(

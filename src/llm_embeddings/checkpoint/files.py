@@ -14,6 +14,7 @@ from .bounds import inside
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
 INDEX = "model.safetensors.index.json"
+INT8_NAME = "model_int8.safetensors"  # what `int8_files` writes
 _UNWANTED = ["consolidated*", "original/*", "onnx/*", "openvino/*", "lora/*", "checkpoint-*/*"]
 
 
@@ -148,8 +149,8 @@ def shards_of(directory: Path) -> list[Path]:
     index = directory / INDEX
     if index.is_file():
         return sorted(set(_weight_map(directory).values()))
-    whole = directory / "model.safetensors"
-    return [whole] if whole.is_file() else []
+    names = (INT8_NAME, "model.safetensors")
+    return [directory / name for name in names if (directory / name).is_file()][:1]
 
 
 def check_safetensors(path: Path) -> None:

@@ -26,10 +26,10 @@ from ..model import Model
 from ..recipe import Recipe
 from . import sidecar
 from .checks import check_tokens
-from .detect import named
+from .detect import is_plain, named
 from .ends import without_foreign_bos
 from .files import Checkpoint
-from .loading import is_plain, recipe_and_tokenizer
+from .loading import recipe_and_tokenizer
 from .options import LoadOptions
 
 if TYPE_CHECKING:

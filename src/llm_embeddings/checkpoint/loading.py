@@ -18,9 +18,8 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from ..arithmetic.dtype import default_device
 from ..arithmetic.memory import check_memory
 from ..arithmetic.stored import leave_stored
-from ..families import siblings
 from ..model import Model, vector_length
-from ..recipe import SENTENCE_TRANSFORMERS, Recipe
+from ..recipe import Recipe
 from ..vector_cache.origin import Origin
 from ..vectors import Vectors
 from . import sidecar
@@ -28,7 +27,7 @@ from .adapters import apply_adapters
 from .bounds import check_config, check_links, check_size, reading_tokenizer
 from .checks import attends_causally, check_token_types, check_tokens, set_direction
 from .converting import dtypes, stock_class, to_convert
-from .detect import named, settle
+from .detect import is_observed, is_plain, named, settle
 from .ends import stock_tokenizer, with_ends, without_foreign_bos
 from .files import (
     Checkpoint,
@@ -40,6 +39,7 @@ from .files import (
     weight_names,
 )
 from .head_files import load_head
+from .int8_files import form_of, read_int8
 from .module_files import (
     renders_messages,
     transformer_folder,
@@ -59,7 +59,7 @@ _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5Enco
 
 def load(
     model: str | Path, options: LoadOptions, *, keep: bool = False
-) -> tuple[Model, dict[tuple[int, bool], Vectors], Origin]:
+) -> tuple[Model, dict[tuple[int, bool], Vectors], Origin, sidecar.Form | None]:
     """Find the recipe and the files, load the weights and merge the adapters in order.
 
     Args:
@@ -69,7 +69,8 @@ def load(
 
     Returns:
         The model, its attention direction not checked yet; ranges of int8 and uint8 vectors,
-        `[2, dim]` by (dim, normalize), as they lie beside the weights; the files of the weights.
+        `[2, dim]` by (dim, normalize), as they lie beside the weights; the files of the weights,
+        and their form if it is int8.
 
     Raises:
         FileNotFoundError: a directory, repository, base or weight file is missing.
@@ -87,6 +88,7 @@ def load(
     checkpoint = resolve(inner, adapters, source, base=recipe.base if recipe else None)
     for place in {directory, checkpoint.root, checkpoint.tokenizer, *checkpoint.adapters}:
         check_links(place)
+    form = form_of(checkpoint, options)
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)
     recipe = settle(name, directory, checkpoint, recipe, trusted=trusted)
@@ -103,7 +105,10 @@ def load(
     check_tokens(tokenizer, recipe)  # before any weight is read; `prepare` repeats it
     origin = origin_of(checkpoint, config_of(options.quantization))
     keep = keep and not checkpoint.adapters  # which are merged in the dtype of passes
-    backbone = load_backbone(checkpoint.root, config, recipe, options, keep=keep)
+    if form is not None:
+        backbone = read_int8(checkpoint.root, directed(config, recipe), options)
+    else:
+        backbone = load_backbone(checkpoint.root, config, recipe, options, keep=keep)
     if checkpoint.adapters:
         quantized = getattr(backbone, "hf_quantizer", None) is not None
         backbone = apply_adapters(backbone, checkpoint.adapters, merge=not quantized)
@@ -115,18 +120,7 @@ def load(
     head = load_head(directory, recipe, width)
     if head is not None:
         head = head.to(backbone.device)
-    return Model(backbone, tokenizer, recipe, head), ranges, origin
-
-
-def is_observed(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
-    """Whether only the checkpoint's own files say how it embeds."""
-    return recipe.family == SENTENCE_TRANSFORMERS and wanted is None and saved is None
-
-
-def is_plain(recipe: Recipe, wanted: Recipe | str | None, saved: sidecar.Sidecar | None) -> bool:
-    """Whether a recipe for any decoder was asked for by name, and is to be fitted to this one."""
-    family = siblings.MEAN.family
-    return recipe.family == family and saved is None and not isinstance(wanted, Recipe)
+    return Model(backbone, tokenizer, recipe, head), ranges, origin, form
 
 
 def recipe_and_tokenizer(
@@ -221,8 +215,7 @@ def load_backbone(
         )
     if not options.trust_remote_code:
         vars(config).pop("auto_map", None)  # stock classes serve it, and are what is saved
-    if recipe.window == "drop":
-        set_direction(config, recipe)
+    config = directed(config, recipe)
     device = torch.device(options.device or default_device())
     kept, computed = dtypes(directory, config, options, device, keep=keep)
     backbone = _read(directory, config, options, kept or computed, device)
@@ -233,6 +226,13 @@ def load_backbone(
     if kept and (kept != computed or options.quantization is not None):
         leave_stored(backbone, computed, once=options.quantization is not None)
     return backbone  # type: ignore[no-any-return]
+
+
+def directed(config: PretrainedConfig, recipe: Recipe) -> PretrainedConfig:
+    """The config of a backbone to be made, without the window that its recipe drops."""
+    if recipe.window == "drop":
+        set_direction(config, recipe)
+    return config
 
 
 def _read(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,8 +15,22 @@ from ..vectors import Vectors
 from .files import read_json
 
 ChatFormat = Literal["gritlm", "tokenizer"]
+SavedForm = Literal["int8"]
 NAME = "llm_embeddings.json"
 _FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Weights that are not plain numbers.
+
+    Attributes:
+        kind: What they are.
+        cosine: Lowest cosine between vectors of a sample before and after; None = not measured.
+    """
+
+    kind: SavedForm
+    cosine: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +42,13 @@ class Sidecar:
         chat: The format of conversations in which its language model was trained here, GritLM's or
             the tokenizer's own template; None = it was not.
         ranges: Ranges of int8 and uint8 vectors, `[2, dim]` by (dim, normalize).
+        form: The form of the weights; None = plain numbers.
     """
 
     recipe: Recipe
     chat: ChatFormat | None = None
     ranges: dict[tuple[int, bool], Vectors] = field(default_factory=dict)
+    form: Form | None = None
 
 
 def read(directory: Path) -> Sidecar | None:
@@ -63,7 +80,28 @@ def read(directory: Path) -> Sidecar | None:
         raise ValueError(
             f"{directory / NAME}: {error}. Save the model again, or pass recipe=..."
         ) from error
-    return Sidecar(recipe, chat, ranges)
+    return Sidecar(recipe, chat, ranges, read_form(directory))
+
+
+def read_form(directory: Path) -> Form | None:
+    """The form of the weights in a directory, whatever recipe they are used by; None = plain.
+
+    Raises:
+        ValueError: a form that this version does not know.
+    """
+    found: Any = read_json(directory / NAME).get("quantization")
+    kind: Any
+    cosine: Any
+    if found is None:
+        return None
+    kind, cosine = map(found.get, ("kind", "cosine")) if isinstance(found, dict) else (None, None)
+    measured = type(cosine) in (int, float) and math.isfinite(cosine)
+    if kind not in get_args(SavedForm) or not (cosine is None or measured):
+        raise ValueError(
+            f"{directory / NAME} has quantization={found!r:.80}, which this version does not know: "
+            "update llm-embeddings, or load the original checkpoint"
+        )
+    return Form(kind, cosine)
 
 
 def _range(entry: Any) -> tuple[tuple[int, bool], Vectors]:
@@ -99,4 +137,6 @@ def write(directory: Path, sidecar: Sidecar) -> None:
     values = {"format": _FORMAT, "recipe": sidecar.recipe.to_dict(), "ranges": ranges}
     if sidecar.chat is not None:
         values["chat"] = sidecar.chat
+    if sidecar.form is not None:
+        values["quantization"] = asdict(sidecar.form)
     (directory / NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
 
 
-# What it writes are whole weights, read on the CPU: nothing is computed, nor in 8 bits.
-@with_load_options(
-    "device", "devices", "device_map", "attn_implementation", "quantization", "vector_cache"
-)
+# What it writes are whole weights, read on the CPU: nothing is computed.
+@with_load_options("device", "devices", "device_map", "attn_implementation", "vector_cache")
 def export(
     directory: Annotated[Path, typer.Argument(help="Where to write; must be new or empty.")],
     model: ModelOption = None,
@@ -43,10 +41,17 @@ def export(
 ) -> None:
     """Write a model with its adapters merged and its recipe beside the weights.
 
+    With --quantization int8 the weights are written in int8, for this package alone.
+
     Example: llm-embeddings export ./e5 --model intfloat/e5-mistral-7b-instruct --for vllm
     """
     if sentence_transformers and engine not in (None, "sentence-transformers"):
         raise typer.BadParameter(f"--for {engine} and --sentence-transformers contradict")
+    if load.quantization is not None and (sentence_transformers or engine is not None):
+        raise typer.BadParameter(
+            f"--quantization {load.quantization} is for this package alone: other engines quantise "
+            "by themselves"
+        )
     _check_free(directory)
     encoder = load_encoder(model, replace(load, device="cpu"))
     if sentence_transformers or engine == "sentence-transformers":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.columns import Columns
@@ -21,6 +21,9 @@ from .console import ModelArgument, PipeConsole, load_encoder, output
 from .describe import Fact, pooled, recipe_facts, visible
 from .inspect import BYTES, Subject, count_parameters, in_memory, look
 from .loading import with_load_options
+
+if TYPE_CHECKING:
+    from ..checkpoint.sidecar import Form
 
 _NARROW = 60
 _HEAD, _TAIL = 48, 16
@@ -87,9 +90,18 @@ def _of_files(subject: Subject, load: LoadOptions) -> Iterator[Fact]:
     count, source = counted
     sizes = ", ".join(f"{decimal(count * size)} in {name}" for name, size in BYTES.items())
     yield Fact("parameters", f"{count / 1e6:,.1f} million", source)
-    yield Fact("memory", f"{sizes}, and what a pass needs", source)
+    if subject.form is None:
+        yield Fact("memory", f"{sizes}, and what a pass needs", source)
+    else:
+        yield Fact("weights", _form(subject.form), "llm_embeddings.json")
     if (here := in_memory(subject, load, count)) is not None:
         yield Fact("memory here", here, source)
+
+
+def _form(form: Form) -> str:
+    """The form of weights in words."""
+    kept = "" if form.cosine is None else f"; lowest cosine {form.cosine:.5f}"
+    return f"{form.kind}, for a CPU{kept}"
 
 
 def _show_facts(console: PipeConsole, facts: list[Fact]) -> None:

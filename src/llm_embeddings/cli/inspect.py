@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from ..checkpoint.files import Checkpoint
+    from ..checkpoint.sidecar import Form
 
 BYTES = {"float32": 4, "bfloat16 or float16": 2}
 
@@ -30,6 +31,7 @@ class Subject:
         config: The content of its config.json; None = it is not on this disk.
         tokenizer: Its tokenizer; None = its files are not on this disk.
         numbers: How many parameters a GGUF file has; None = it is none.
+        form: That of its weights; None = plain numbers, or they are not on this disk.
     """
 
     recipe: Recipe
@@ -38,6 +40,7 @@ class Subject:
     config: dict[str, Any] | None = None
     tokenizer: PreTrainedTokenizerFast | None = None
     numbers: int | None = None
+    form: Form | None = None
 
 
 def look(model: str | None, options: LoadOptions) -> Subject:
@@ -48,10 +51,11 @@ def look(model: str | None, options: LoadOptions) -> Subject:
         ValueError: an unknown or refused name, or files that do not say how it embeds.
     """
     from ..checkpoint import sidecar
-    from ..checkpoint.detect import named, settle
+    from ..checkpoint.detect import is_observed, is_plain, named, settle
     from ..checkpoint.files import Source, find, read_json, resolve
     from ..checkpoint.gguf import gguf_of, read_gguf
-    from ..checkpoint.loading import is_observed, is_plain, recipe_and_tokenizer
+    from ..checkpoint.int8_files import form_of
+    from ..checkpoint.loading import recipe_and_tokenizer
     from ..encoder import BUNDLED_MODEL
 
     name, wanted = str(BUNDLED_MODEL if model is None else model), options.recipe
@@ -85,7 +89,8 @@ def look(model: str | None, options: LoadOptions) -> Subject:
             directory, checkpoint, recipe, observed=observed, plain=is_plain(recipe, wanted, saved)
         )
     config = read_json(checkpoint.root / "config.json")
-    return Subject(recipe, origin, checkpoint, config, tokenizer)
+    form = form_of(checkpoint, options)
+    return Subject(recipe, origin, checkpoint, config, tokenizer, form=form)
 
 
 def count_parameters(subject: Subject) -> tuple[int, str] | None:
@@ -121,12 +126,14 @@ def in_memory(subject: Subject, options: LoadOptions, count: int) -> str | None:
 
     from ..arithmetic.dtype import default_device
     from ..checkpoint.converting import dtypes
-    from ..checkpoint.files import shards_of
+    from ..checkpoint.files import INT8_NAME, shards_of
     from ..checkpoint.stock import read_config
 
     if subject.checkpoint is None or not shards_of(subject.checkpoint.root):
         return None
     root, device = subject.checkpoint.root, torch.device(options.device or default_device())
+    if subject.form is not None:
+        return f"{decimal((root / INT8_NAME).stat().st_size)}, mapped from {INT8_NAME}"
     config = read_config(root, trust_remote_code=options.trust_remote_code)
     keep = not subject.checkpoint.adapters
     kept, computed = dtypes(root, config, options, device, keep=keep)
@@ -149,7 +156,8 @@ def _parameters_of(path: Path) -> int:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     total = 0
     for name, tensor in header.items():
-        if name != "__metadata__" and not name.startswith("lm_head."):
+        scales = header.get(f"{name.removesuffix('.scale')}.weight", {}).get("dtype") == "I8"
+        if name != "__metadata__" and not name.startswith("lm_head.") and not scales:
             count = 1
             for size in tensor["shape"]:
                 count *= size

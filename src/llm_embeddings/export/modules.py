@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
+from ..arithmetic.quantization import refuse_quantized
 from ..checkpoint.files import read_json
 from ..checkpoint.head_files import write_head_folders
 from ..checkpoint.saving import save
@@ -115,6 +116,11 @@ def _instead(model: Model) -> str:
 
 
 def _write_model(model: Model, path: Path, ranges: Ranges) -> None:
+    refuse_quantized(
+        model.backbone,
+        "exported: other engines quantise by themselves. Load it without quantization and export "
+        "that, or keep it in int8 by save_pretrained()",
+    )
     save(model, path, ranges)
     _finish_config(path, model.recipe)
     _finish_tokenizer(path, model)

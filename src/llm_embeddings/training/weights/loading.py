@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...arithmetic.dtype import bfloat16_pays, default_device
+from ...arithmetic.quantization import refuse_quantized
 from ...checkpoint import sidecar
 from ...checkpoint.checks import prepare
 from ...checkpoint.detect import named
@@ -49,6 +50,7 @@ def load_backbone_for_training(options: StageOptions, default: Recipe | None = N
     if options.quantization is not None:
         wanted = replace(wanted, quantization=_rounded(options), device_map={"": where})
     model, *_ = load(options.model, wanted)
+    refuse_quantized(model.backbone, "trained: name the original checkpoint")
     _check_quantized(model.backbone, options)
     _keep_trainable(model.backbone)
     if recipe is default and recipe is not None:
