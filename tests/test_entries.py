@@ -103,8 +103,7 @@ ABSENT: dict[str, dict[str, str]] = {
 for command in ("info", "verify"):
     ABSENT[command]["vector_cache"] = "a test of the model must not be answered from a file"
 ABSENT["export"] |= dict.fromkeys(
-    ("device", "devices", "device_map", "attn_implementation", "quantization", "vector_cache"),
-    NOTHING_COMPUTED,
+    ("device", "devices", "device_map", "attn_implementation", "vector_cache"), NOTHING_COMPUTED
 )
 ABSENT_CALL: dict[str, dict[str, str]] = {
     "LlamaIndex": {"show_progress": "LlamaIndex's own methods take it, and show its own bar"},
