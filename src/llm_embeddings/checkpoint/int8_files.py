@@ -93,7 +93,8 @@ def write_int8(backbone: PreTrainedModel, path: Path) -> None:
             "saved in int8. Load it without quantization and save that"
         )
     weights = {name: one.contiguous() for name, one in backbone.state_dict().items()}
-    said = {"format": "pt", "activations": json.dumps(activations_of(backbone))}
+    # One entry alone: safetensors writes several in any order, and the same weights are one file.
+    said = {"activations": json.dumps(activations_of(backbone))}
     partial = path / f".{INT8_NAME}.partial"
     save_file(weights, partial, said)
     partial.replace(path / INT8_NAME)  # a file that is mapped stays what it is
