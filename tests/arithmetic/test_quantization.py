@@ -398,6 +398,9 @@ def test_float_weights_go_while_integers_come(monkeypatch: pytest.MonkeyPatch) -
     assert max(alive) <= 2  # of the same gated MLP
 
 
-def test_kinds_are_checked_before_loading() -> None:
-    with pytest.raises(ValueError, match=r"quantization='int3' is not one of"):
-        Encoder.from_pretrained("no/such-model", quantization="int3")
+@pytest.mark.parametrize(
+    ("kind", "message"), [("int3", "is not one of"), ("int4", "four-bit weights. Pass a GGUF file")]
+)
+def test_kinds_are_checked_before_loading(kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"quantization='{kind}' .*{message}"):
+        Encoder.from_pretrained("no/such-model", quantization=kind)

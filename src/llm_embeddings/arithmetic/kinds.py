@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Quantization = Literal["int8", "fp8"]
+_WHY = {
+    "int4": ": nothing here computes with four-bit weights. Pass a GGUF file, which is unpacked, "
+    "or a quantization config of transformers"
+}
 
 
 def check_quantization(kind: str) -> Quantization:
@@ -13,4 +17,6 @@ def check_quantization(kind: str) -> Quantization:
         if kind == known:
             found: Quantization = known
             return found
-    raise ValueError(f"quantization={kind!r} is not one of {get_args(Quantization)} or None")
+    raise ValueError(
+        f"quantization={kind!r} is not one of {get_args(Quantization)} or None{_WHY.get(kind, '')}"
+    )
