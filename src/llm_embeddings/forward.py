@@ -136,7 +136,7 @@ class Runner:
         else:
             hidden = attention.forward(trees.whole, texts, pack, kernel)
             vectors = self._pooled(pack, hidden, starts) if pooled else {}
-        self._spared += self._served.converts or len(pack.positions) <= _SHORT
+        self._spared += trees.converts or len(pack.positions) <= _SHORT
         if self._spared == _MANY:
             self._served.lay_out()
         for text, states in pack.kept.items():

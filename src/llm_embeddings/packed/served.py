@@ -28,12 +28,14 @@ class Trees:
         whole: Gives the states of all tokens.
         trimmed: Gives those of the last tokens of each text alone; None where it cannot.
         layers: Linear layers whose weights may be laid out once and for all.
+        converts: Whether every pass converts the weights of these, until that is done.
     """
 
     version: int | None
     whole: PreTrainedModel
     trimmed: PreTrainedModel | None
     layers: tuple[nn.Linear, ...]
+    converts: bool
 
 
 class Served:
@@ -59,11 +61,6 @@ class Served:
         self.copied = 0
         self.trees = self._made(model.version())
 
-    @property
-    def converts(self) -> bool:
-        """Whether every pass converts the weights it multiplies with, as far as it is packed."""
-        return not self.copied and is_stored(self._model.backbone)
-
     def renew(self, version: int | None) -> Trees:
         """Trees of another version of the model."""
         with self._lock:
@@ -79,7 +76,7 @@ class Served:
 
     def _made(self, version: int | None) -> Trees:
         """Trees of the present weights."""
-        backbone = self._model.backbone
+        backbone, stored = self._model.backbone, is_stored(self._model.backbone)
         whole = twin_of(backbone)
         widen(whole)
         own = self.kernel is not None and version is not None and whole is not backbone
@@ -87,7 +84,7 @@ class Served:
         self.copied = 0
         if self.kernel is not None:
             enable(whole)
-        return Trees(version, whole, trimmed(whole) if self._trims else None, layers)
+        return Trees(version, whole, trimmed(whole) if self._trims else None, layers, stored)
 
 
 def tokens_per_pass(backbone: PreTrainedModel) -> int:
