@@ -142,13 +142,12 @@ def names_checked(function: F) -> F:
         made: Any = function
         made.__init__ = names_checked(made.__init__)
         return function
-    parameters = inspect.signature(function).parameters.values()
-    taken = [each.name for each in parameters]
+    taken = inspect.signature(function).parameters.keys()
     known = [name for name in taken if name not in ("self", "cls")]
 
     @functools.wraps(function)
     def checked_call(*args: Any, **options: Any) -> Any:
-        for name in options.keys() - set(taken):
+        for name in options.keys() - taken:
             said = hint(name, known, options[name])
             raise TypeError(f"unexpected keyword argument {name!r}; {said}")
         return function(*args, **options)
