@@ -13,10 +13,10 @@ def query() -> Trace:
 
 
 def test_a_query_goes_a_short_way(query: Trace) -> None:
-    assert len(query.calls) <= 15
+    assert len(query.calls) <= 14
     assert query.steps <= 50
     assert sum(query.calls.values()) <= 250
-    assert query.lines <= 2750
+    assert query.lines <= 2650
 
 
 def test_what_a_trace_sees(query: Trace) -> None:

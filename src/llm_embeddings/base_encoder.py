@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from .arithmetic.precision import NEEDS_RANGES, Precision, measure_ranges
 from .call import Call
-from .faces import check_names, names_checked
+from .faces import check_names
 from .inputs import (
     AllKeywords,
     EncodeKeywords,
     EncodeOptions,
     check_texts,
+    names_checked,
 )
 from .recipe import Role
 from .streams import Prepared

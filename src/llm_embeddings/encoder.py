@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from .arithmetic.kinds import Quantization
 from .base_encoder import BaseEncoder
 from .checkpoint.options import LoadOptions
-from .faces import check_names, names_checked
+from .faces import check_names
 from .inputs import (
     AllKeywords,
     EncodeOptions,
     TokenKeywords,
     check_texts,
     checked,
+    names_checked,
     without_as_tensor,
 )
 from .recipe import Recipe, Role

@@ -7,9 +7,9 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 # Words of Hugging Face's libraries, and of LangChain and LlamaIndex over them, for what has another
 # name here or none: the name by which `LoadOptions` and `EncodeOptions` know it, if they do, and
@@ -130,29 +130,29 @@ def check_names(given: Iterable[str], known: Sequence[str]) -> None:
     """Raise `TypeError` for a name that is not among the known ones.
 
     The message names ours for another library's word, else the nearest.
+
+    Args:
+        given: Names, or options by name: their values are looked at too.
+        known: Those there are.
     """
     for name in given:
         if name not in known:
-            raise TypeError(f"unexpected keyword argument {name!r}; {hint(name, known)}")
-
-
-def names_checked(function: F) -> F:
-    """A function, or a dataclass, that says of a keyword it does not have which one is meant."""
-    if isinstance(function, type):
-        made: Any = function
-        made.__init__ = names_checked(made.__init__)
-        return function
-    taken = inspect.signature(function).parameters.keys()
-    known = [name for name in taken if name not in ("self", "cls")]
-
-    @functools.wraps(function)
-    def checked_call(*args: Any, **options: Any) -> Any:
-        for name in options.keys() - taken:
-            said = hint(name, known, options[name])
+            said = hint(name, known, given[name] if isinstance(given, Mapping) else None)
             raise TypeError(f"unexpected keyword argument {name!r}; {said}")
-        return function(*args, **options)
 
-    return cast(F, checked_call)
+
+def init_checked(made: type[T]) -> type[T]:
+    """A class that says of a keyword its `__init__` does not have which one is meant."""
+    init: Any = made.__init__
+    known = list(inspect.signature(made).parameters)
+
+    @functools.wraps(init)
+    def checked_init(self: T, *args: Any, **options: Any) -> None:
+        check_names(options, known)
+        init(self, *args, **options)
+
+    made.__init__ = checked_init  # type: ignore[method-assign, assignment]
+    return made
 
 
 def _of_its_own(name: str, value: Any, known: Sequence[str], names: Mapping[str, str]) -> str:

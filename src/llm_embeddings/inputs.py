@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic.precision import Precision, check_precision
 from .faces import check_names
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class QuietKeywords(TypedDict, total=False):
@@ -81,6 +85,20 @@ def without_as_tensor(options: AllKeywords) -> tuple[EncodeKeywords, bool]:
     as_tensor = bool(values.pop("as_tensor", False))
     check_names(values, list(EncodeKeywords.__annotations__))
     return cast(EncodeKeywords, values), as_tensor
+
+
+def names_checked(function: F) -> F:
+    """A function that says of a keyword it does not have which one is meant."""
+    taken = inspect.signature(function).parameters.keys()
+    known = [name for name in taken if name not in ("self", "cls")]
+
+    @functools.wraps(function)
+    def checked_call(*args: Any, **options: Any) -> Any:
+        if not options.keys() <= taken:
+            check_names(options, known)
+        return function(*args, **options)
+
+    return cast(F, checked_call)
 
 
 def check_texts(texts: Any) -> tuple[list[str], bool]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .faces import names_checked
+from .faces import init_checked
 
 Role = Literal["query", "document"]
 Pooling = Literal[
@@ -98,7 +98,7 @@ class Template:
         return self.prefix.replace("{instruction}", instruction) if instruction else self.bare
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """A layer between the pooled states and the vector, as sentence-transformers has them.
@@ -133,7 +133,7 @@ class Head:
         return self.width or given
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a checkpoint turns a text into a vector.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from ..arithmetic.kinds import Quantization, check_quantization
-from ..faces import names_checked
+from ..faces import init_checked
 from ..recipe import Recipe
 from ..vectors import Vectors
 
@@ -39,7 +39,7 @@ class LoadKeywords(TypedDict, total=False):
     vector_cache: VectorCache | str | Path | None
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
     """How a checkpoint is found, read and placed.

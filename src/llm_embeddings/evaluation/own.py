@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..encoder import Encoder
-from ..faces import names_checked
+from ..inputs import names_checked
 from ..recipe import Role
 from .measures import CUTS, Encode, measure
 from .rules import Prompts, prompts_of

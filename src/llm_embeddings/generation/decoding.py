@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from ..faces import names_checked
+from ..inputs import names_checked
 from .kv import as_argument
 from .sampling import Sampling
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ..checkpoint import sidecar
 from ..checkpoint.files import Source, find
-from ..faces import names_checked
+from ..inputs import names_checked
 from .causal import causal_model
 from .chat import ChatPrompt, check_format, check_messages, ends_of, prompt_ids
 from .decoding import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from ..faces import names_checked
+from ..inputs import names_checked
 from .decoding import batch_of
 from .kv import check_room
 

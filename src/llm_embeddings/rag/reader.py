@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from ..faces import names_checked
 from ..generation.decoding import DecodingOptions, decoding_of
 from ..generation.kv import KeyValues, bytes_per_token, check_room, joined, run_states
+from ..inputs import names_checked
 from .modes import Mode, Rule, check_mode, lay_out, paper_blocks, paper_prompt
 from .states import StateStore
 

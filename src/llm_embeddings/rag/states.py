@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..checkpoint.files import read_json
-from ..faces import names_checked
 from ..generation.kv import KeyValues
+from ..inputs import names_checked
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..faces import names_checked
+from ..inputs import names_checked
 from ..ranking.fusion import SearchMode
 from ..ranking.nearest import Nearest, check_faiss
 from .documents import Document, Row, chunk_rows, digest_of, documents_of, span_of

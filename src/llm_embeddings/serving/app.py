@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..encoder import Encoder
-from ..faces import names_checked
+from ..inputs import names_checked
 from .body import read_body, while_connected
 from .dialects import DIALECTS
 from .dialects.dialect import Dialect

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from ..faces import names_checked
+from ..faces import init_checked
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds of a server; a request beyond one of them is refused, not cut.

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from ..encoder import Encoder
-from ..faces import names_checked
+from ..inputs import names_checked
 from .app import build
 from .connections import guarded
 from .judging import RankBy

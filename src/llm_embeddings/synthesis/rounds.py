@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..encoder import Encoder
-from ..faces import names_checked
+from ..faces import init_checked
 from ..recipe import Role
 from ..records.examples import read_examples
 from ..records.sources import Source, sources_of
@@ -111,7 +111,7 @@ def summary(result: Path) -> str:
     return "\n".join(lines)
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class Rounds(Contrastive):
     """Mine hard negatives and train on them, in rounds, each with the model of the one before.

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ..faces import names_checked
+from ..faces import init_checked
 from . import prompts
 from .calls.asking import Asker, Manners, OutOfBudget, PromptJob, Stopped
 from .calls.budget import Budget, BudgetLimits
@@ -26,7 +26,7 @@ from .grounding import GroundingPassage, digest, in_turn
 from .placeholders import GROUNDED, SYMMETRIC, Sampler
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a run is to make.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
-from ..faces import names_checked
+from ..faces import init_checked
 from ..recipe import Role
 from ..records.examples import Example, read_examples
 from ..records.sources import sources_of
@@ -113,7 +113,7 @@ def contrastive_loss(
     return loss(normalize(queries, dim=-1), normalize(passages, dim=-1))
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(StageOptions):
     """Train on queries, positives and hard negatives, with instructions before the queries."""

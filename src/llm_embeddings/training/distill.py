@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..faces import names_checked
+from ..faces import init_checked
 from ..recipe import Role
 from ..records.sources import sources_of
 from ..tokens import Tokens
@@ -56,7 +56,7 @@ def train_distill(options: Distill) -> Path:
     return run_stage(_Stage, options)
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class Distill(StageOptions):
     """Learn the vectors that a teacher gives to texts."""

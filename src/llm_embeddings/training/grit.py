@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ..checkpoint.sidecar import ChatFormat
-from ..faces import names_checked
+from ..faces import init_checked
 from ..families import gritlm
 from ..recipe import Role
 from ..records.examples import Conversation
@@ -61,7 +61,7 @@ def train_grit(options: GRIT) -> Path:
     return run_stage(_Stage, options)
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class GRIT(StageOptions):
     """Train one model to embed (bidirectional attention) and to generate (causal attention)."""

@@ -20,7 +20,7 @@ import torch
 
 from ..checkpoint.detect import named
 from ..checkpoint.ends import without_foreign_bos
-from ..faces import names_checked
+from ..faces import init_checked
 from ..families import llara, siblings
 from ..model import Model
 from ..recipe import Recipe, Role
@@ -95,7 +95,7 @@ def _shares(rows: list[Joint], prefix: int) -> list[float]:
     return [1 / max(tokens, 1), *shares]
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class LLaRA(StageOptions):
     """Teach a causal LLM to tell the words of a text, and of what follows, by eight tokens each.

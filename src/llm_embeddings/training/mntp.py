@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..batching import windows
-from ..faces import names_checked
+from ..faces import init_checked
 from ..model import embedding_rows
 from ..recipe import Recipe, Role
 from ..records.examples import read_texts
@@ -66,7 +66,7 @@ def train_mntp(options: MNTP) -> Path:
     return run_stage(_Stage, options)
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class MNTP(StageOptions):
     """Teach a causal LLM bidirectional attention, by predicting hidden tokens.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..faces import names_checked
+from ..faces import init_checked
 from ..recipe import Recipe
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -37,7 +37,7 @@ def check_one_of(name: str, value: object, kind: Any) -> None:
     check_option(name, value, value in get_args(kind), f"is not one of {get_args(kind)}")
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraOptions:
     """Options of low-rank adapters (Hu et al. 2021, arXiv 2106.09685); LLM2Vec's defaults."""

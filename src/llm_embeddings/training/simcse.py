@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import normalize
 
-from ..faces import names_checked
+from ..faces import init_checked
 from ..recipe import Role
 from ..records.examples import read_texts
 from ..records.sources import sources_of
@@ -55,7 +55,7 @@ def train_simcse(options: SimCSE) -> Path:
     return run_stage(_Stage, options)
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, kw_only=True)
 class SimCSE(StageOptions):
     """Pull vectors of one text under different dropout together, and those of other texts apart."""

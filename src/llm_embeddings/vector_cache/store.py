@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..faces import names_checked
+from ..faces import init_checked
 from ..storage.blocks import seal, unseal
 from ..storage.sqlite import Database, Kind, transaction
 from ..vectors import Vectors
@@ -42,6 +42,7 @@ _KIND = Kind(
 )
 
 
+@init_checked
 class VectorCache:
     """Pooled states by key; threads, forked children and other processes may use the same file.
 
@@ -57,7 +58,6 @@ class VectorCache:
         misses: States asked for and not found.
     """
 
-    @names_checked
     def __init__(self, path: str | Path, *, max_bytes: int = 8 * 2**30) -> None:
         """Open a file or begin one. It must not lie on a network file system.
 

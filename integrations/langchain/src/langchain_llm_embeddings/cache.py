@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_embeddings.faces import names_checked
+from llm_embeddings.inputs import names_checked
 
 if TYPE_CHECKING:
     from langchain_classic.embeddings import CacheBackedEmbeddings

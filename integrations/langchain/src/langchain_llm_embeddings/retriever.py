@@ -15,7 +15,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field, model_validator
 
-from llm_embeddings.faces import names_checked
+from llm_embeddings.inputs import names_checked
 from llm_embeddings.rag import DocumentIndex, SearchMode
 
 from .embeddings import LLMEmbeddings

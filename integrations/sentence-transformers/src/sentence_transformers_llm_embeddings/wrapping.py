@@ -8,7 +8,7 @@ from typing import Literal
 from sentence_transformers import SentenceTransformer
 
 from llm_embeddings import Encoder
-from llm_embeddings.faces import names_checked
+from llm_embeddings.inputs import names_checked
 
 from .module import ROLES, EncoderModule
 

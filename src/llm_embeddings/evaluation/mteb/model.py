@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ...faces import names_checked, require
+from ...faces import require
+from ...inputs import names_checked
 from ..rules import Prompts, Side, prompts_of, rules_of
 from ..scores import Floats
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...faces import names_checked
+from ...inputs import names_checked
 from ..measures import ITERATIONS
 from ..own import kind_of
 from ..sets import AnySet, Classification, Clustering, Pairs, Retrieval, read_set

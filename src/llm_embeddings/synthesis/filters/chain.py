@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...faces import names_checked
+from ...faces import init_checked
 from ..placeholders import GROUNDED
 from ..rows import RETRIEVAL_GROUPS, SyntheticRow
 from .contamination import Forbidden
@@ -25,7 +25,7 @@ ROUND_TRIP = "round trip"
 _COPIED_WORDS, _COPIED_CHARACTERS, _LABEL_CHARACTERS = 5, 12, 3
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What examples must fulfil to be kept.

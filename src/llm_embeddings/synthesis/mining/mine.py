@@ -17,7 +17,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...faces import names_checked
+from ...faces import init_checked
 from ...records.examples import Example, read_examples
 from ...records.sources import Source, sources_of
 from ..filters.consistency import embed_queries
@@ -33,7 +33,7 @@ TOO_GOOD, TOO_BAD = "too near the positive", "below the lowest score"
 REPORT = "mining.json"
 
 
-@names_checked
+@init_checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mining:
     """Which negatives are mined.

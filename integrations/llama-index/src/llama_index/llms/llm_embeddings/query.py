@@ -14,8 +14,8 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 
-from llm_embeddings.faces import names_checked
 from llm_embeddings.generation import GenerateOptions
+from llm_embeddings.inputs import names_checked
 from llm_embeddings.rag import DocumentIndex, SearchMode
 
 from ._convert import in_threads

@@ -9,8 +9,8 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from llm_embeddings.faces import names_checked
 from llm_embeddings.generation import Reranker
+from llm_embeddings.inputs import names_checked
 
 
 class DocumentReranker(BaseNodePostprocessor):
