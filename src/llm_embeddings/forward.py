@@ -125,8 +125,9 @@ class Runner:
             causal=recipe.causal,
             device=self._model.device,
             keep=[text for text, ids in enumerate(shared) if ids in kept],
+            rounded=self._model.device.type == "cpu",
         )
-        unread = len(pack.positions) - sum(wanted)
+        unread = pack.tokens - sum(wanted)
         if trees.trimmed is not None and pooled and unread >= _MIN_UNREAD:
             from .packed import last_layer
 
@@ -136,7 +137,7 @@ class Runner:
         else:
             hidden = attention.forward(trees.whole, texts, pack, kernel)
             vectors = self._pooled(pack, hidden, starts) if pooled else {}
-        self._spared += trees.converts or len(pack.positions) <= _SHORT
+        self._spared += trees.converts or pack.tokens <= _SHORT
         if self._spared == _MANY:
             self._served.lay_out()
         for text, states in pack.kept.items():

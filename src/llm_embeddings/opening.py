@@ -57,11 +57,9 @@ def _load(
     make: Make[AnEncoder], model: str | Path, options: LoadOptions, *, device: Any
 ) -> AnEncoder:
     """An encoder on one device."""
-    from .arithmetic.prepacking import bound_kernels
     from .checkpoint.gguf import gguf_of, load_gguf
     from .checkpoint.loading import load
 
-    bound_kernels()
     options = replace(options, device=device, devices=None)
     file = gguf_of(model)
     if file is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -169,11 +168,3 @@ def test_an_adapter_merged_later_shows(model: Path) -> None:
     assert_close(after, plain.encode_query(TEXTS))
     assert_close(after, wrapped)
     assert encoder.fingerprint() != fingerprint
-
-
-def test_loading_bounds_the_kernels_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
-    prepacking.bound_kernels()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
-    assert os.environ["LRU_CACHE_CAPACITY"] == "7"

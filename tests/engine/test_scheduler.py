@@ -42,11 +42,12 @@ def fresh() -> Iterator[Encoder]:
 
 @contextmanager
 def passes(encoder: Encoder, before: Callable[[int], None] | None = None) -> Iterator[list[int]]:
-    """Tokens of each pass of the backbone; `before` is called with the number of the pass."""
+    """Tokens of texts in each pass; `before` is called with the number of the pass."""
     sizes: list[int] = []
 
     def hook(module: Any, arguments: Any, options: Any) -> None:
-        sizes.append(options["input_ids"].numel())
+        pack = options["attend"].args[0] if "attend" in options else None
+        sizes.append(options["input_ids"].numel() - (pack.filler if pack else 0))
         if before is not None:
             before(len(sizes))
 

@@ -47,6 +47,17 @@ def test_packed_is_one_by_one(
         assert_close(encoder.encode(TEXTS, role, max_batch_tokens=30), right)
 
 
+def test_passes_are_of_few_lengths(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A kernel is made and kept for each number of rows that is multiplied."""
+    encoder = Encoder(make("Llama"), tokenizer, LAST)
+    rows: set[int] = set()
+    first: Any = encoder.backbone.layers[0].mlp  # type: ignore[index]
+    first.register_forward_pre_hook(lambda _, args: rows.add(args[0].shape[1]))
+    for words in range(1, 130):
+        encoder.encode(" ".join(WORDS[i % len(WORDS)] for i in range(words)))
+    assert len(rows) <= 64 / 4 + (130 - 64) / 16 + 1
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import platform
 from collections.abc import Sequence
 from functools import partial
@@ -24,20 +23,9 @@ from .memory import SHARE, total_memory
 from .stored import StoredLinear
 
 _DTYPES = (torch.bfloat16, torch.float32)
-_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "256"}
 _PROCESSORS = ("x86_64", "AMD64")  # measured on these alone
 _SIDE = 32
 _SHARE = 0.25  # of all memory that copies may take beside the weights
-
-
-def bound_kernels() -> None:
-    """Let oneDNN keep no more than some hundred of the kernels that it makes, one for each shape.
-
-    It keeps 1,024 by itself, half a gigabyte after texts of all lengths. What the environment says
-    already goes first. oneDNN reads it with its first kernel, so that later calls change nothing.
-    """
-    for name, most in _KERNELS.items():
-        os.environ.setdefault(name, most)
 
 
 def through_onednn(twin: nn.Module) -> list[nn.Linear]:

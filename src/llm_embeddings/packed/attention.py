@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .pack import Bucket, Pack
 from .sliding_window import LONG, bucket_in_blocks, pays
@@ -50,16 +50,16 @@ def forward(
     The backbone is one that `twin.enable` has prepared; `more` is for its layers.
     """
     row = [token for text in pack.order for token in texts[text]]
-    ids = torch.tensor(row, device=backbone.device)
+    ids = torch.tensor(row + row[:1] * pack.filler, device=backbone.device)
     hidden: torch.Tensor = backbone(
         input_ids=ids[None],
-        position_ids=pack.positions[None],
+        position_ids=pad(pack.positions, (0, pack.filler))[None],
         attention_mask=torch.empty(1, 1, 1, 1, device=ids.device),
         use_cache=False,
         attend=partial(attend, pack, kernel),
         **more,
     ).last_hidden_state
-    return hidden[0]
+    return hidden[0, : pack.tokens]
 
 
 def attend(
@@ -78,7 +78,8 @@ def attend(
         place = slice(pack.starts[text], pack.starts[text] + kept.length)
         kept.layers[layer] = key[place].clone(), value[place].clone()
     cached = [part.layers[layer] for part in pack.cached]
-    return kernel(pack, query, key, value, cached, scaling, window)[None]
+    found = kernel(pack, query, key, value, cached, scaling, window)
+    return pad(found, (0, 0, 0, 0, 0, pack.filler))[None]
 
 
 def attention(

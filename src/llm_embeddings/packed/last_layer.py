@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from torch.nn.functional import pad
 
 from . import attention
 from .attention import Kernel
@@ -31,7 +32,7 @@ class Wanted:
 
     Attributes:
         pack: The same texts and keys, with queries of these tokens only.
-        rows: `[queries]`, int64: where these tokens lie in the whole row.
+        rows: `[queries and filler]`, int64: where these tokens lie in the whole row.
         kernel: What computes their attention.
     """
 
@@ -49,6 +50,7 @@ def wanted_of(pack: Pack, last: Sequence[int], kernel: Kernel) -> Wanted:
     ends = [(pack.starts[text] + pack.lengths[text], last[text]) for text in pack.order]
     rows = torch.cat([torch.arange(end - n, end) for end, n in ends]).to(pack.device)
     smaller, first = copy.copy(pack), 0
+    smaller.tokens = len(rows)
     smaller.buckets, smaller.made = [], {}
     for bucket in pack.buckets:
         lengths = torch.tensor([last[text] for text in bucket.texts])
@@ -63,7 +65,7 @@ def wanted_of(pack: Pack, last: Sequence[int], kernel: Kernel) -> Wanted:
             )
         )
         first += int(lengths.sum())
-    return Wanted(smaller, rows, kernel)
+    return Wanted(smaller, pad(rows, (0, smaller.filler)), kernel)
 
 
 def trimmed(backbone: PreTrainedModel) -> PreTrainedModel:
@@ -83,7 +85,8 @@ def forward(
     backbone: PreTrainedModel, texts: Sequence[Sequence[int]], pack: Pack, wanted: Wanted
 ) -> torch.Tensor:
     """Hidden states `[queries, dim]` after the final norm of the wanted tokens alone."""
-    return attention.forward(backbone, texts, pack, wanted.kernel, wanted=wanted)
+    hidden = attention.forward(backbone, texts, pack, wanted.kernel, wanted=wanted)
+    return hidden[: wanted.pack.tokens]
 
 
 def _last(layer: nn.Module, hidden: torch.Tensor, *args: Any, wanted: Wanted, **kwargs: Any) -> Any:

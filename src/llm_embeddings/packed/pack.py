@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 _WASTE, _ENOUGH = 1.15, 256  # padded / real tokens; from 256 a group takes one length
+_STEPS = ((64, 4), (512, 16), (math.inf, 32))  # up to so many tokens, a row is a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class Pack:
         key_starts: First shared key of each text.
         offset: Keys that stand before the row: those of `cached`.
         made: What a kernel has made of the layout, kept for the layers that follow.
+        tokens: Tokens in the row.
+        rounded: Whether filler follows them, for products of few shapes.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Pack:
         causal: bool,
         device: torch.device,
         keep: Sequence[int] = (),
+        rounded: bool = False,
     ) -> None:
         """Lay out texts.
 
@@ -140,6 +145,8 @@ class Pack:
             causal: Attention direction.
             device: Where the row is.
             keep: Texts whose keys and values are wanted afterwards.
+            rounded: Fill the row up. oneDNN makes and keeps a kernel for each number of rows it
+                multiplies: half a gigabyte and more where texts are of all lengths.
         """
         sizes = [*[part.length for part in cached], *lengths]
         seen = [0 if parent is None else sizes[parent] for parent in parents]
@@ -157,6 +164,13 @@ class Pack:
         self.buckets = [self._bucket(texts, seen, parents) for texts in groups]
         positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
         self.positions = torch.cat(positions).to(device)
+        self.tokens, self.rounded = len(self.positions), rounded
+
+    @property
+    def filler(self) -> int:
+        """Rows after the last token, which no text sees."""
+        step = next(step for most, step in _STEPS if self.tokens <= most)
+        return -self.tokens % step if self.rounded else 0
 
     def _bucket(
         self, texts: list[int], all_seen: Sequence[int], parents: Sequence[int | None]
