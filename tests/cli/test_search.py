@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from helpers.searching import write_folder
 from typer.testing import CliRunner
 
 from llm_embeddings.cli import app
-from llm_embeddings.searching.places import default_directory
+from llm_embeddings.searching.places import FILE, default_directory
 
 
 @pytest.fixture
@@ -132,6 +133,13 @@ def test_indexes_are_listed_and_forgotten(cli: Any) -> None:
     assert str(Path("notes").absolute()) in listed
     assert "2 files, 4 passages" in listed
     assert str(directory) in listed
+    damaged = directory.with_name("damaged")
+    shutil.copytree(directory, damaged)
+    (damaged / FILE).write_bytes(b"no database" * 400)
+    assert "cannot be read (file is not a database)" in (listed := cli("--list").stdout)
+    assert str(Path("notes").absolute()) in listed
+    assert cli("--forget", "--index", str(damaged)).exit_code == 0
+    assert not damaged.exists()
     assert cli("notes", "--forget").exit_code == 0
     assert not directory.exists()
     again = cli("notes", "--forget")

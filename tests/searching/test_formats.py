@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -122,6 +123,17 @@ def test_another_reader_reads_again(folder: Path, directory: Path) -> None:
     assert kinds == {".xlsx", ".pdf"}
 
 
+def test_a_pdf_that_anybody_may_open_is_read(folder: Path) -> None:
+    """Encrypted by AES against changes alone, as many published ones are."""
+    writer = pypdf.PdfWriter(clone_from=folder / "pages.pdf")
+    writer.encrypt("", "owner", algorithm="AES-256")
+    locked = io.BytesIO()
+    writer.write(locked)
+    plain = read_content((folder / "pages.pdf").read_bytes(), "pdf")
+    assert plain.sections
+    assert read_content(locked.getvalue(), "pdf") == plain
+
+
 def test_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(Unreadable, match=r"needs openpyxl: pip install 'llm-embeddings\[search\]'"):
@@ -132,7 +144,7 @@ def test_a_missing_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(pypdf.PdfReader, "decrypt", needs_more)
     with pytest.raises(
-        Unreadable, match="AES, needs cryptography: pip install cryptography$"
+        Unreadable, match=r"AES, needs cryptography: pip install 'llm-embeddings\[search\]'$"
     ) as aes:
         read_content((folder / "locked.pdf").read_bytes(), "pdf")
     assert aes.value.passing

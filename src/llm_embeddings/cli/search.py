@@ -153,10 +153,14 @@ def _show(
 def _list() -> None:
     """Print the indexes of the cache."""
     from ..searching.excerpts import printable
-    from ..searching.shelf import shelved
+    from ..searching.shelf import Damaged, shelved
 
     console, found = output(), list(shelved())
     for one in found:
+        if isinstance(one, Damaged):
+            console.print(f"cannot be read ({one.reason})", style="bold red", markup=False)
+            console.print(f"   {one.directory}: --forget --index removes it", markup=False)
+            continue
         roots = ", ".join(one.roots) or "not said (made by version 0.1.0)"
         day = time.strftime("%Y-%m-%d", time.localtime(one.used))
         console.print(printable(roots), style="bold cyan", markup=False)

@@ -40,28 +40,47 @@ class Shelved:
     used: float
 
 
-def shelved() -> Iterator[Shelved]:
-    """All indexes in the cache; those that cannot be read are passed over."""
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """An index in the cache that cannot be read.
+
+    Attributes:
+        directory: Where it lies.
+        reason: SQLite's words.
+    """
+
+    directory: Path
+    reason: str
+
+
+def shelved() -> Iterator[Shelved | Damaged]:
+    """All indexes in the cache."""
     if not shelf().is_dir():
         return
     for directory in sorted(shelf().iterdir()):
-        file = directory / FILE
-        if not is_index(directory) or not file.is_file():
+        if not is_index(directory) or not (directory / FILE).is_file():
             continue
-        with suppress(sqlite3.Error), closing(_opened(file)) as sql:
-            maker = sql.execute("SELECT maker FROM facts").fetchone()
-            files = sql.execute("SELECT count(*) FROM files WHERE content IS NOT NULL").fetchone()
-            passages = sql.execute("SELECT count(*) FROM chunks").fetchone()
-            size = sum(part.stat().st_size for part in directory.rglob("*") if part.is_file())
-            yield Shelved(
-                directory,
-                roots_of(sql),
-                maker[0] if maker else "nobody yet",
-                files[0],
-                passages[0],
-                size,
-                file.stat().st_mtime,
-            )
+        try:
+            yield _shelved(directory)
+        except sqlite3.Error as error:
+            yield Damaged(directory, str(error))
+
+
+def _shelved(directory: Path) -> Shelved:
+    file = directory / FILE
+    with closing(_opened(file)) as sql:
+        maker = sql.execute("SELECT maker FROM facts").fetchone()
+        files = sql.execute("SELECT count(*) FROM files WHERE content IS NOT NULL").fetchone()
+        passages = sql.execute("SELECT count(*) FROM chunks").fetchone()
+        return Shelved(
+            directory,
+            roots_of(sql),
+            maker[0] if maker else "nobody yet",
+            files[0],
+            passages[0],
+            sum(part.stat().st_size for part in directory.rglob("*") if part.is_file()),
+            file.stat().st_mtime,
+        )
 
 
 def forget(directory: Path) -> None:

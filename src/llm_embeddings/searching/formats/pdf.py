@@ -19,7 +19,7 @@ def read_pdf(data: bytes) -> FileContent:
     try:
         return _read(pypdf, data)
     except pypdf.errors.DependencyError as error:
-        reason = "encrypted by AES, needs cryptography: pip install cryptography"
+        reason = "encrypted by AES, needs cryptography: pip install 'llm-embeddings[search]'"
         raise Unreadable(reason, passing=True) from error
 
 
