@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from . import attention
 from .attention import Kernel
-from .pack import Pack, Padding
+from .pack import Pack, Padding, missing
 from .twin import shared_copy
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def wanted_of(pack: Pack, last: Sequence[int], kernel: Kernel) -> Wanted:
     ends = [(pack.starts[text] + pack.lengths[text], last[text]) for text in pack.order]
     rows = torch.cat([torch.arange(end - n, end) for end, n in ends]).to(pack.device)
     smaller, first = copy.copy(pack), 0
-    smaller.tokens = len(rows)
+    smaller.tokens, smaller.filler = len(rows), missing(len(rows)) if pack.rounded else 0
     smaller.buckets, smaller.made = [], {}
     for bucket in pack.buckets:
         lengths = torch.tensor([last[text] for text in bucket.texts])

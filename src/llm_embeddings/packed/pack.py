@@ -121,7 +121,8 @@ class Pack:
         offset: Keys that stand before the row: those of `cached`.
         made: What a kernel has made of the layout, kept for the layers that follow.
         tokens: Tokens in the row.
-        rounded: Whether filler follows them, for products of few shapes.
+        rounded: Whether the row is filled up, for products of few shapes.
+        filler: Rows after the last token, which no text sees.
     """
 
     def __init__(
@@ -165,12 +166,7 @@ class Pack:
         positions = [torch.arange(seen[text], seen[text] + lengths[text]) for text in self.order]
         self.positions = torch.cat(positions).to(device)
         self.tokens, self.rounded = len(self.positions), rounded
-
-    @property
-    def filler(self) -> int:
-        """Rows after the last token, which no text sees."""
-        step = next(step for most, step in _STEPS if self.tokens <= most)
-        return -self.tokens % step if self.rounded else 0
+        self.filler = missing(self.tokens) if rounded else 0
 
     def _bucket(
         self, texts: list[int], all_seen: Sequence[int], parents: Sequence[int | None]
@@ -229,6 +225,12 @@ class Pack:
             states[self.starts[text] : self.starts[text] + length]
             for text, length in enumerate(self.lengths)
         ]
+
+
+def missing(tokens: int) -> int:
+    """Rows by which a rounded row is longer than its tokens."""
+    step = next(step for most, step in _STEPS if tokens <= most)
+    return -tokens % step
 
 
 def group(lengths: Sequence[int], keys: Sequence[int]) -> list[list[int]]:
