@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
+import json
 import random
 import re
 import subprocess
@@ -22,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pairs
 import readers
 
 from llm_embeddings.synthesis.filters.contamination import Forbidden
@@ -110,17 +110,18 @@ def debian() -> Iterator[str]:
 
 def books(data: Path) -> Iterator[str]:
     """Passages and sentences of the books that the project's own corpus holds."""
-    for line in pairs.read_lines(data / "train/train.txt.gz"):
+    for line in readers.opened(data / "train/train.txt.gz").split("\n"):
         yield from readers.passages(line)
-    yield from pairs.read_lines(data / "train/sentences.txt.gz")
+    yield from readers.opened(data / "train/sentences.txt.gz").split("\n")
 
 
 def answers(data: Path) -> Iterator[str]:
     """Questions, answers, terms and definitions; SNLI, which is share-alike, left out."""
-    for row in pairs.read_triplets(data / "train/triplets_en.jsonl.gz"):
+    for line in readers.opened(data / "train/triplets_en.jsonl.gz").strip().split("\n"):
+        row = json.loads(line)
         if row["source"] != "snli":
             yield row["query"]
-            yield from readers.passages(row["pos"])
+            yield from readers.passages(row["pos"][0])
 
 
 def write(texts: Iterable[str], path: Path, forbidden: Forbidden) -> str:

@@ -1,67 +1,92 @@
-"""Make the bundled model, on two CPU cores: one command, stopped and started again at will.
+"""Make the bundled model out of its teacher, stopped and started again at will.
 
-    python scripts/small/train.py --data DATA --work build/small2
+    python scripts/small/train.py --texts TEXTS --work WORK --data DATA
 
-Each stage runs in a process of its own and leaves its result in the work folder. What is there is
-not made again; what was broken off goes on from its last checkpoint. `--stages` picks some.
+The same command goes on from the last checkpoint in WORK. TEXTS holds files of texts, one a line
+(gather.py fills it); what is added while the run goes is taken up. WORK/log tells the losses, and
+every half CPU hour what the mean of the last weights reaches on the visible sets. WORK/final is the
+result as it is released.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import gzip
 from pathlib import Path
 
-import stages
-from stages import Options
+import follow
+import runs
+import student
+import teacher
+import torch
+import transplant
+import wordpiece
+from transformers import LlamaModel
 
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",  # threads that spin starve a shared machine
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",  # glibc keeps freed memory: 40 % more tokens a second
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
+from llm_embeddings import Encoder
+from llm_embeddings.evaluation import evaluate
+
+SETS = ("dbpedia_5k", "cranfield", "vaswani", "xquad_en_sent")
+MLP = 1024  # neurons a layer; the teacher has 1536
+SAMPLES = 200  # sentences on which the teacher's spreads are measured
 
 
-STAGES: dict[str, tuple[Callable[[Options], None], str]] = {
-    "prepare": (stages.prepare, "prepared.npz"),
-    "pretrain": (stages.language_model, "pretrained/tokenizer.json"),
-    "mntp": (stages.mntp, "mntp/llm_embeddings.json"),
-    "simcse": (stages.simcse, "simcse/llm_embeddings.json"),
-    "lessons": (stages.lessons, "lessons/done"),
-    "words": (stages.words, "words/llm_embeddings.json"),
-    "distill": (stages.distillation, "distilled/llm_embeddings.json"),
-    "contrastive": (stages.contrastive, "contrastive/llm_embeddings.json"),
-    "store": (stages.store, "final/llm_embeddings.json"),
-}
-"""Stages in order, and the file that a finished one has left."""
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--texts", type=Path, required=True, help="folder of *.txt.gz")
+    parser.add_argument("--data", type=Path, required=True, help="evaluation sets")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--measure-every", type=float, default=1800.0, help="CPU seconds")
+    return parser.parse_args()
+
+
+def scores(folder: Path, data: Path) -> str:
+    """One line with the score on every visible set."""
+    encoder = Encoder.from_pretrained(folder)
+    paths = [data / "sts/stsb_en_dev.jsonl", *(data / "retrieval" / name for name in SETS)]
+    found = evaluate(encoder, paths, cuts=[("ndcg", 10)], resamples=0)
+    wanted = ("spearman", "ndcg@10")
+    return ", ".join(
+        f"{name.split('/')[0]} {score.value:.4f}"
+        for name, score in found.items()
+        if name.split("/")[1] in wanted
+    )
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the corpus folder")
-    parser.add_argument("--work", type=Path, default=Path("build/small2"))
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    options = Options(data=args.data, work=args.work)
-    if args.inside:
-        import torch
+    """Build or take up the student, and train it."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    (args.work / "log").parent.mkdir(parents=True, exist_ok=True)
+    folder = teacher.fetch(args.work)
+    master = teacher.Teacher(folder)
+    tokenizer, entries = wordpiece.pruned(folder)
+    places = torch.full((master.model.config.vocab_size,), tokenizer.unk_token_id)
+    places[entries] = torch.arange(len(entries))
+    backend = master.tokenizer.backend_tokenizer
+    with gzip.open(args.data / "train/sentences.txt.gz", "rt", encoding="utf-8") as stream:
+        sample = [next(stream).strip() for _ in range(SAMPLES)]
+    rows = [encoding.ids for encoding in backend.encode_batch_fast(sample)]
+    config = transplant.config_of(master.model, MLP, tokenizer)
+    model, norms = transplant.transplant(master.model, entries, rows, config)
+    prefix = tokenizer(student.PREFIX, add_special_tokens=False)["input_ids"]
 
-        torch.set_num_threads(options.threads)
-        STAGES[args.stages[0]][0](options)
-        return
-    (options.work / "log").mkdir(parents=True, exist_ok=True)
-    for name in args.stages:
-        if not (options.work / STAGES[name][1]).exists():
-            print(f"{name} ...", flush=True)
-            common = ["--data", str(options.data), "--work", str(options.work), "--inside"]
-            command = [sys.executable, __file__, *common, "--stages", name]
-            subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+    def measure(mean: LlamaModel) -> str:
+        student.save(mean, tokenizer, args.work / "mean")
+        return scores(args.work / "mean", args.data)
+
+    final = follow.follow(
+        follow.Pupil(model, master.model, norms),
+        follow.Follow(texts=args.texts, measure_every=args.measure_every),
+        runs.Run(name="follow", folder=args.work, steps=args.steps, warmup=30, save_every=20),
+        encode=lambda texts, rng: follow.batches(texts, backend, places, prefix, rng),
+        measure=measure,
+    )
+    print(measure(final))
+    student.store(args.work / "mean", args.work / "final")
 
 
 if __name__ == "__main__":
