@@ -130,24 +130,14 @@ def _check_quantized(backbone: torch.nn.Module, options: StageOptions) -> None:
 
 
 def _keep_trainable(backbone: torch.nn.Module) -> None:
-    """See that 4-bit weights are read right by bitsandbytes on a CPU, and have gradients there.
+    """See that 4-bit weights have gradients on a CPU.
 
-    Where a CPU has bfloat16, the first pass without gradients would put them into another layout
+    Where that has bfloat16, the first pass without gradients would put them into another layout
     for good, in which passes have no gradients.
-
-    Raises:
-        ValueError: rows are no whole number of the blocks that share a scale, which a CPU mixes up.
     """
-    for name, layer in backbone.named_modules():
-        if not hasattr(layer, "support_avx512bf16_for_cpu"):
-            continue
-        layer.support_avx512bf16_for_cpu = False
-        weight, width = layer.weight, layer.in_features
-        if weight.device.type == "cpu" and width % weight.blocksize:
-            raise ValueError(
-                f"weights in 4 bits: {name} is {width} wide, and on a CPU bitsandbytes reads only "
-                f"multiples of {weight.blocksize} right: take quantization='int8', or a GPU"
-            )
+    for layer in backbone.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            setattr(layer, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def compute_dtype(options: StageOptions) -> torch.dtype:
