@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import compiles
+from helpers import BUNDLED, compiles
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -23,6 +24,7 @@ from llm_embeddings import Encoder
 from llm_embeddings.arithmetic import quantization
 from llm_embeddings.arithmetic.int8 import Int8GatedMlp, Int8Linear
 from llm_embeddings.arithmetic.quantization import quantization_of, quantize, sample_cosine
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.corpus import load_corpus
 
 SIZES = {
@@ -404,3 +406,30 @@ def test_float_weights_go_while_integers_come(monkeypatch: pytest.MonkeyPatch) -
 def test_kinds_are_checked_before_loading(kind: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"quantization='{kind}' .*{message}"):
         Encoder.from_pretrained("no/such-model", quantization=kind)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(("width", "fits"), [(96, False), (128, True)])
+def test_weights_in_4_bits_are_whole_blocks_on_a_cpu(
+    width: int, fits: bool, stored: bool, tmp_path: Path
+) -> None:
+    """Of a model rounded when it is loaded, and of files that hold such weights."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: the extra qlora")
+    rounding = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    sizes = {"vocab_size": 32000, "hidden_size": width, "intermediate_size": 128}
+    model("Mistral", **sizes).save_pretrained(tmp_path)
+    load_tokenizer(BUNDLED / "e5-mistral/model").save_pretrained(tmp_path)
+    options: dict[str, Any] = {"quantization": rounding, "device_map": {"": "cpu"}}
+    if stored:
+        kept = AutoModel.from_pretrained(
+            tmp_path, quantization_config=rounding, device_map={"": "cpu"}
+        )
+        kept.save_pretrained(tmp_path)
+        options = {"device": "cpu"}
+    if fits:
+        encoder = Encoder.from_pretrained(tmp_path, recipe="mean", **options)
+        assert type(encoder.backbone.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+        assert np.isfinite(encoder.encode("a stone")).all()
+        return
+    with pytest.raises(ValueError, match=r"q_proj is 96 wide, .* reads only multiples of 64 right"):
+        Encoder.from_pretrained(tmp_path, recipe="mean", **options)

@@ -84,9 +84,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "notes" / "backup.md").write_text("# Backups\n\nRestore them with tar.\n")
     faq = [{"question": pair["query"], "answer": pair["pos"]} for pair in pairs]
     pq.write_table(pa.Table.from_pylist(faq), folder / "faq.parquet")
-    mixture, recipe = re.findall(r"```json\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
-    (folder / "mixture.json").write_text(mixture, encoding="utf-8")
-    (folder / "recipe.json").write_text(recipe, encoding="utf-8")
+    pages = GUIDE.read_text(encoding="utf-8") + TEACHERS.read_text(encoding="utf-8")
+    files = re.findall(r"```json\n(.*?)```", pages, re.S)
+    for name, content in zip(("mixture", "recipe", "head"), files, strict=True):
+        (folder / f"{name}.json").write_text(content, encoding="utf-8")
     return folder
 
 
@@ -114,6 +115,7 @@ def test_the_guides_commands_work(desk: Path, monkeypatch: pytest.MonkeyPatch) -
         assert Encoder.from_pretrained(desk / name, dtype="float32").encode("x").shape == (16,)
     recipe = Encoder.from_pretrained(desk / "instructed", dtype="float32").recipe
     assert (recipe.query.prefix, recipe.pool_span) == ("{instruction}: ", "text")
+    assert Encoder.from_pretrained(desk / "wide", dtype="float32").dimension == 256
     for name in ("adapted", "grit"):
         _, loaded = AutoModelForCausalLM.from_pretrained(desk / name, output_loading_info=True)
         assert not loaded["missing_keys"]

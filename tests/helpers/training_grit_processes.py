@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from helpers.training import quick
-from llm_embeddings.training.grit import GRIT, train_grit
+from llm_embeddings.recipe import Head
+from llm_embeddings.training.grit import GRIT, GRIT_RECIPE, train_grit
 
 
 def options(folder: Path, name: str) -> GRIT:
@@ -23,6 +24,7 @@ def options(folder: Path, name: str) -> GRIT:
         learning_rate=1e-2,
         batch_tokens=60,
         log_every=1,
+        recipe=GRIT_RECIPE.replace(heads=(Head(kind="dense", width=16),)),
     )
     return GRIT(**values)
 

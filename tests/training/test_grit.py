@@ -201,7 +201,7 @@ def test_training_learns_and_the_result_embeds_and_generates(
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_update(tmp_path: Path, data: str, talks: str) -> None:
-    """The head too, which only one of the two losses uses."""
+    """The heads too, each of which only one of the two losses uses."""
     train_grit(options(tmp_path, "single"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -219,6 +219,9 @@ def test_two_processes_make_the_same_update(tmp_path: Path, data: str, talks: st
     for name, weight in one.items():
         torch.testing.assert_close(weight, two[name], atol=1e-3, rtol=1e-2)  # stored in bfloat16
         assert not torch.equal(weight, before[name])
+    heads = [load_file(tmp_path / name / "heads.safetensors") for name in ("single", "double")]
+    for name, weight in heads[0].items():
+        torch.testing.assert_close(weight, heads[1][name], atol=1e-4, rtol=1e-4)
 
 
 def test_default_recipe_is_gritlms(tmp_path: Path, data: str, talks: str) -> None:

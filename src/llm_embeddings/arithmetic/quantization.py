@@ -130,6 +130,25 @@ def refuse_quantized(backbone: nn.Module, remedy: str) -> None:
         raise ValueError(f"a model computed in {kind} cannot be {remedy}")
 
 
+def check_blocks(backbone: nn.Module) -> None:
+    """See that bitsandbytes reads 4-bit weights right where they lie.
+
+    On a CPU it takes each row for a whole number of the blocks that share a scale, and reads others
+    with scales of their neighbours, or fails.
+
+    Raises:
+        ValueError: a layer on a CPU has other rows.
+    """
+    for name, layer in backbone.named_modules():
+        size = getattr(layer.weight, "blocksize", None) if isinstance(layer, nn.Linear) else None
+        if size and layer.weight.device.type == "cpu" and layer.in_features % size:
+            raise ValueError(
+                f"weights in 4 bits: {name} is {layer.in_features} wide, and on a CPU bitsandbytes "
+                f"reads only multiples of {size} right: load whole weights, with "
+                "quantization='int8' if you like, or take a GPU"
+            )
+
+
 def sample_cosine(before: NDArray[Any], after: NDArray[Any]) -> float:
     """Lowest cosine between rows `[n, dim]` of the same texts, in float64.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..arithmetic.quantization import check_blocks
 from ..arithmetic.stored import computed_in
 from ..model import Model, embedding_rows
 from ..packed.padded import forward, pad
@@ -24,7 +25,8 @@ def prepare(model: Model) -> None:
     """Set the attention direction of a loaded backbone, and check that model and recipe agree.
 
     Raises:
-        ValueError: a token or an embedding row is missing, or the backbone attends otherwise.
+        ValueError: a token or an embedding row is missing, weights in 4 bits would be read wrongly,
+            or the backbone attends otherwise.
     """
     backbone, tokenizer, recipe = model.backbone, model.tokenizer, model.recipe
     check_tokens(tokenizer, recipe)
@@ -32,6 +34,7 @@ def prepare(model: Model) -> None:
         raise ValueError(
             f"recipe {recipe.name!r} has the heads {recipe.heads}, and the model's is {model.head}"
         )
+    check_blocks(backbone)
     backbone.eval()
     backbone.config.use_cache = False
     _check_rows(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from ..model import Model, state_length
 from ..packed.heads import build
 from ..recipe import Head, Recipe
+from . import sidecar
 from .bounds import inside
 from .files import check_safetensors, read_json, read_json_list
 
@@ -20,6 +21,7 @@ NAME = "heads.safetensors"
 # Modules that may follow a pooling; the last is pplx-embed-v1's own.
 FOLLOWING = ("Dense", "LayerNorm", "Dropout", "Normalize", "FlexibleQuantizer")
 _WEIGHTLESS = ("Normalize", "FlexibleQuantizer")
+_WEIGHTED = ("dense", "layer_norm")  # kinds of heads
 _VECTOR = ("sentence_embedding",)
 ANY = None
 _KEYS: dict[str, dict[str, Any]] = {
@@ -95,6 +97,35 @@ def head_folders(directory: Path) -> list[tuple[str, Path]]:
         (str(one["type"]).rsplit(".", 1)[-1], inside(directory, one.get("path"), path))
         for one in modules
     ]
+
+
+def have_weights(heads: Sequence[Head]) -> bool:
+    """Whether some heads hold weights, and are not sums alone."""
+    return any(head.kind in _WEIGHTED for head in heads)
+
+
+def names_heads(directory: Path) -> bool:
+    """Whether a checkpoint's directory holds heads with weights, or files that say it has some."""
+    saved = sidecar.read(directory)
+    return (
+        (directory / NAME).is_file()
+        or (saved is not None and have_weights(saved.recipe.heads))
+        or any(kind not in (*_WEIGHTLESS, "Dropout") for kind, _ in head_folders(directory))
+    )
+
+
+def refuse_heads(adapters: Iterable[Path]) -> None:
+    """Check adapters that are put on a model, whose own heads stay.
+
+    Raises:
+        ValueError: one was trained with heads.
+    """
+    for adapter in adapters:
+        if (adapter / NAME).is_file():
+            raise ValueError(
+                f"{adapter} holds heads that were trained with its adapter, and adapters=[...] "
+                "would leave them out: load it as the model"
+            )
 
 
 def load_head(directory: Path, recipe: Recipe, width: int) -> nn.Module | None:

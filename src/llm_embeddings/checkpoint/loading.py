@@ -38,7 +38,7 @@ from .files import (
     resolve,
     weight_names,
 )
-from .head_files import load_head
+from .head_files import load_head, refuse_heads
 from .int8_files import form_of, read_int8
 from .module_files import (
     renders_messages,
@@ -88,6 +88,7 @@ def load(
     checkpoint = resolve(inner, adapters, source, base=recipe.base if recipe else None)
     for place in {directory, checkpoint.root, checkpoint.tokenizer, *checkpoint.adapters}:
         check_links(place)
+    refuse_heads(checkpoint.adapters[len(checkpoint.adapters) - len(adapters) :])
     form = form_of(checkpoint, options)
     check_weights(checkpoint.root)
     trusted = isinstance(wanted, Recipe)

@@ -56,6 +56,12 @@ def build(heads: Sequence[Head], width: int) -> nn.Sequential | None:
     return nn.Sequential(*modules).float() if modules else None
 
 
+def in_words(heads: Sequence[Head]) -> str:
+    """Kinds and widths of heads, in order, for people."""
+    parts = (head.kind if head.width is None else f"{head.kind} ({head.width})" for head in heads)
+    return ", ".join(parts)
+
+
 def _module(head: Head, given: int, length: int) -> nn.Module:
     if head.kind == "dense":
         return Dense(head, given, length)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -274,10 +274,9 @@ class _Stage:
         return [row.ids for row in rows], [row.start for row in rows]
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Write the backbone with its recipe."""
+        """Write backbone and heads with their recipe."""
         assert isinstance(model, Encoding)
-        trained = replace(self._trained, backbone=model.backbone)
-        save_result(self._options, trained, directory)
+        save_result(self._options, model.put_into(self._trained), directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""

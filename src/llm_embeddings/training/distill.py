@@ -9,7 +9,7 @@ that is trained beside the student, and dropped, takes the likeness of texts wit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,10 +175,9 @@ class _Stage:
         return [found[place] for place in range(len(batch))]
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Write the backbone with its recipe."""
+        """Write backbone and heads with their recipe."""
         assert isinstance(model, Encoding)
-        trained = replace(self._trained, backbone=model.backbone)
-        save_result(self._options, trained, directory)
+        save_result(self._options, model.put_into(self._trained), directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""

@@ -9,7 +9,7 @@ by the number of processes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,7 +172,9 @@ class _Stage:
             known=counted(options),
         )
         self.updates = self._data.updates
-        self._trained = load_backbone_for_training(options, GRIT_RECIPE)
+        self._trained = load_backbone_for_training(
+            options, GRIT_RECIPE, trains_heads=bool(options.embedding_weight)
+        )
         most = self._trained.positions
         for name in _LENGTHS:
             length = getattr(options, name)
@@ -278,7 +280,7 @@ class _Stage:
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """Write the causal language model of backbone and head."""
         assert isinstance(model, UnifiedModel)
-        trained = replace(self._trained, backbone=model.encoding.backbone)
+        trained = model.encoding.put_into(self._trained)
         chat = self._chat if self._options.generative_weight else None
         save_result(self._options, trained, directory, head=model.head, generates=True, chat=chat)
 

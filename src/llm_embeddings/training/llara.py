@@ -20,6 +20,8 @@ import torch
 
 from ..checkpoint.detect import named
 from ..checkpoint.ends import without_foreign_bos
+from ..checkpoint.files import Source, find
+from ..checkpoint.head_files import names_heads
 from ..faces import init_checked
 from ..families import llara, siblings
 from ..model import Model
@@ -141,6 +143,11 @@ class _Stage:
         self._options, self.budget = options, options.batch_tokens or MOST
         recipe = _recipe(options)
         check_recipe(recipe)
+        if recipe.heads or names_heads(find(options.model, Source())):
+            raise ValueError(
+                f"{options.model!r} or its recipe has heads, which llara neither trains nor keeps: "
+                "start from a model without any, and add heads by the stage contrastive"
+            )
         self._mixture: Mixture[Passage] = Mixture(
             sources_of(options.data),
             partial(read_passages, words=options.words),

@@ -9,7 +9,7 @@ trains it, and does not save it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,7 +141,7 @@ class _Stage:
 
     def __init__(self, options: MNTP) -> None:
         self._options, self.budget = options, options.batch_tokens or MOST
-        self._trained = load_backbone_for_training(options, MNTP_RECIPE)
+        self._trained = load_backbone_for_training(options, MNTP_RECIPE, trains_heads=False)
         trained = self._trained
         backbone, tokenizer, recipe = trained.backbone, trained.tokenizer, trained.recipe
         if recipe.causal:
@@ -160,7 +160,7 @@ class _Stage:
         self._mask_id = self._add_mask()
         head = load_head(options, backbone)
         head.weight.requires_grad_(head.weight.requires_grad or options.train_head)
-        self._encoding = Encoding(backbone, recipe)
+        self._encoding = Encoding(backbone, recipe, head=trained.head)
         self.model: torch.nn.Module = _Model(self._encoding, head)
         self._special = {*tokenizer.all_special_ids, self._mask_id}
         self._mixture = Mixture(
@@ -248,7 +248,7 @@ class _Stage:
         """Write the backbone, with its head if that was trained."""
         assert isinstance(model, _Model)
         head = model.head if self._options.train_head else None
-        trained = replace(self._trained, backbone=model.encoding.backbone)
+        trained = model.encoding.put_into(self._trained)
         save_result(self._options, trained, directory, head=head)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:

@@ -9,7 +9,7 @@ here. Texts are pooled as the recipe says; the reference pools BOS and padding t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,10 +143,9 @@ class _Stage:
         return Progress(losses, sum(map(len, rows)), len(batch))
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Write the backbone with its recipe."""
+        """Write backbone and heads with their recipe."""
         assert isinstance(model, Encoding)
-        trained = replace(self._trained, backbone=model.backbone)
-        save_result(self._options, trained, directory)
+        save_result(self._options, model.put_into(self._trained), directory)
 
     def encode(self, model: torch.nn.Module, texts: list[str], role: Role) -> Vectors:
         """Vectors `[texts, dim]`, float32, by the model as trained so far."""

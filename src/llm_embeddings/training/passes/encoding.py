@@ -6,6 +6,7 @@ It is the one that `Encoder` computes (same packs, same pooling), with gradients
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -204,4 +205,13 @@ class Encoding(torch.nn.Module):
         """Hidden states `[rows, length, dim]` pooled, and what follows."""
         first = torch.tensor(starts, device=hidden.device)
         pooled = pool(hidden, first, lengths, self.recipe)
-        return pooled if self.head is None else self.head(pooled)
+        if self.head is None:
+            return pooled
+        weight = next(self.head.parameters(), pooled)  # FSDP and DeepSpeed round it for the pass
+        with torch.autocast(pooled.device.type, enabled=False):
+            vectors: torch.Tensor = self.head(pooled.to(weight.dtype)).float()
+        return vectors
+
+    def put_into(self, model: Model) -> Model:
+        """A model as it was loaded, with the weights of this one."""
+        return replace(model, backbone=self.backbone, head=self.head)

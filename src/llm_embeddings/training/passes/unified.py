@@ -74,6 +74,8 @@ class UnifiedModel(torch.nn.Module):
         )
         weight = torch.tensor(each, device=hidden.device)
         loss = head_nll_sum(self.head, hidden.index_select(0, place), label, weight)[0]
+        if self.encoding.head is not None:  # DDP waits for gradients of all that is trained
+            loss = loss + sum(weight[:0].sum() for weight in self.encoding.head.parameters())
         if balance is None:
             return loss
         return loss + sum((logits.float().softmax(-1) * balance).sum() for logits in routed)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...checkpoint import sidecar
 from ...checkpoint.files import read_json
+from ...packed.heads import in_words
 from ...recipe import Recipe
 from ..options import StageOptions
 from .checkpoints import METRICS
@@ -26,7 +28,7 @@ def write_card(
     *,
     updates: int,
     output: Path,
-    adapters: str | None = None,
+    more: Mapping[str, str],
 ) -> None:
     """Write README.md and provenance.json.
 
@@ -36,7 +38,7 @@ def write_card(
         options: The stage's options.
         updates: How many updates the run had.
         output: The run's folder, which holds its metrics.
-        adapters: What has an adapter and what has none, in words; None = there are none.
+        more: What is told beside the stage's facts, by name.
     """
     saved = sidecar.read(directory)
     assert saved is not None, "a stage saves its recipe"
@@ -44,7 +46,7 @@ def write_card(
         "stage": stage.name,
         "model": options.model,
         "updates": updates,
-        "facts": {**stage.facts(), **({} if adapters is None else {"adapters": adapters})},
+        "facts": {**stage.facts(), **more},
         "options": options.to_dict(),
         "versions": versions(),
         "metrics": _last_metrics(output / METRICS),
@@ -95,6 +97,7 @@ def _card(values: dict[str, Any], recipe: Recipe) -> str:
                 "attention": "causal" if recipe.causal else "bidirectional",
                 "pooling": recipe.pooling,
                 "pooled span": recipe.pool_span,
+                **({"heads": in_words(recipe.heads)} if recipe.heads else {}),
                 "query": repr(recipe.query.prefix) + " text " + repr(recipe.query.suffix),
                 "document": repr(recipe.document.prefix) + " text " + repr(recipe.document.suffix),
                 "longest": f"{recipe.max_length} tokens",

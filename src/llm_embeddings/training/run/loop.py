@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from ...evaluation.own import evaluate
+from ...packed.heads import in_words
 from ..held_out import scores_before, write_scores
 from ..options import StageOptions
+from ..weights.loading import new_heads
 from ..weights.lora import coverage
 from . import checkpoints, memory, processes, state
 from .card import write_card
@@ -57,8 +59,10 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     output.mkdir(parents=True, exist_ok=True)
     skeleton = state.skeleton_of(accelerator, stage.model)
     encoding: Any = getattr(stage.model, "encoding", stage.model)
-    adapters = None if options.lora is None else coverage(encoding.backbone)
-    remarks = [adapters or "", still_rising(options, total)]
+    told = {} if options.lora is None else {"adapters": coverage(encoding.backbone)}
+    if heads := new_heads(options):
+        told["new heads"] = f"heads drawn at random, as the model has none: {in_words(heads)}"
+    remarks = [*told.values(), still_rising(options, total)]
     if options.batch_tokens is None:
         stage.budget, note = _budget(stage, options, accelerator, resumed)
         remarks.append(note)
@@ -77,7 +81,7 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
             checkpoints.check_space(output, state.result_bytes(trained))
             with checkpoints.result_folder(output) as partial:
                 stage.save(trained, partial)
-                write_card(partial, stage, options, updates=last, output=output, adapters=adapters)
+                write_card(partial, stage, options, updates=last, output=output, more=told)
     accelerator.wait_for_everyone()
     return output
 

@@ -15,13 +15,15 @@ from ...checkpoint import sidecar
 from ...checkpoint.checks import prepare
 from ...checkpoint.detect import named
 from ...checkpoint.ends import without_foreign_bos
-from ...checkpoint.files import Source, find, is_adapter, read_json
+from ...checkpoint.files import Source, find, is_adapter, read_json, resolve
+from ...checkpoint.head_files import have_weights, names_heads
 from ...checkpoint.loading import load
 from ...checkpoint.module_files import transformer_folder
 from ...checkpoint.options import LoadOptions
 from ...faces import require
 from ...model import Model
-from ...recipe import Recipe
+from ...packed.heads import build
+from ...recipe import Head, Recipe
 from ..options import StageOptions
 from .lora import add_adapter
 
@@ -31,26 +33,44 @@ _NOT_TAKEN_IN = (
 )
 
 
-def load_backbone_for_training(options: StageOptions, default: Recipe | None = None) -> Model:
+def load_backbone_for_training(
+    options: StageOptions, default: Recipe | None = None, *, trains_heads: bool = True
+) -> Model:
     """Load `options.model` with the adapters it names merged, and put new adapters on it.
 
     The recipe is `options.recipe`, else the one the model was saved or is listed with, else
     `default`.
 
+    Args:
+        options: What is loaded, and how.
+        default: The stage's own recipe.
+        trains_heads: Whether the stage trains what follows the pooling; else it is frozen.
+
     Raises:
         FileNotFoundError: a directory, repository, base or weight file is missing.
-        ValueError: no recipe, a model that does not attend as the recipe asks, or quantised weights
-            that cannot do what is asked.
+        ValueError: no recipe, a model that does not attend as the recipe asks, quantised weights
+            that cannot do what is asked, or new heads that the stage would not train.
     """
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
     weights = "float32" if options.lora is None else options.dtype
-    recipe = recipe_for(options, default)
+    recipe, heads = recipe_for(options, default), new_heads(options)
+    if heads and not trains_heads:
+        raise ValueError(
+            f"{options.model!r} has no heads, and this run would not train the new ones of its "
+            "recipe: add them by one that learns vectors, contrastive say"
+        )
+    if heads and isinstance(recipe, Recipe):
+        recipe = recipe.replace(heads=())
     where = training_device()
     wanted = LoadOptions(recipe=recipe, device=where, dtype=weights)
     if options.quantization is not None:
         wanted = replace(wanted, quantization=_rounded(options), device_map={"": where})
     model, *_ = load(options.model, wanted)
     refuse_quantized(model.backbone, "trained: name the original checkpoint")
+    if heads:
+        model = _with_heads(model, heads)
+    if model.head is not None:
+        model.head.requires_grad_(trains_heads)
     _check_quantized(model.backbone, options)
     _keep_trainable(model.backbone)
     if recipe is default and recipe is not None:
@@ -83,6 +103,29 @@ def recipe_for(options: StageOptions, default: Recipe | None) -> Recipe | str | 
         or "auto_map" in read_json(directory / "config.json")
     )
     return None if own else default
+
+
+def new_heads(options: StageOptions) -> tuple[Head, ...]:
+    """The heads of `options.recipe`, if it is to put the first ones on a model; they are drawn.
+
+    Only a `Recipe` does so, which is a user's own. Where files of the model hold heads or speak of
+    them, these are read, and it is an error that they are missing or do not fit.
+    """
+    recipe = options.recipe
+    if not isinstance(recipe, Recipe) or not have_weights(recipe.heads):
+        return ()
+    directory = find(options.model, Source())
+    checkpoint = resolve(transformer_folder(directory), (), Source(), base=recipe.base)
+    places = {directory, checkpoint.root, *checkpoint.adapters}
+    return () if any(map(names_heads, places)) else recipe.heads
+
+
+def _with_heads(model: Model, heads: tuple[Head, ...]) -> Model:
+    """A model without heads -> one with some, their weights as torch draws those of its layers."""
+    head = build(heads, model.dimension)
+    assert head is not None
+    placed = head.eval().to(model.backbone.device)
+    return replace(model, recipe=model.recipe.replace(heads=heads), head=placed)
 
 
 def _rounded(options: StageOptions) -> Any:
@@ -130,24 +173,14 @@ def _check_quantized(backbone: torch.nn.Module, options: StageOptions) -> None:
 
 
 def _keep_trainable(backbone: torch.nn.Module) -> None:
-    """See that 4-bit weights are read right by bitsandbytes on a CPU, and have gradients there.
+    """See that 4-bit weights have gradients on a CPU.
 
-    Where a CPU has bfloat16, the first pass without gradients would put them into another layout
+    Where that has bfloat16, the first pass without gradients would put them into another layout
     for good, in which passes have no gradients.
-
-    Raises:
-        ValueError: rows are no whole number of the blocks that share a scale, which a CPU mixes up.
     """
-    for name, layer in backbone.named_modules():
-        if not hasattr(layer, "support_avx512bf16_for_cpu"):
-            continue
-        layer.support_avx512bf16_for_cpu = False
-        weight, width = layer.weight, layer.in_features
-        if weight.device.type == "cpu" and width % weight.blocksize:
-            raise ValueError(
-                f"weights in 4 bits: {name} is {width} wide, and on a CPU bitsandbytes reads only "
-                f"multiples of {weight.blocksize} right: take quantization='int8', or a GPU"
-            )
+    for layer in backbone.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            setattr(layer, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def compute_dtype(options: StageOptions) -> torch.dtype:
