@@ -282,6 +282,17 @@ def test_strategies_do_what_the_options_say(
     }
 
 
+def test_fsdp1_refuses_weights_of_two_dtypes(made: MNTP) -> None:
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=1)
+    plugin.use_orig_params = True
+    accelerator: Any = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin), num_processes=2)
+    model = torch.nn.Linear(2, 2)
+    processes.check_strategy(accelerator, model, made)
+    model.bias.data = model.bias.data.bfloat16()
+    with pytest.raises(ValueError, match="are torch.bfloat16 and torch.float32: take fsdp_version"):
+        processes.check_strategy(accelerator, model, made)
+
+
 def assert_same_gradients(wanted: dict[str, Any], found: dict[str, Any]) -> None:
     size = torch.cat([gradient.flatten() for gradient in wanted.values()]).norm()
     assert size > 0

@@ -51,6 +51,12 @@ def check_strategy(accelerator: Accelerator, model: torch.nn.Module, options: St
             "FSDP 1 mixes trained and frozen weights only with fsdp_use_orig_params: true in "
             "accelerate's configuration: set it, or take fsdp_version: 2"
         )
+    kinds = sorted({str(w.dtype) for w in model.parameters() if w.is_floating_point()})
+    if fsdp is not None and fsdp.fsdp_version == 1 and len(kinds) > 1:
+        raise ValueError(
+            f"FSDP 1 shards weights of one dtype only, and these are {' and '.join(kinds)}: take "
+            "fsdp_version: 2 in accelerate's configuration, or dtype='float32' here"
+        )
     deepspeed = getattr(plugin, "deepspeed_plugin", None)
     if deepspeed is not None:
         config = deepspeed.deepspeed_config
