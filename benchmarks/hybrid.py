@@ -38,6 +38,12 @@ def reciprocal_ranks(constant: int) -> Rule:
     return lambda cosines, words: part(cosines) + np.where(words > 0, part(words), 0)
 
 
+def standard_scores(cosines: Scores, words: Scores) -> Scores:
+    """Distances from the mean in standard deviations, weighted."""
+    first, second = ((leg - leg.mean()) / (leg.std() + 1e-9) for leg in (cosines, words))
+    return np.asarray(0.4 * first + 0.6 * second)
+
+
 def between_least_and_most(cosines: Scores, words: Scores) -> Scores:
     """Each from 0 for the least to 1 for the most, and added."""
     first, second = ((leg - leg.min()) / (np.ptp(leg) + 1e-9) for leg in (cosines, words))
@@ -54,6 +60,7 @@ RULES: dict[str, Rule] = {
     "vector": lambda cosines, words: cosines,
     "words": lambda cosines, words: words,
     "hybrid": fuse,
+    "standard scores, 0.4 and 0.6": standard_scores,
     "reciprocal ranks, 60": reciprocal_ranks(60),
     "reciprocal ranks, 10": reciprocal_ranks(10),
     "least to most": between_least_and_most,

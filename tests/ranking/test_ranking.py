@@ -105,11 +105,13 @@ def test_fusion_adds_standard_scores() -> None:
     def standard(values: np.ndarray) -> np.ndarray:
         return (values - values.mean()) / values.std()
 
-    wanted = 0.4 * standard(cosines) + 0.6 * standard(bm25)
+    wanted = (standard(cosines) / 3**0.5) ** 3 + standard(bm25)  # 3 = n - 1
     assert_close(fuse(cosines, bm25), wanted)
     assert_close(fuse(0.7 + 0.3 * cosines, 5 * bm25), wanted)
-    assert_close(fuse(cosines, np.zeros(4, np.float32)), 0.4 * standard(cosines))
-    assert_close(fuse(np.full(4, 0.1, np.float32), bm25), 0.6 * standard(bm25))
+    assert_close(fuse(cosines, np.zeros(4, np.float32)), (standard(cosines) / 3**0.5) ** 3)
+    assert_close(fuse(np.full(4, 0.1, np.float32), bm25), standard(bm25))
+    many = np.linspace(0, 1, 90, dtype=np.float32)
+    assert_close(fuse(many, np.zeros(90, np.float32)), (standard(many) / 3) ** 3)
     assert fuse(cosines[:0], bm25[:0]).shape == (0,)
     assert fuse(cosines[:1], bm25[:1]).tolist() == [0]
 

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 SearchMode = Literal["hybrid", "vector", "words"]
-_VECTOR, _WORDS = 0.4, 0.6
+_FAR = 3.0  # standard deviations from which vectors count fully
 
 
 def fuse(cosines: NDArray[np.float32], words: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores of both kinds in one: the weighted sum of their standard scores.
+    """Scores of both kinds in one: the standard score of the words, and that of the vectors cubed.
 
     A standard score says by how many standard deviations a text is above the mean of all texts that
     are compared. It depends neither on where a model's cosines begin nor on how wide they are
-    spread, and the kind that tells texts apart better counts more: where no text stands out by its
-    vector, as in a language that the model does not know, words decide, and the other way round.
-    The weights are the same for all; `benchmarks/hybrid.py` compares them with other rules.
+    spread. That of the cosines is divided by 3 and cubed: a text that stands out by its vector
+    counts much, and where none does, as in a language that the model does not know, words decide.
+    Of n texts none can be more than sqrt(n - 1) deviations out, so that of fewer than ten less is
+    asked. `benchmarks/hybrid.py` compares the rule with others.
 
     Args:
         cosines: Of every text with the query, `[n]`.
@@ -27,7 +28,8 @@ def fuse(cosines: NDArray[np.float32], words: NDArray[np.float32]) -> NDArray[np
     Returns:
         `[n]`.
     """
-    return _VECTOR * _standard(cosines) + _WORDS * _standard(words)
+    far = min(_FAR, max(1.0, len(cosines) - 1.0) ** 0.5)
+    return np.asarray((_standard(cosines) / far) ** 3 + _standard(words))
 
 
 def _standard(scores: NDArray[np.float32]) -> NDArray[np.float32]:
