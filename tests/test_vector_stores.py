@@ -305,7 +305,7 @@ def test_calibrated_levels_are_no_vectors(corpus: Corpus, encoder: Encoder) -> N
     decoded = (levels + 0.5) * (high - low) / 255 + low
     by_levels = ((query_levels[:, None] - levels) ** 2).sum(2).argsort(axis=1)[:, :10]
     by_values = (corpus.queries @ decoded.T).argsort(axis=1)[:, ::-1][:, :10]
-    assert corpus.recall(by_levels) < 0.8
+    assert corpus.recall(by_levels) < 0.92
     assert corpus.recall(by_values) > 0.97
 
 

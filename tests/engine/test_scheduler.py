@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import BUNDLED, assert_close
+from helpers.packed import tokens_of
 
 from llm_embeddings import Encoder
 from llm_embeddings.call import Call
@@ -46,8 +47,7 @@ def passes(encoder: Encoder, before: Callable[[int], None] | None = None) -> Ite
     sizes: list[int] = []
 
     def hook(module: Any, arguments: Any, options: Any) -> None:
-        pack = options["attend"].args[0] if "attend" in options else None
-        sizes.append(options["input_ids"].numel() - (pack.filler if pack else 0))
+        sizes.append(tokens_of(options))
         if before is not None:
             before(len(sizes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -113,6 +114,12 @@ def varlen(
         )
         found.append(out.transpose(0, 1))
     return torch.cat(found)
+
+
+def tokens_of(options: Mapping[str, Any]) -> int:
+    """Tokens of texts in a pass, by the keyword arguments of the backbone's forward."""
+    filler = options["attend"].args[0].filler if "attend" in options else 0
+    return int(options["input_ids"].numel()) - int(filler)
 
 
 def flash(

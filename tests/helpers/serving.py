@@ -15,6 +15,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from helpers.packed import tokens_of
 from llm_embeddings import Encoder
 
 EMBEDDINGS = "/v1/embeddings"
@@ -87,7 +88,7 @@ class Gate:
         self._handle = encoder.backbone.register_forward_pre_hook(self._wait, with_kwargs=True)
 
     def _wait(self, module: Any, arguments: Any, options: Any) -> None:
-        self.tokens.append(options["input_ids"].numel())
+        self.tokens.append(tokens_of(options))
         self.reached.set()
         assert self._open.wait(20)
 
