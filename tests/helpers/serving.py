@@ -15,8 +15,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from helpers.packed import tokens_of
 from llm_embeddings import Encoder
+from llm_embeddings.packed.attention import tokens_in
 
 EMBEDDINGS = "/v1/embeddings"
 LOOPBACK = "127.0.0.1"
@@ -88,7 +88,7 @@ class Gate:
         self._handle = encoder.backbone.register_forward_pre_hook(self._wait, with_kwargs=True)
 
     def _wait(self, module: Any, arguments: Any, options: Any) -> None:
-        self.tokens.append(tokens_of(options))
+        self.tokens.append(tokens_in(options))
         self.reached.set()
         assert self._open.wait(20)
 

@@ -8,7 +8,7 @@ built for it. Without `attend` the function is transformers' own, and so are the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,12 @@ def forward(
         **more,
     ).last_hidden_state
     return hidden[0, : pack.tokens]
+
+
+def tokens_in(options: Mapping[str, Any]) -> int:
+    """Tokens in a pass without filler, by the keyword arguments of the backbone's `forward`."""
+    attending = options.get("attend")
+    return int(options["input_ids"].numel()) if attending is None else attending.args[0].tokens
 
 
 def attend(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SearchMode = Literal["hybrid", "vector", "words"]
-_FAR = 3.0  # standard deviations from which vectors count fully
+_FAR = 3.0  # standard deviations of a cosine that count as one of the words
 
 
 def fuse(cosines: NDArray[np.float32], words: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from ..packed.attention import tokens_in
 from .queue import Queue
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Metrics:
         runner, fill = encoder.scheduler.runner, self._fill
 
         def see(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
-            fill.observe(options["input_ids"].numel() / runner.budget)
+            fill.observe(tokens_in(options) / runner.budget)
 
         handle = encoder.model.backbone.register_forward_hook(see, with_kwargs=True)
         weakref.finalize(self, handle.remove)
