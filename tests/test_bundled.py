@@ -104,12 +104,23 @@ def test_balanced_weights_compute_the_same() -> None:
     model = LlamaModel(config).eval()
     ids = torch.arange(20)[None]
     with torch.no_grad():
+        for layer in model.layers:
+            layer.self_attn.q_proj.weight[:, 3] *= 50
+            layer.mlp.up_proj.weight[:, 7] *= 50
         before = model(ids).last_hidden_state
         student.balance(model)
         after = model(ids).last_hidden_state
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
     for layer in model.layers:
         assert 128 <= layer.mlp.gate_proj.weight.abs().max() < 256
+        assert spread(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj) < 16
+        assert spread(layer.mlp.gate_proj, layer.mlp.up_proj) < 16
+
+
+def spread(*readers: torch.nn.Linear) -> float:
+    """The largest weight on a channel, most by least of all channels."""
+    peaks = torch.stack([layer.weight.detach().abs().amax(0) for layer in readers]).amax(0)
+    return float(peaks.max() / peaks.min())
 
 
 def test_the_release_says_what_it_is() -> None:

@@ -92,7 +92,7 @@ def test_vectors_of_a_trained_model_stay_close() -> None:
     texts = [document.text[:300] for document in load_corpus()[::6]]
     plain = encoder.encode(texts)
     quantize(encoder.backbone, "int8")
-    assert sample_cosine(plain, encoder.encode(texts)) >= 0.97
+    assert sample_cosine(plain, encoder.encode(texts)) >= 0.998
 
 
 @pytest.mark.slow
@@ -373,10 +373,10 @@ def test_an_encoder_says_how_close_it_stays() -> None:
     encoder = Encoder.from_pretrained(quantization="int8")
     assert plain.quantization_cosine is None
     assert encoder.quantization_cosine is not None
-    assert 0.97 < encoder.quantization_cosine < 1
+    assert 0.998 < encoder.quantization_cosine < 1
     texts = [document.text for document in load_corpus()[:8]]
     cosines = np.diag(encoder.similarity(encoder.encode(texts), plain.encode(texts)))
-    assert 0.97 < cosines.min() < 1
+    assert 0.998 < cosines.min() < 1
     assert encoder.fingerprint() != plain.fingerprint()
     assert encoder.packing == plain.packing
 
