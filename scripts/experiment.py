@@ -41,7 +41,9 @@ def measure(run: Run, setting: Setting, data: Path) -> dict[str, float]:
     """Every score of a run's result, as "<set>/<metric>"."""
     model = setting.model(run.name if run.train else run.start)
     recipe = setting.recipe(run)
-    encoder = Encoder.from_pretrained(str(model), recipe=recipe, dtype="float32", device="cpu")
+    encoder = Encoder.from_pretrained(
+        str(model), recipe=recipe, dtype=setting.size.dtype, device="cpu"
+    )
 
     def vectors(texts: list[str], role: Role, instruction: str) -> Vectors:
         found: Vectors = encoder.encode(texts, role, instruction=instruction)

@@ -90,7 +90,7 @@ class Run:
 
 
 def common(setting: Setting, run: Run, amount: Amount, **options: Any) -> dict[str, Any]:
-    """Options of every stage: in float32, warm-up over a tenth, then falling."""
+    """Options of every stage: warm-up over a tenth, then falling."""
     size = setting.size
     return {
         "model": str(setting.model(run.start)),
@@ -103,7 +103,7 @@ def common(setting: Setting, run: Run, amount: Amount, **options: Any) -> dict[s
         "seed": setting.seed,
         "warmup": 0.1,
         "lora": size.lora,
-        "dtype": "float32",
+        "dtype": size.dtype,
         "save_every": size.save_every,
         "keep": 1,
         "resume": True,

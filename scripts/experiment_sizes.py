@@ -39,6 +39,7 @@ class Size:
         bos: Whether a BOS goes before a text.
         mask: What hides a token in MNTP.
         lora: Adapters that are trained; None = all weights.
+        dtype: Of matrix products, in training and when measured.
         batch_tokens: Tokens per pass; None = what the memory holds.
         save_every: Updates between checkpoints.
         threads: Of torch.
@@ -61,6 +62,7 @@ class Size:
     bos: bool
     mask: MaskToken
     lora: LoraOptions | None
+    dtype: str
     batch_tokens: int | None
     save_every: int
     threads: int
@@ -84,6 +86,7 @@ STORIES = Size(
     bos=True,
     mask="mask",
     lora=None,
+    dtype="float32",
     batch_tokens=None,
     save_every=100,
     threads=1,
@@ -106,18 +109,19 @@ SMOLLM2 = Size(
     bos=False,  # its tokenizer puts none
     mask="blank",
     lora=LoraOptions(),
-    batch_tokens=512,
-    save_every=5,
+    dtype="auto",
+    batch_tokens=2048,
+    save_every=10,
     threads=2,
     sets=("cranfield", "xquad_en_sent"),
     corpus=300,
     queries=200,
-    experiments=("llm2vec", "e5", "grit", "llara"),
+    experiments=("e5", "grit", "llara", "llm2vec"),
     left_out=("sup-domain", "last-domain", "e5-rank4", "e5-rank64"),
     mntp=Amount(updates=60, batch=16, rate=5e-4),
     simcse=Amount(updates=25, batch=32, rate=2e-4),
-    supervised=Amount(updates=25, batch=16, rate=5e-4),
-    low_rank=Amount(updates=25, batch=16, rate=5e-4),
+    supervised=Amount(updates=60, batch=16, rate=5e-4),
+    low_rank=Amount(updates=100, batch=16, rate=5e-4),
     llara=Amount(updates=25, batch=16, rate=5e-4),
     documents=4,
 )

@@ -23,7 +23,7 @@ from llm_embeddings.families.siblings import MEAN
 from llm_embeddings.training.options import LoraOptions
 from llm_embeddings.training.passes.encoding import Encoding
 from llm_embeddings.training.presets import PRESETS
-from llm_embeddings.training.weights.lora import add_adapter, coverage, merged_state
+from llm_embeddings.training.weights.lora import Dropout, add_adapter, coverage, merged_state
 
 LORA = LoraOptions(rank=2)
 SHARED = {
@@ -133,3 +133,29 @@ def test_the_presets_layers_are_those_of_their_sources(tmp_path: Path) -> None:
         left = "; left out: layers.*.self_attn.k_proj" if name == "repllama" else ""
         count = 12 if left else 14
         assert said == f"adapters on {count} of 14 linear layers{left}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_share_and_keeps_the_mean(dtype: torch.dtype) -> None:
+    dropout, given = Dropout(0.3), torch.ones(333, 31, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    found = dropout(given)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(given), found), "computed again, a chunk has the same dropout"
+    assert not torch.equal(dropout(given), found)
+    assert found.dtype == dtype
+    kept = found != 0
+    assert kept.float().mean() == pytest.approx(0.7, abs=0.02)
+    assert kept.float().mean(0).std() < 0.05
+    torch.testing.assert_close(found[kept], (given / 0.7)[kept], rtol=1e-2, atol=0)
+    found.sum().backward()
+    assert given.grad is not None
+    assert torch.equal(given.grad, found)
+    assert torch.equal(dropout.eval()(given), given)
+
+
+def test_an_adapter_has_that_dropout() -> None:
+    backbone = AutoModel.from_config(DECODERS["GPT-2"][0])
+    add_adapter(backbone, LoraOptions(rank=2, dropout=0.2), "base")
+    found = [module.p for module in backbone.modules() if isinstance(module, Dropout)]
+    assert found == [0.2] * 8

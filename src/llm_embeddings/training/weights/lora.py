@@ -18,7 +18,26 @@ if TYPE_CHECKING:
 _ADAPTER = "default"  # the adapter's name inside the backbone
 # Where experts lie in one matrix, PEFT takes these names for theirs, whatever else bears them.
 _EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+_LEVELS = 2**16  # of 16 random bits
 _PREFIX = "base_model.model."  # before every name in a file that PEFT writes
+
+
+class Dropout(torch.nn.Dropout):
+    """Dropout that on a CPU draws 16 random bits for an element, not 64.
+
+    Where MKL does not draw them, as on processors of AMD, torch draws one after the other, which
+    took 45 % of the time of an update. The probability is rounded to a multiple of 2**-16.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As in `torch.nn.Dropout`; the generator is torch's default one."""
+        if not self.training or input.device.type != "cpu":
+            return super().forward(input)
+        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        levels = words.view(torch.int16)[: input.numel()].view(input.shape)
+        scale = _LEVELS / (_LEVELS - dropped)
+        return torch.where(levels >= dropped - _LEVELS // 2, input * scale, 0)
 
 
 def add_adapter(backbone: PreTrainedModel, lora: LoraOptions, base: str) -> None:
@@ -28,6 +47,7 @@ def add_adapter(backbone: PreTrainedModel, lora: LoraOptions, base: str) -> None
         ValueError: the backbone has no linear layer, or a target is none of them.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
     from transformers.pytorch_utils import Conv1D
 
     layers = _linear_layers(backbone)
@@ -55,6 +75,9 @@ def add_adapter(backbone: PreTrainedModel, lora: LoraOptions, base: str) -> None
         base_model_name_or_path=_absolute(base),
     )
     inject_adapter_in_model(config, backbone, _ADAPTER)
+    for module in backbone.modules():
+        if isinstance(module, LoraLayer) and lora.dropout:
+            module.lora_dropout[_ADAPTER] = Dropout(lora.dropout)
     for name, weight in backbone.named_parameters():
         weight.requires_grad_("lora_" in name)
         if "lora_" in name:
