@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 from helpers import BUNDLED, ROOT, SMALL
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from llm_embeddings import Encoder
+from llm_embeddings import Encoder, opening
+from llm_embeddings.checkpoint.options import LoadOptions
+from llm_embeddings.encoder import BUNDLED_MODEL
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
@@ -55,16 +57,21 @@ ARGUMENTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("examples") / "vectors.sqlite"
+
+
 @pytest.fixture(autouse=True)
-def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All examples share the weights they would each load."""
-    load = functools.lru_cache(maxsize=1)(Encoder.from_pretrained.__func__)
-    plain = Encoder.from_pretrained
+def known_vectors(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many examples embed the same passages with the same model: it is done once."""
+    plain = opening.open_encoder
 
-    def from_pretrained(model: Any = None, **options: Any) -> Encoder:
-        return load(Encoder) if model is None and not options else plain(model, **options)
+    def opened(make: Any, model: str | Path, options: LoadOptions) -> Encoder:
+        bundled = model == BUNDLED_MODEL
+        return plain(make, model, replace(options, vector_cache=vectors) if bundled else options)
 
-    monkeypatch.setattr(Encoder, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(opening, "open_encoder", opened)
 
 
 @pytest.fixture
