@@ -39,7 +39,7 @@ class Size:
         bos: Whether a BOS goes before a text.
         mask: What hides a token in MNTP.
         lora: Adapters that are trained; None = all weights.
-        dtype: Of matrix products, in training and when measured.
+        dtype: Of matrix products, in training and of the vectors measured; perplexity is float32.
         batch_tokens: Tokens per pass; None = what the memory holds.
         save_every: Updates between checkpoints.
         threads: Of torch.
