@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import re
 import shutil
@@ -359,6 +360,20 @@ def test_a_pass_is_as_large_as_the_memory(model: str, checkpointing: bool) -> No
     with_head = mntp._Model(encoding, head)
     assert fitting(with_head, 12 + logits) == pytest.approx(some, abs=2)
     assert encoding.training
+
+
+def test_the_passes_that_are_measured_leave_nothing_behind(model: str) -> None:
+    made = options(model, "unused", Path("unused"))
+    trained = load_backbone_for_training(made, mntp.MNTP_RECIPE)
+    encoding = Encoding(trained.backbone, trained.recipe)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
+
+    before = tensors()
+    memory.fitting_tokens(encoding, free=10**9, checkpointing=False)
+    assert tensors() == before
 
 
 def test_free_bytes_are_known_of_devices_that_have_memory() -> None:

@@ -67,7 +67,7 @@ def _kept_bytes(model: torch.nn.Module, tokens: int) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a graph that held its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model([[0] * tokens], [0])
