@@ -28,6 +28,7 @@ from experiment_sizes import SIZES, Size
 from transformers.utils import logging
 
 from llm_embeddings import Encoder
+from llm_embeddings.arithmetic.dtype import bfloat16_pays
 from llm_embeddings.checkpoint import sidecar
 from llm_embeddings.evaluation import evaluate
 from llm_embeddings.recipe import Role
@@ -114,7 +115,7 @@ def waiting(size: Size, seeds: list[int], results: Path) -> Iterator[tuple[Run, 
 
 
 def check_work(work: Path, given: dict[str, Any]) -> None:
-    """Results of another model, or of a trial, do not mix with these.
+    """Results of another model, of a trial, or of another kind of processor do not mix with these.
 
     Raises:
         SystemExit: the folder holds some.
@@ -157,7 +158,8 @@ def main() -> None:
         setting = Setting(base=base, work=work, seed=0, size=size, steps=options.steps)
         torch.set_num_threads(size.threads)
         what = replace(size, model=Path(base.name), output=Path(), document=Path())
-        check_work(work, {**asdict(what), "steps": options.steps})
+        half = size.dtype == "auto" and bfloat16_pays()
+        check_work(work, {**asdict(what), "steps": options.steps, "bfloat16": half})
         prepare(options.data, work, size)
         results.mkdir(exist_ok=True)
         logging.disable_progress_bar()  # transformers shows one for every model

@@ -121,12 +121,13 @@ def _bytes_of(step: int, name: str) -> bytes:
 
 
 def _write_checkpoints(folder: Path, done: Done) -> None:
+    from llm_embeddings.training import begun
     from llm_embeddings.training.run import checkpoints
 
     folder.mkdir(exist_ok=True)
-    newest = checkpoints.newest(folder)
-    for step in range(1 if newest is None else checkpoints.step_of(newest) + 1, _STEPS + 1):
-        directory = folder / checkpoints.FOLDER / f"step-{step:08d}"
+    newest = begun.newest(folder)
+    for step in range(1 if newest is None else begun.step_of(newest) + 1, _STEPS + 1):
+        directory = folder / begun.FOLDER / f"step-{step:08d}"
         state = {"step": step, "options": _OPTIONS, "data": []}
         with checkpoints.checkpoint_folder(directory, state) as partial:
             for name in _FILES:
@@ -136,14 +137,15 @@ def _write_checkpoints(folder: Path, done: Done) -> None:
 
 
 def _wrong_checkpoints(folder: Path) -> str:
+    from llm_embeddings.training import begun
     from llm_embeddings.training.run import checkpoints
 
     found = checkpoints.check_output(folder, _OPTIONS, resume=True)
     if found is None:
         _write_checkpoints(folder, nobody)
-        found = checkpoints.newest(folder)
+        found = begun.newest(folder)
     assert found is not None
-    step = checkpoints.step_of(found)
+    step = begun.step_of(found)
     for name in _FILES:
         if (found / name).read_bytes() != _bytes_of(step, name):
             return "checkpoints"

@@ -21,10 +21,12 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from helpers.training_files import read_metrics, write_language_model, write_texts
 from helpers.training_processes import gradients, open_adapters, options, run_two
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from llm_embeddings import Encoder
+from llm_embeddings.checkpoint.loading import load_tokenizer
 from llm_embeddings.evaluation import plots
-from llm_embeddings.training import mntp
+from llm_embeddings.training import begun, mntp
 from llm_embeddings.training.batches import mixture
 from llm_embeddings.training.mntp import MNTP, train_mntp
 from llm_embeddings.training.options import LoraOptions, StageOptions
@@ -96,11 +98,49 @@ def test_interrupted_run_goes_on_as_if_nothing_happened(
     assert len({loss for _, loss in losses(whole)}) == 6
     first, second = (load_file(path / "model.safetensors") for path in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert checkpoints.step_of(checkpoints.newest(resumed)) == 6
-    assert len([*(resumed / checkpoints.FOLDER).iterdir()]) == made.keep
+    assert begun.step_of(begun.newest(resumed)) == 6
+    assert len([*(resumed / begun.FOLDER).iterdir()]) == made.keep
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "trained.safetensors", checkpoints.STATE])
+def test_a_run_goes_on_in_its_precision_on_a_machine_that_would_take_another(
+    made: MNTP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = AutoModelForCausalLM.from_pretrained(made.model, dtype=torch.float16)
+    half.save_pretrained(tmp_path / "half")
+    load_tokenizer(Path(made.model)).save_pretrained(tmp_path / "half")
+    made = dataclasses.replace(made, model=str(tmp_path / "half"), dtype="auto")
+
+    def native(pays: bool) -> None:
+        for module in ("arithmetic.dtype", "training.weights.loading"):
+            monkeypatch.setattr(f"llm_embeddings.{module}.bfloat16_pays", lambda: pays)
+
+    native(True)
+    whole = train_mntp(dataclasses.replace(made, output=tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train_mntp(made)
+    native(False)
+    other = train_mntp(dataclasses.replace(made, output=tmp_path / "other"))
+    resumed = train_mntp(dataclasses.replace(made, resume=True, show_progress=True))
+    assert losses(resumed) == losses(whole)
+    assert losses(other)[-1] != losses(whole)[-1]
+    assert "computes in bfloat16, as it began; float32 would be faster here" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(made: MNTP) -> None:
+    train_mntp(made)
+    made = dataclasses.replace(made, resume=True)
+    began = begun.computing(made)
+    assert began == {"device": "1 x cpu", "weights": "float32", "products": "float32"}
+    assert processes.moved(made, began) == ""
+    said = processes.moved(made, {**began, "device": "8 x cuda"})
+    assert said.startswith("began with 1 x cpu and goes on with 8 x cuda: dropout")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trained.safetensors", begun.STATE])
 def test_a_checkpoint_that_a_disk_has_changed_is_named(
     made: MNTP, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -108,10 +148,10 @@ def test_a_checkpoint_that_a_disk_has_changed_is_named(
         stop_at(patch, 5, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train_mntp(made)
-    newest = checkpoints.newest(made.output)
+    newest = begun.newest(made.output)
     assert newest is not None
     data = bytearray((newest / name).read_bytes())
-    place = data.index(b'"step": ') + 8 if name == checkpoints.STATE else len(data) - 9
+    place = data.index(b'"step": ') + 8 if name == begun.STATE else len(data) - 9
     data[place] ^= 1
     (newest / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf"{newest.name}/{name} is not what the run wrote: "):
@@ -126,9 +166,9 @@ def test_nan_stops_with_the_last_checkpoint_kept(
     stop_at(monkeypatch, 4, None)
     with pytest.raises(TrainingError, match=r"loss is nan in update 4, on batch 3 .*step-00000002"):
         train_mntp(made)
-    kept = checkpoints.newest(made.output)
+    kept = begun.newest(made.output)
     assert kept is not None
-    assert checkpoints.step_of(kept) == 2
+    assert begun.step_of(kept) == 2
     with pytest.raises(FileNotFoundError):
         Encoder.from_pretrained(made.output)
 
@@ -149,12 +189,12 @@ def test_interrupted_saves_leave_nothing_that_loads(
         patch.setattr(torch, "save", fail)
         with pytest.raises(OSError, match="unplugged"):
             train_mntp(made)
-    assert checkpoints.newest(made.output) is None
+    assert begun.newest(made.output) is None
     with monkeypatch.context() as patch:
         patch.setattr(loop, "write_card", fail)
         with pytest.raises(OSError, match="unplugged"):
             train_mntp(dataclasses.replace(made, resume=True))
-    assert checkpoints.newest(made.output) is not None
+    assert begun.newest(made.output) is not None
     assert not (made.output / "config.json").exists()
     done = train_mntp(dataclasses.replace(made, resume=True))
     assert Encoder.from_pretrained(done, dtype="float32").encode("text").shape == (32,)
@@ -207,7 +247,7 @@ def test_full_disk_is_seen_before_writing(made: MNTP, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(TrainingError, match="the disk has 0.00 GB left"):
         train_mntp(made)
-    assert checkpoints.newest(made.output) is None
+    assert begun.newest(made.output) is None
 
 
 def test_sharded_processes_make_the_same_update(made: MNTP, tmp_path: Path) -> None:
@@ -390,9 +430,9 @@ def test_passes_are_sized_and_said_and_kept_by_a_resumed_run(
     match = re.search(r"([\d,]+) tokens per pass, by 0\.0 GB", capsys.readouterr().out)
     assert match
     chosen = int(match[1].replace(",", ""))
-    newest = checkpoints.newest(output)
+    newest = begun.newest(output)
     assert newest is not None
-    assert checkpoints.options_of(newest)["batch_tokens"] == chosen < memory.MOST
+    assert begun.options_of(newest)["batch_tokens"] == chosen < memory.MOST
     monkeypatch.setattr(memory, "free_bytes", lambda _: 10**12)
     train_mntp(dataclasses.replace(made, resume=True))
     values = json.loads((output / "provenance.json").read_text(encoding="utf-8"))
@@ -545,7 +585,7 @@ def test_a_stage_may_follow_one_of_another_precision(made: MNTP, tmp_path: Path)
 
 def test_checkpoint_of_another_model(made: MNTP) -> None:
     train_mntp(dataclasses.replace(made, max_steps=2))
-    newest = checkpoints.newest(made.output)
+    newest = begun.newest(made.output)
     assert newest is not None
     with pytest.raises(ValueError, match="checkpoint of another model"):
         state.load_state(Accelerator(), torch.nn.Linear(2, 2), None, newest)

@@ -35,13 +35,13 @@ from .batches.pairs import (
     targets_of,
     tokenize_pairs,
 )
+from .begun import counted
 from .held_out import HeldOut
 from .losses import Distillation, distillation, info_nce, matryoshka
 from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors, shared
 from .presets import PRESETS
-from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress

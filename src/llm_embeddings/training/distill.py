@@ -23,12 +23,12 @@ from ..tokens import Tokens
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.teachers import Lesson, Lessons, turned
+from .begun import counted
 from .losses import cosine_distance
 from .mntp import MNTP_RECIPE
 from .options import StageOptions, as_tuple, check_option
 from .passes.encoding import Encoding, encode_rows, encode_texts
 from .passes.gradcache import backward_vectors, shared
-from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress

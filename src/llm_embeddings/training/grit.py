@@ -27,12 +27,12 @@ from ..vectors import Vectors
 from .batches.both import Both, BothData
 from .batches.conversations import chat_for, tokenize_conversation
 from .batches.pairs import FalseNegatives, Lengths, known_answers, targets_of, tokenize_pairs
+from .begun import counted
 from .losses import Aggregation, generative_weights, info_nce
 from .options import LoraOptions, StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, backward_vectors, plan, shared
 from .passes.unified import UnifiedModel, learnt
-from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress

@@ -30,12 +30,12 @@ from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.mixture import Mixture
 from .batches.passages import WORDS, Passage, read_passages
+from .begun import counted
 from .losses import LLARA_DIVISOR
 from .options import LoraOptions, StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan, shared
 from .passes.joint import Joint, JointModel, check_recipe, joint_prompts, tokenize_joint
-from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress

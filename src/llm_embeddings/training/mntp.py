@@ -29,11 +29,11 @@ from ..vectors import Vectors
 from .batches.kept_ids import kept_ids
 from .batches.masking import MaskToken, Style, blocks, mask_token, mask_tokens
 from .batches.mixture import Mixture
+from .begun import counted
 from .losses import IGNORED, head_nll_sum, next_tokens
 from .options import StageOptions, check_one_of, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_sum, plan
-from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress

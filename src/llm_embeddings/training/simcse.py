@@ -23,12 +23,12 @@ from ..records.examples import read_texts
 from ..records.sources import sources_of
 from ..vectors import Vectors
 from .batches.mixture import Mixture
+from .begun import counted
 from .losses import info_nce
 from .mntp import MNTP_RECIPE
 from .options import StageOptions, check_option
 from .passes.encoding import Encoding, encode_texts
 from .passes.gradcache import backward_vectors, shared
-from .run.checkpoints import counted
 from .run.loop import run_stage
 from .run.memory import MOST
 from .run.stage import Progress

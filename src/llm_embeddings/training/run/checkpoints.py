@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ...checkpoint.files import read_json
-from ...storage.blocks import changed_values, file_checksum, seal_values
+from ...storage.blocks import file_checksum, seal_values
 from ...storage.files import sync, sync_directory
-from ..options import StageOptions
+from ..begun import ABSENT, CHANGED, FOLDER, STATE, all_of, newest, options_of, state_of, step_of
 from .stage import TrainingError
 
-_Options = TypeVar("_Options", bound=StageOptions)
-FOLDER = "checkpoints"
-STATE = "checkpoint.json"
 METRICS = "metrics.jsonl"
 LOGS = "tensorboard"
 _PARTIAL = ".partial"
-_CHANGED = (
-    "is not what the run wrote: the disk has changed it. Remove that checkpoint's folder, and the "
-    "run goes on from the one before it, or from the beginning"
-)
 # Options that may differ when a run is resumed: none of these changes what is learnt.
 FREE = frozenset(
     {
@@ -43,20 +34,6 @@ FREE = frozenset(
         "show_progress",
     }
 )
-# What runs of versions without the option did.
-_ABSENT: Mapping[str, Any] = {
-    "skip_duplicates": False,
-    "router_weight": 0.0,
-    "chat_format": None,
-    "distillation": None,
-    "teacher_temperature": 1.0,
-    "distillation_weight": 1.0,
-    "contrastive_weight": 1.0,
-    "held_out": 0.0,
-    "quantization": None,
-}
-# The layers that got adapters by default before all did.
-_NAMED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Files without which nothing loads the folder as a model.
 _MARKS = ("config.json", "adapter_config.json", "llm_embeddings.json")
 
@@ -91,7 +68,7 @@ def check_output(output: Path, options: Mapping[str, Any], *, resume: bool) -> P
     _check_whole(found)
     options = json.loads(json.dumps(options))  # tuples are lists there
     before = options_of(found)
-    before = {name: options[name] for name in _ABSENT.keys() & options} | {**before}
+    before = {name: options[name] for name in ABSENT.keys() & options} | {**before}
     other = differing(before, options, FREE | _end_of_run(options, step_of(found)))
     if other:
         raise ValueError(
@@ -117,40 +94,6 @@ def _end_of_run(options: Mapping[str, Any], done: int) -> frozenset[str]:
     steady = options["schedule"] == "constant" and not 0 < options["warmup"] < 1
     longer = options["max_steps"] is None or options["max_steps"] >= done
     return frozenset({"max_steps", "epochs"} if longer and (planned or steady) else ())
-
-
-def options_of(checkpoint: Path) -> Mapping[str, Any]:
-    """The options of the run that wrote a checkpoint, as JSON-ready values."""
-    options: Mapping[str, Any] = _state(checkpoint)["options"]
-    return options
-
-
-def counted(options: StageOptions) -> list[Mapping[str, Any]]:
-    """The fingerprint of the data with which a run began that goes on; [] = none is known."""
-    checkpoint = newest(options.output) if options.resume else None
-    return [] if checkpoint is None else _state(checkpoint).get("data") or []
-
-
-def as_begun(options: _Options) -> _Options:
-    """The options of a run, where it goes on as it was begun by a version that lacked some."""
-    checkpoint = newest(options.output) if options.resume else None
-    before = {} if checkpoint is None else options_of(checkpoint)
-    named = tuple((before.get("lora") or {}).get("targets", ()))
-    if options.lora is not None and not options.lora.targets and named == _NAMED_LAYERS:
-        lora = dataclasses.replace(options.lora, targets=named)
-        options = dataclasses.replace(options, lora=lora)
-    absent: dict[str, Any] = {
-        name: value
-        for name, value in _ABSENT.items()
-        if before and name not in before and hasattr(options, name)
-    }
-    return dataclasses.replace(options, **absent)
-
-
-def newest(output: Path) -> Path | None:
-    """The last checkpoint in a run's folder; None = there is none."""
-    found = _all(output)
-    return found[-1] if found else None
 
 
 def partial_of(directory: Path) -> Path:
@@ -206,7 +149,7 @@ def result_folder(output: Path) -> Iterator[Path]:
 
 def prune(output: Path, keep: int) -> None:
     """Remove all checkpoints but the last `keep`, and what an interrupted save left."""
-    for old in _all(output)[:-keep]:
+    for old in all_of(output)[:-keep]:
         shutil.rmtree(old)
     for partial in (output / FOLDER).glob(f"*{_PARTIAL}"):
         shutil.rmtree(partial)
@@ -237,16 +180,6 @@ def rewind(output: Path, step: int) -> None:
         path.write_text("".join(kept), encoding="utf-8")
 
 
-def step_of(checkpoint: Path) -> int:
-    """How many updates had been done when a checkpoint was written."""
-    return int(_state(checkpoint)["step"])
-
-
-def _all(output: Path) -> list[Path]:
-    """All whole checkpoints of a run, oldest first."""
-    return sorted(path.parent for path in (output / FOLDER).glob(f"step-*[0-9]/{STATE}"))
-
-
 def _flush(directory: Path) -> None:
     """Make sure that a folder's files are on the disk and not only in its cache."""
     for path in _files(directory):
@@ -259,25 +192,13 @@ def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
-def _state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself.
-
-    Raises:
-        ValueError: that is not what was written.
-    """
-    found = read_json(checkpoint / STATE)
-    if changed_values(found):
-        raise ValueError(f"{checkpoint / STATE} {_CHANGED}")
-    return found
-
-
 def _check_whole(checkpoint: Path) -> None:
     """Check that the files of a checkpoint are as they were written; older ones do not say.
 
     Raises:
         ValueError: one is not; it is named.
     """
-    for name, wanted in _state(checkpoint).get("files", {}).items():
+    for name, wanted in state_of(checkpoint).get("files", {}).items():
         path = checkpoint / name
         if not path.is_file() or file_checksum(path) != wanted:
-            raise ValueError(f"{path} {_CHANGED}")
+            raise ValueError(f"{path} {CHANGED}")

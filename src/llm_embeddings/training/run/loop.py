@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ import torch
 
 from ...evaluation.own import evaluate
 from ...packed.heads import in_words
+from .. import begun
 from ..held_out import scores_before, write_scores
 from ..options import StageOptions
 from ..weights.loading import new_heads
@@ -49,7 +50,7 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
         ValueError: the output folder is not empty, or another run's; options that do not fit.
     """
     output = options.output
-    options = checkpoints.as_begun(options)
+    options = begun.as_begun(options)
     resumed = checkpoints.check_output(output, options.to_dict(), resume=options.resume)
     stage = make_stage(options)
     total = updates_of(options, stage.updates)
@@ -62,13 +63,14 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
     told = {} if options.lora is None else {"adapters": coverage(encoding.backbone)}
     if heads := new_heads(options):
         told["new heads"] = f"heads drawn at random, as the model has none: {in_words(heads)}"
-    remarks = [*told.values(), still_rising(options, total)]
+    now = processes.computing(accelerator, stage.model)
+    remarks = [*told.values(), processes.moved(options, now), still_rising(options, total)]
     if options.batch_tokens is None:
         stage.budget, note = _budget(stage, options, accelerator, resumed)
         remarks.append(note)
         options = dataclasses.replace(options, batch_tokens=stage.budget)
     model, optimizer = accelerator.prepare(stage.model, _optimizer(stage.model, options))
-    trainer = _Trainer(stage, options, accelerator, model, optimizer, total)
+    trainer = _Trainer(stage, options, accelerator, model, optimizer, total, now)
     first = trainer.resume(resumed)
     with MetricsWriter(options, total, first, visible=accelerator.is_main_process) as metrics:
         for remark in remarks:
@@ -81,6 +83,7 @@ def run_stage(make_stage: Callable[[_Options], Stage[Batch]], options: _Options)
             checkpoints.check_space(output, state.result_bytes(trained))
             with checkpoints.result_folder(output) as partial:
                 stage.save(trained, partial)
+                told["arithmetic"] = f"{now['products']}, on {now['device']}"
                 write_card(partial, stage, options, updates=last, output=output, more=told)
     accelerator.wait_for_everyone()
     return output
@@ -93,7 +96,7 @@ def _budget(
 
     A run that goes on keeps those it had, as dropout depends on what shares a pass.
     """
-    before = None if resumed is None else checkpoints.options_of(resumed).get("batch_tokens")
+    before = None if resumed is None else begun.options_of(resumed).get("batch_tokens")
     if before is not None:
         return int(before), ""
     free = memory.free_bytes(accelerator.device)
@@ -121,12 +124,13 @@ class _Trainer(Generic[Batch]):
     model: torch.nn.Module
     optimizer: Any
     total: int | None
+    computing: Mapping[str, Any]
 
     def resume(self, checkpoint: Path | None) -> int:
         """Load a checkpoint, if there is one, and return how many updates were done before it."""
         first = 0
         if checkpoint is not None:
-            first = checkpoints.step_of(checkpoint)
+            first = begun.step_of(checkpoint)
             state.load_state(self.accelerator, self.model, self.optimizer, checkpoint)
         if self.accelerator.is_main_process:
             checkpoints.rewind(self.options.output, first)
@@ -177,7 +181,7 @@ class _Trainer(Generic[Batch]):
 
     def _stopped(self, step: int, name: str, value: float, batch: Batch) -> str:
         """The message of a run that stops because `name` (a loss, the gradient) is not finite."""
-        kept = checkpoints.newest(self.options.output)
+        kept = begun.newest(self.options.output)
         return (
             f"{name} is {value} in update {step + 1}, on batch {step} ({batch!r:.200}...). Lower "
             "the learning rate, or look at that batch. "
@@ -227,13 +231,13 @@ class _Trainer(Generic[Batch]):
         """
         main = self.accelerator.is_main_process
         output = self.options.output
-        directory = output / checkpoints.FOLDER / f"step-{step:08d}"
+        directory = output / begun.FOLDER / f"step-{step:08d}"
         partial = checkpoints.partial_of(directory)
         if main:
             checkpoints.check_space(output, state.state_bytes(self.model))
         self.accelerator.wait_for_everyone()
         content = {"step": step, "stage": self.stage.name, "options": self.options.to_dict()}
-        content["data"] = self.stage.facts()["data"]
+        content |= {"computing": self.computing, "data": self.stage.facts()["data"]}
         with (
             checkpoints.checkpoint_folder(directory, content)
             if main

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...faces import require
+from .. import begun
 from ..options import StageOptions
-from ..weights.loading import compute_dtype
+from ..weights.loading import chosen_dtype, compute_dtype
 from .state import is_sharded
 
 if TYPE_CHECKING:
@@ -30,6 +32,44 @@ def make_accelerator(options: StageOptions) -> Accelerator:
         mixed_precision="bf16" if half else "no", gradient_accumulation_plugin=once
     )
     return accelerator
+
+
+def computing(accelerator: Accelerator, model: torch.nn.Module) -> dict[str, Any]:
+    """What a run computes with, as JSON-ready values: devices, and dtypes of weights and products.
+
+    Args:
+        accelerator: Of the run.
+        model: A stage's, as it was loaded.
+    """
+    encoding: Any = getattr(model, "encoding", model)
+    half = accelerator.mixed_precision == "bf16"
+    return {
+        "device": f"{accelerator.num_processes} x {accelerator.device.type}",
+        "weights": str(encoding.backbone.config.dtype).removeprefix("torch."),
+        "products": "bfloat16" if half else "float32",
+    }
+
+
+def moved(options: StageOptions, now: Mapping[str, Any]) -> str:
+    """A remark on a run that goes on elsewhere than it began; "" = it does not.
+
+    Args:
+        options: Of the run.
+        now: What it computes with, as `computing` tells.
+    """
+    before = begun.computing(options)
+    remarks = []
+    if before and before["device"] != now["device"]:
+        remarks.append(
+            f"began with {before['device']} and goes on with {now['device']}: dropout draws other "
+            "numbers from here on"
+        )
+    chosen = str(chosen_dtype(options)).removeprefix("torch.")
+    if before and before["products"] != chosen:
+        remarks.append(
+            f"computes in {before['products']}, as it began; {chosen} would be faster here"
+        )
+    return "; ".join(remarks)
 
 
 def check_strategy(accelerator: Accelerator, model: torch.nn.Module, options: StageOptions) -> None:

@@ -24,6 +24,7 @@ from ...faces import require
 from ...model import Model
 from ...packed.heads import build
 from ...recipe import Head, Recipe
+from ..begun import computing
 from ..options import StageOptions
 from .lora import add_adapter
 
@@ -52,7 +53,8 @@ def load_backbone_for_training(
             that cannot do what is asked, or new heads that the stage would not train.
     """
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
-    weights = "float32" if options.lora is None else options.dtype
+    begun = computing(options).get("weights", options.dtype)
+    weights = "float32" if options.lora is None else begun
     recipe, heads = recipe_for(options, default), new_heads(options)
     if heads and not trains_heads:
         raise ValueError(
@@ -184,7 +186,13 @@ def _keep_trainable(backbone: torch.nn.Module) -> None:
 
 
 def compute_dtype(options: StageOptions) -> torch.dtype:
-    """The dtype of matrix products: the one asked for; by "auto", bfloat16 where it pays."""
+    """The dtype of matrix products: that of a run that goes on, else `chosen_dtype`."""
+    begun = computing(options).get("products")
+    return chosen_dtype(options) if begun is None else getattr(torch, begun)
+
+
+def chosen_dtype(options: StageOptions) -> torch.dtype:
+    """The dtype of a new run's products: the one asked for; by "auto", bfloat16 where it pays."""
     if options.dtype != "auto":
         return torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
     device = default_device()
