@@ -53,8 +53,8 @@ def load_backbone_for_training(
             that cannot do what is asked, or new heads that the stage would not train.
     """
     torch.manual_seed(options.seed)  # new adapters and embeddings are drawn at random
-    begun = computing(options).get("weights", options.dtype)
-    weights = "float32" if options.lora is None else begun
+    frozen = computing(options).get("weights", options.dtype)
+    weights = "float32" if options.lora is None else frozen
     recipe, heads = recipe_for(options, default), new_heads(options)
     if heads and not trains_heads:
         raise ValueError(
